@@ -1,0 +1,1 @@
+//! The read-through cache in front of the store.

@@ -1,0 +1,129 @@
+//! Every metric of terse, and its name. The names are a contract: dashboards,
+//! drills and load tests read them.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+
+use crate::ports::Tier;
+
+/// Redirects answered, by tier and outcome.
+pub const REDIRECTS: &str = "terse_redirects_total";
+/// Seconds from request to answer of redirects.
+pub const REDIRECT_SECONDS: &str = "terse_redirect_seconds";
+/// Links created.
+pub const LINKS_CREATED: &str = "terse_links_created_total";
+/// Seconds of a store request, by shard and operation.
+pub const STORE_REQUEST_SECONDS: &str = "terse_store_request_seconds";
+
+/// How a redirect ended, as the metrics tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// 302 or the configured status.
+    Found,
+    /// 404.
+    Missing,
+    /// 410.
+    Gone,
+    /// 451.
+    Blocked,
+    /// 503.
+    Unavailable,
+}
+
+impl Outcome {
+    /// All outcomes, in the order of the metrics' label values.
+    pub const ALL: [Self; 5] = [Self::Found, Self::Missing, Self::Gone, Self::Blocked, Self::Unavailable];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Missing => "missing",
+            Self::Gone => "gone",
+            Self::Blocked => "blocked",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The metrics of one server. There is no global registry, so that several
+/// servers in one process (as in tests) don't share theirs.
+pub struct Metrics {
+    registry: Registry,
+    redirects: [[IntCounter; 5]; 5],
+    redirect_seconds: Histogram,
+    links_created: IntCounter,
+    store_seconds: HistogramVec,
+}
+
+/// Bounds of latency buckets, in seconds: 50 µs to 10 s.
+const BUCKETS: [f64; 16] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Panics
+    /// Never: the names are constants that a test registers.
+    #[must_use]
+    #[allow(clippy::missing_panics_doc)]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let redirects = IntCounterVec::new(Opts::new(REDIRECTS, "redirects answered"), &["tier", "outcome"]);
+        let redirects = registered(&registry, redirects);
+        let seconds = HistogramOpts::new(REDIRECT_SECONDS, "seconds from request to answer of redirects");
+        let store = HistogramOpts::new(STORE_REQUEST_SECONDS, "seconds of a store request");
+        Self {
+            redirects: Tier::ALL.map(|tier| {
+                Outcome::ALL.map(|outcome| redirects.with_label_values(&[tier.as_str(), outcome.as_str()]))
+            }),
+            redirect_seconds: registered(&registry, Histogram::with_opts(seconds.buckets(BUCKETS.to_vec()))),
+            links_created: registered(&registry, IntCounter::new(LINKS_CREATED, "links created")),
+            store_seconds: registered(
+                &registry,
+                HistogramVec::new(store.buckets(BUCKETS.to_vec()), &["shard", "operation"]),
+            ),
+            registry,
+        }
+    }
+
+    /// Counts a redirect.
+    pub fn redirect(&self, tier: Tier, outcome: Outcome, took: Duration) {
+        self.redirects[tier as usize][outcome as usize].inc();
+        self.redirect_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a created link.
+    pub fn link_created(&self) {
+        self.links_created.inc();
+    }
+
+    /// The latency histogram of one operation on one shard. Look it up once and keep it.
+    #[must_use]
+    pub fn store_requests(&self, shard: &str, operation: &str) -> Histogram {
+        self.store_seconds.with_label_values(&[shard, operation])
+    }
+
+    /// All metrics in the Prometheus text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric can't be encoded.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[allow(clippy::expect_used)]
+fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let collector = made.expect("metric names are valid");
+    registry.register(Box::new(collector.clone())).expect("metric names are distinct");
+    collector
+}

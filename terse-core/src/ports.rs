@@ -1,0 +1,353 @@
+//! The ports to storage. Each method's text is its contract; the conformance
+//! suite in `terse-store` checks every backend against it.
+//!
+//! Reading and writing links are two traits, so that a cache, which is a
+//! [`LinkReader`] around a `LinkReader`, can't be asked to create. Behaviour is
+//! added by wrapping a port (cache, sharding, guards), never by a flag.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::cursor::Cursor;
+use crate::{ApiKey, KeyId, Link, LinkState, Owner, Resolution, ShortCode, Tags, TargetUrl, Timestamp, Title, Version};
+
+/// What went wrong in a store, as far as callers may branch on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// Out of reach or refused; a write did not happen.
+    Unavailable,
+    /// A queue or bulkhead in front of the store is full; nothing was attempted.
+    Overloaded,
+    /// A write may or may not have happened; read back before telling anyone.
+    UnknownOutcome,
+    /// What is stored can't be understood. Trying again will not help.
+    Corrupt,
+}
+
+/// A store's failure: a kind to branch on, a text and source to log, a time to obey.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// What to branch on.
+    pub kind: StoreErrorKind,
+    /// What happened, for the log; lower case, no full stop, no secrets.
+    pub message: String,
+    /// When trying again makes sense, in milliseconds.
+    pub retry_after_ms: u64,
+    /// The driver's error, for the log.
+    #[source]
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// A failure of `kind` without a source; to be tried again after a second.
+    #[must_use]
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after_ms: 1_000, source: None }
+    }
+
+    /// The same failure with the error that caused it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+}
+
+/// Which layer answered a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// The cache in this process, fresh.
+    L1,
+    /// The cache that nodes share.
+    L2,
+    /// The store, at its usual consistency.
+    Store,
+    /// An answer that may be outdated, because nothing better was in reach.
+    Stale,
+    /// No layer was asked or none answered.
+    None,
+}
+
+impl Tier {
+    /// All tiers, in the order of the metrics' label values.
+    pub const ALL: [Self; 5] = [Self::L1, Self::L2, Self::Store, Self::Stale, Self::None];
+
+    /// The label value in the metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::L1 => "l1",
+            Self::L2 => "l2",
+            Self::Store => "store",
+            Self::Stale => "stale",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The answer to a look-up.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// What is known of the link (deleted links are known); `None` = there is
+    /// no such link.
+    pub link: Option<Arc<Resolution>>,
+    /// Who answered.
+    pub tier: Tier,
+}
+
+/// Looks links up for redirects.
+#[async_trait]
+pub trait LinkReader: Send + Sync + 'static {
+    /// What this layer can say about `code` at once from memory: no I/O, no
+    /// lock held across anything, no allocation. `None` = it would have to
+    /// look. `code` may be any text.
+    fn peek(&self, code: &str) -> Option<Lookup> {
+        let _ = code;
+        None
+    }
+
+    /// Looks `code` up. A link that was acknowledged as created, edited or
+    /// deleted before the call is seen so. `link: None` is only ever said
+    /// when it is sure that there is none: a fault is an error, never "missing".
+    ///
+    /// # Errors
+    /// [`StoreError`] when no layer could answer.
+    async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError>;
+}
+
+/// Names one attempt to create a link. Whoever finds a link with its own
+/// attempt id has created it, however often it tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttemptId(pub [u8; 16]);
+
+/// What became of [`LinkWriter::insert_if_absent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// The link exists now, durably, and did not before.
+    Created,
+    /// The code belonged to a link already, perhaps a deleted one; nothing changed.
+    Taken {
+        /// The attempt that created that link; one's own = an earlier try succeeded.
+        attempt: AttemptId,
+    },
+}
+
+/// All that an edit may change of a link, as it shall be afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkChange {
+    /// Where it leads.
+    pub target: TargetUrl,
+    /// Its title.
+    pub title: Option<Title>,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its state; [`LinkState::Deleted`] deletes it for ever.
+    pub state: LinkState,
+    /// From when on it answers 410.
+    pub expires_at: Option<Timestamp>,
+    /// Until when it answers 404.
+    pub valid_from: Option<Timestamp>,
+    /// When this edit was made.
+    pub updated_at: Timestamp,
+}
+
+impl LinkChange {
+    /// A change that leaves `link` as it is.
+    #[must_use]
+    pub fn of(link: &Link) -> Self {
+        Self {
+            target: link.target.clone(),
+            title: link.title.clone(),
+            tags: link.tags.clone(),
+            state: link.state,
+            expires_at: link.expires_at,
+            valid_from: link.valid_from,
+            updated_at: link.updated_at,
+        }
+    }
+}
+
+/// What became of [`LinkWriter::update`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// The link is now as returned, durably, its version one higher.
+    Updated(Box<Link>),
+    /// The link has another version (or is deleted); nothing changed.
+    Conflict {
+        /// The version it has.
+        current: Version,
+    },
+    /// There is no such link.
+    NotFound,
+}
+
+/// Writes links. These two methods are the whole write side.
+#[async_trait]
+pub trait LinkWriter: Send + Sync + 'static {
+    /// Creates `link` unless its code was ever used. Of any number of
+    /// concurrent calls for one code exactly one gets [`Insert::Created`], and
+    /// its link is durable by then and never overwritten.
+    ///
+    /// # Errors
+    /// [`StoreError`]; only with [`StoreErrorKind::UnknownOutcome`] the link may exist nevertheless.
+    async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError>;
+
+    /// Applies `change` if the link still has version `expected` and is not
+    /// deleted. Of concurrent calls with one `expected`, at most one succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError`]; only with [`StoreErrorKind::UnknownOutcome`] the change may have been made nevertheless.
+    async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError>;
+}
+
+/// Reads whole links, for the API.
+#[async_trait]
+pub trait LinkCatalog: Send + Sync + 'static {
+    /// The link of `code`, deleted ones included (callers hide them).
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn get(&self, code: &ShortCode) -> Result<Option<Link>, StoreError>;
+
+    /// Up to `limit` links of `owner`, newest first by (`created_at`, `code`),
+    /// both descending, deleted ones left out; with `after`, only links that
+    /// come after it in this order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer for all links.
+    async fn list(&self, owner: &Owner, after: Option<&Cursor>, limit: usize) -> Result<Vec<Link>, StoreError>;
+}
+
+/// What an idempotency key stands for. With the request's body it determines
+/// the answer, so a retry is answered alike after a restart or a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// SHA-256 of the request's body.
+    pub body_hash: [u8; 32],
+    /// The code that was chosen for it.
+    pub code: ShortCode,
+    /// The attempt that creates the link.
+    pub attempt: AttemptId,
+    /// When the key was first used; also the link's time of creation.
+    pub created_at: Timestamp,
+}
+
+/// Remembers idempotency keys, each within its owner.
+#[async_trait]
+pub trait IdempotencyStore: Send + Sync + 'static {
+    /// The record of (`owner`, `key`), whatever its age.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn find_key(&self, owner: &Owner, key: &str) -> Result<Option<IdempotencyRecord>, StoreError>;
+
+    /// Stores `record` unless there is one not older than `expired_before`,
+    /// which is then returned. `None` = `record` stands, durably. Of concurrent
+    /// calls exactly one wins.
+    ///
+    /// # Errors
+    /// [`StoreError`]; with [`StoreErrorKind::UnknownOutcome`] the record may stand.
+    async fn claim_key(
+        &self,
+        owner: &Owner,
+        key: &str,
+        record: &IdempotencyRecord,
+        expired_before: Timestamp,
+    ) -> Result<Option<IdempotencyRecord>, StoreError>;
+
+    /// Replaces the record whose attempt is `expected` by `record` (its code
+    /// turned out to be taken by somebody else). Returns whether it did.
+    ///
+    /// # Errors
+    /// [`StoreError`]; with [`StoreErrorKind::UnknownOutcome`] it may have been replaced.
+    async fn replace_key(
+        &self,
+        owner: &Owner,
+        key: &str,
+        expected: AttemptId,
+        record: &IdempotencyRecord,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes up to `limit` records older than `before`; returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn purge_keys(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+}
+
+/// Small values that a deployment agrees on once: its id, the key of its permutation, a shard's slots.
+#[async_trait]
+pub trait SettingsStore: Send + Sync + 'static {
+    /// The value of `name`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Stores `value` under `name` unless it has one, and returns the value that
+    /// stands, durably. Concurrent callers all get the same.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the value may stand nevertheless, which is harmless.
+    async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError>;
+}
+
+/// Hands out ranges of ids, each at most once.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + 'static {
+    /// The next `size` ids of `counter`, never handed out before nor again, also
+    /// after a crash. Ids start at 0. A lost answer costs a gap, never a repeat.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no range could be leased.
+    async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError>;
+}
+
+/// Keeps API keys.
+#[async_trait]
+pub trait KeyStore: Send + Sync + 'static {
+    /// Adds `key`; its id is new.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be stored.
+    async fn add_key(&self, key: &ApiKey) -> Result<(), StoreError>;
+
+    /// All keys, oldest first, revoked ones included.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError>;
+
+    /// Revokes the key `id` from `at` on, for ever. `false` = there is no such
+    /// key; revoking again keeps the first time and returns `true`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be stored.
+    async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError>;
+
+    /// A number that changes whenever a key is added or revoked, by any process.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn keys_revision(&self) -> Result<u64, StoreError>;
+}
+
+/// Tells whether a store works.
+#[async_trait]
+pub trait StoreHealth: Send + Sync + 'static {
+    /// One entry per shard: its name, and the failure if it doesn't answer. Costs one cheap read per shard.
+    async fn check(&self) -> Vec<(String, Result<(), StoreError>)>;
+}
+
+/// All that a shard keeps: links, their idempotency keys, and what the shard knows of itself.
+pub trait ShardStore: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + SettingsStore + StoreHealth {}
+
+impl<T: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + SettingsStore + StoreHealth> ShardStore for T {}
+
+/// What the first shard keeps besides, for the whole deployment.
+pub trait HomeStore: SettingsStore + LeaseStore + KeyStore {}
+
+impl<T: SettingsStore + LeaseStore + KeyStore> HomeStore for T {}

@@ -1,0 +1,1 @@
+//! Integration tests: the binary itself, driven over HTTP and killed.

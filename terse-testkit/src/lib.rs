@@ -1,0 +1,1 @@
+//! Test clock, fault schedule, builders, and invariants as plain functions.
