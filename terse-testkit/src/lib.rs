@@ -1,1 +1,23 @@
-//! Test clock, fault schedule, builders, and invariants as plain functions.
+//! What the tests of terse share: a clock that stands still, repeatable
+//! randomness, valid links in one line, faults on schedule, and invariants as
+//! plain functions.
+//!
+//! A fake is only here for what the real part can't be made to show: a store
+//! that loses one answer, or a read that stays open until the test says so.
+//! Nothing here sleeps or knows a runtime, so it serves tests under any.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod clock;
+mod entropy;
+mod faults;
+mod faulty_store;
+mod gate;
+pub mod invariants;
+pub mod links;
+
+pub use clock::TestClock;
+pub use entropy::SeededEntropy;
+pub use faults::{Fault, Faults, Operation, When};
+pub use faulty_store::FaultyStore;
+pub use gate::Gate;
