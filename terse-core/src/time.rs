@@ -85,6 +85,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Monotonic milliseconds since an arbitrary start; never steps backwards.
     fn monotonic_ms(&self) -> u64;
+
+    /// Monotonic nanoseconds since the same start, to measure what takes less than a millisecond.
+    fn monotonic_ns(&self) -> u64 {
+        self.monotonic_ms().saturating_mul(1_000_000)
+    }
 }
 
 /// Where randomness comes from. The server hands in the operating system's

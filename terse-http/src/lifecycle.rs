@@ -61,6 +61,14 @@ impl Lifecycle {
     }
 }
 
+impl InFlight {
+    /// The phase of the server that the request is in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.0.phase()
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);

@@ -1,0 +1,113 @@
+//! `/api/v1/links/batch`: create up to 1,000 links in one request.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use terse_core::access::Caller;
+use terse_core::{Link, shorten::ServiceError};
+use utoipa::ToSchema;
+
+use super::links::IDEMPOTENCY_KEY;
+use super::view::LinkView;
+use super::{body, json, json_body};
+use crate::json::{Fields, Json};
+use crate::layer::RequestId;
+use crate::problem::{Problem, ProblemBody};
+use crate::{State, auth};
+
+/// Most links in one batch; more: 422.
+pub(crate) const MAX_ITEMS: usize = 1_000;
+
+/// Creates of one batch that are under way at once; the others wait their turn.
+const CONCURRENT_CREATES: usize = 256;
+
+/// What became of one item.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = BatchItem)]
+enum ItemView<'a> {
+    /// It was created.
+    Created {
+        #[schema(minimum = 201, maximum = 201, example = 201)]
+        status: u16,
+        link: LinkView<'a>,
+    },
+    /// It was not; the others are not affected.
+    Failed {
+        #[schema(minimum = 400, maximum = 599, example = 409)]
+        status: u16,
+        error: ProblemBody<'a>,
+    },
+}
+
+/// What became of a batch, item by item, in the order of the request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResult)]
+pub(crate) struct BatchView<'a> {
+    items: Vec<ItemView<'a>>,
+}
+
+/// Links to create.
+#[derive(ToSchema)]
+#[schema(as = Batch)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "it describes the API; items are read one by one")]
+pub(crate) struct BatchBody {
+    #[schema(min_items = 1, max_items = 1000)]
+    items: Vec<body::CreateBody>,
+}
+
+/// `POST /api/v1/links/batch`.
+pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let caller = auth::writer(&request, &state)?;
+    if request.headers().contains_key(IDEMPOTENCY_KEY) {
+        let detail = "is not taken on a batch; give the items aliases, or create them one by one";
+        return Err(Problem::invalid_field(IDEMPOTENCY_KEY, "not_allowed", detail));
+    }
+    let bytes = json_body(&request, &state, state.settings.bounds.batch_bytes).await?;
+    let items = items(Json::parse(&bytes)?)?;
+    drop(bytes);
+    let creates = items.into_iter().map(|item| create_one(item, &caller, &state));
+    let results: Vec<_> = stream::iter(creates).buffered(CONCURRENT_CREATES).collect().await;
+    let extensions = actix_web::HttpMessage::extensions(&request);
+    let id = extensions.get::<RequestId>().map(RequestId::as_str);
+    let items = results.iter().map(|result| view(result, &state, id)).collect();
+    json(StatusCode::OK, &BatchView { items })
+}
+
+async fn create_one(item: Json, caller: &Caller, state: &State) -> Result<Link, Problem> {
+    let draft = body::draft(item, "item", &state.policy)?;
+    let created: Result<Link, ServiceError> = state.shortener.create(caller, &draft, None).await;
+    Ok(created?)
+}
+
+fn view<'a>(result: &'a Result<Link, Problem>, state: &State, request_id: Option<&'a str>) -> ItemView<'a> {
+    match result {
+        Ok(link) => ItemView::Created { status: 201, link: LinkView::of(link, &state.settings.public_url) },
+        Err(problem) => ItemView::Failed { status: problem.kind.status().as_u16(), error: problem.body(request_id) },
+    }
+}
+
+/// The items of the body.
+fn items(json: Json) -> Result<Vec<Json>, Problem> {
+    let mut fields = Fields::of(json, &["items"], "body")?;
+    let items = match fields.take("items") {
+        Some(Json::List(items)) => {
+            if items.is_empty() || items.len() > MAX_ITEMS {
+                let detail = format!("must hold 1 to {MAX_ITEMS} items, not {}", items.len());
+                fields.fault("items", "out_of_bounds", detail);
+            }
+            Some(items)
+        }
+        Some(_) => {
+            fields.fault("items", "wrong_type", "must be a list");
+            None
+        }
+        None => {
+            fields.fault("items", "required", "is required");
+            None
+        }
+    };
+    fields.finish(items)
+}

@@ -1,0 +1,56 @@
+//! `/api/v1/links/{code}`: read, edit, delete one link.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use terse_core::{Link, ShortCode};
+
+use super::view::LinkView;
+use super::{body, json, json_body, preconditions};
+use crate::json::Json;
+use crate::problem::{Kind, Problem};
+use crate::{State, auth};
+
+/// `GET /api/v1/links/{code}`.
+pub(crate) async fn read(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let caller = auth::caller(&request, &state)?;
+    let link = state.shortener.read(&caller, &code(&request)?).await?;
+    if preconditions::none_match(&request, link.version)? {
+        let mut response = HttpResponse::new(StatusCode::NOT_MODIFIED);
+        response.headers_mut().insert(header::ETAG, preconditions::etag(link.version));
+        return Ok(response);
+    }
+    tagged(&link, &state)
+}
+
+/// `PATCH /api/v1/links/{code}`.
+pub(crate) async fn edit(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let caller = auth::writer(&request, &state)?;
+    let code = code(&request)?;
+    let expected = preconditions::if_match(&request)?;
+    let bytes = json_body(&request, &state, state.settings.bounds.body_bytes).await?;
+    let patch = body::patch(Json::parse(&bytes)?, &state.policy)?;
+    let link = state.shortener.edit(&caller, &code, expected.as_deref(), &patch).await?;
+    tagged(&link, &state)
+}
+
+/// `DELETE /api/v1/links/{code}`.
+pub(crate) async fn delete(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let caller = auth::writer(&request, &state)?;
+    let code = code(&request)?;
+    let expected = preconditions::if_match(&request)?;
+    state.shortener.delete(&caller, &code, expected.as_deref()).await?;
+    Ok(HttpResponse::new(StatusCode::NO_CONTENT))
+}
+
+/// The code in the path. What can't be one is answered like a missing link.
+fn code(request: &HttpRequest) -> Result<ShortCode, Problem> {
+    let text = request.match_info().query("code");
+    ShortCode::parse(text).map_err(|_| Problem::new(Kind::NotFound, "there is no such link"))
+}
+
+fn tagged(link: &Link, state: &State) -> Result<HttpResponse, Problem> {
+    let mut response = json(StatusCode::OK, &LinkView::of(link, &state.settings.public_url))?;
+    response.headers_mut().insert(header::ETAG, preconditions::etag(link.version));
+    Ok(response)
+}

@@ -1,0 +1,63 @@
+//! Who is calling, and whether they may write.
+
+use actix_web::http::header;
+use actix_web::{HttpMessage, HttpRequest};
+use terse_core::Timestamp;
+use terse_core::access::{Caller, Denied};
+
+use crate::problem::{Kind, Problem};
+use crate::{Access, State};
+
+/// The caller of `request`.
+///
+/// # Errors
+/// 401 without a valid key, 503 when keys can't be checked.
+pub(crate) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, Problem> {
+    let Access::Keys(_) = &state.access else {
+        return Ok(Caller::open());
+    };
+    let presented = bearer(request)
+        .ok_or_else(|| Problem::new(Kind::Unauthorized, "send an API key as 'Authorization: Bearer trs_…'"))?;
+    let caller = holder(presented, state, state.clock.now())?;
+    if let Some(key) = caller.key.clone() {
+        request.extensions_mut().insert(key);
+    }
+    Ok(caller)
+}
+
+/// The caller of `request`, who must be allowed to create and change links.
+///
+/// # Errors
+/// As [`caller`], and 403.
+pub(crate) fn writer(request: &HttpRequest, state: &State) -> Result<Caller, Problem> {
+    let caller = caller(request, state)?;
+    if caller.role.may_write() {
+        Ok(caller)
+    } else {
+        Err(Problem::new(Kind::Forbidden, "the key's role is reader, and this needs writer or admin"))
+    }
+}
+
+/// The holder of the key `presented`; while access is open, everybody.
+///
+/// # Errors
+/// As [`caller`].
+pub(crate) fn holder(presented: &str, state: &State, now: Timestamp) -> Result<Caller, Problem> {
+    let Access::Keys(keys) = &state.access else {
+        return Ok(Caller::open());
+    };
+    keys.authenticate(presented, now).map_err(|denied| match denied {
+        Denied::Unknown => Problem::new(Kind::Unauthorized, "the API key is not valid"),
+        Denied::Unavailable => {
+            Problem::unavailable(Kind::KeysUnavailable, "API keys could not be read for too long", 1_000)
+        }
+    })
+}
+
+/// The text after `Bearer `, if there is exactly one such header.
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    let mut values = request.headers().get_all(header::AUTHORIZATION);
+    let value = values.next()?.to_str().ok()?;
+    let (scheme, key) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && values.next().is_none()).then_some(key.trim())
+}

@@ -1,0 +1,120 @@
+//! Liveness, readiness, and the health of what terse depends on.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use terse_core::ports::{StoreError, StoreErrorKind};
+use utoipa::ToSchema;
+
+use crate::{Phase, State};
+
+/// How long a dependency may take to answer; after that it counts as down.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The content type of `/health`.
+pub(crate) const CONTENT_TYPE: &str = "application/health+json";
+
+/// How well something works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// Everything works.
+    Ok,
+    /// terse works, but something that it can do without does not.
+    Degraded,
+    /// It does not work.
+    Down,
+}
+
+/// One thing that terse depends on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthCheck)]
+pub(crate) struct Check {
+    /// What it is.
+    #[schema(example = "store:main")]
+    name: String,
+    status: Status,
+    /// Why it is not ok.
+    #[schema(value_type = Option<String>, example = json!(null), required)]
+    reason: Option<&'static str>,
+}
+
+/// The answer of `/health`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
+pub(crate) struct Report {
+    status: Status,
+    /// The release of terse.
+    #[schema(value_type = String)]
+    release: &'static str,
+    /// How long the server has been running, in seconds.
+    uptime_s: u64,
+    /// One entry per dependency.
+    checks: Vec<Check>,
+}
+
+/// When the server was made, on the monotonic clock.
+#[derive(Clone, Copy)]
+pub(crate) struct StartedMs(pub(crate) u64);
+
+/// `GET /livez`: the process answers.
+pub(crate) async fn livez() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("alive\n")
+}
+
+/// `GET /readyz`: 503 only while starting or draining.
+pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
+    let (status, word) = match state.lifecycle.phase() {
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Ready => (StatusCode::OK, "ready\n"),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    };
+    let mut response = HttpResponse::build(status);
+    if status != StatusCode::OK {
+        response.insert_header(("Retry-After", "1"));
+    }
+    response.content_type("text/plain; charset=utf-8").body(word)
+}
+
+/// `GET /health`: 503 when the store is down, 200 otherwise.
+pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs>) -> HttpResponse {
+    let shards = tokio::time::timeout(CHECK_TIMEOUT, state.store_health.check()).await;
+    let (status, checks) = match shards {
+        Ok(shards) => (of_shards(&shards), shards.into_iter().map(check).collect()),
+        Err(_) => (Status::Down, vec![Check { name: "store".into(), status: Status::Down, reason: Some("timeout") }]),
+    };
+    let report = Report {
+        status,
+        release: state.settings.release,
+        uptime_s: state.clock.monotonic_ms().saturating_sub(started.0) / 1_000,
+        checks,
+    };
+    let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let mut response = HttpResponse::build(code);
+    if status == Status::Down {
+        response.insert_header(("Retry-After", "1"));
+    }
+    response.insert_header(("Content-Type", CONTENT_TYPE)).body(serde_json::to_vec(&report).unwrap_or_default())
+}
+
+/// All shards down = down; some = degraded, since the others' links work.
+fn of_shards(shards: &[(String, Result<(), StoreError>)]) -> Status {
+    let down = shards.iter().filter(|(_, answer)| answer.is_err()).count();
+    match down {
+        0 => Status::Ok,
+        n if n == shards.len() => Status::Down,
+        _ => Status::Degraded,
+    }
+}
+
+fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
+    let reason = answer.err().map(|error| match error.kind {
+        StoreErrorKind::Unavailable | StoreErrorKind::UnknownOutcome => "unavailable",
+        StoreErrorKind::Overloaded => "overloaded",
+        StoreErrorKind::Corrupt => "corrupt",
+    });
+    let status = if reason.is_none() { Status::Ok } else { Status::Down };
+    Check { name: format!("store:{shard}"), status, reason }
+}

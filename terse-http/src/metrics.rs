@@ -1,0 +1,18 @@
+//! `GET /metrics`, for Prometheus.
+
+use actix_web::{HttpResponse, web};
+
+use crate::State;
+use crate::problem::{Kind, Problem};
+
+/// The text format that every scraper reads.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+
+/// `GET /metrics`.
+pub(crate) async fn text(state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let text = state.metrics.encode().map_err(|error| {
+        tracing::error!(%error, "metrics can't be encoded");
+        Problem::new(Kind::Internal, "metrics can't be encoded")
+    })?;
+    Ok(HttpResponse::Ok().insert_header(("Content-Type", CONTENT_TYPE)).body(text))
+}

@@ -1,0 +1,315 @@
+//! Problem bodies (RFC 9457): one vocabulary of failures for every route.
+//!
+//! A handler returns a [`Problem`] as its error; the layer around all handlers
+//! renders it, since only there the request id is known. `type` is
+//! `urn:terse:problem:<code>`: stable, and no promise of a page behind it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+use terse_core::ports::{StoreError, StoreErrorKind};
+use terse_core::shorten::{Fault, ServiceError};
+use utoipa::ToSchema;
+
+/// The content type of every problem.
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// Most faults told in one answer; what is beyond is left out.
+pub(crate) const MAX_FAULTS: usize = 100;
+
+/// Every way a request can fail: its status, its stable word, its title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    MalformedJson,
+    BadCursor,
+    MalformedHeader,
+    Unauthorized,
+    Forbidden,
+    CrossSite,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    AliasTaken,
+    Gone,
+    VersionConflict,
+    BodyTooLarge,
+    UriTooLong,
+    UnsupportedMediaType,
+    Misdirected,
+    Invalid,
+    KeyReused,
+    Blocked,
+    Internal,
+    StoreUnavailable,
+    KeysUnavailable,
+}
+
+impl Kind {
+    /// Every kind, for the description of the API.
+    pub(crate) const ALL: [Self; 22] = [
+        Self::MalformedJson,
+        Self::BadCursor,
+        Self::MalformedHeader,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::CrossSite,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::AliasTaken,
+        Self::Gone,
+        Self::VersionConflict,
+        Self::BodyTooLarge,
+        Self::UriTooLong,
+        Self::UnsupportedMediaType,
+        Self::Misdirected,
+        Self::Invalid,
+        Self::KeyReused,
+        Self::Blocked,
+        Self::Internal,
+        Self::StoreUnavailable,
+        Self::KeysUnavailable,
+    ];
+
+    const fn parts(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::MalformedJson => (400, "malformed_json", "The body is not JSON"),
+            Self::BadCursor => (400, "bad_cursor", "The cursor is not one of this list"),
+            Self::MalformedHeader => (400, "malformed_header", "A header can't be read"),
+            Self::Unauthorized => (401, "unauthorized", "A valid API key is needed"),
+            Self::Forbidden => (403, "forbidden", "The key's role does not allow this"),
+            Self::CrossSite => (403, "cross_site", "The form only takes requests from its own page"),
+            Self::NotFound => (404, "not_found", "There is nothing here"),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "The method is not allowed here"),
+            Self::RequestTimeout => (408, "request_timeout", "The request took too long to arrive"),
+            Self::AliasTaken => (409, "alias_taken", "The alias is taken"),
+            Self::Gone => (410, "gone", "The link no longer works"),
+            Self::VersionConflict => (412, "version_conflict", "The link has another version"),
+            Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::UriTooLong => (414, "uri_too_long", "The address is too long"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type", "The content type is not supported"),
+            Self::Misdirected => (421, "misdirected_request", "The host is not served here"),
+            Self::Invalid => (422, "validation_failed", "The request is invalid"),
+            Self::KeyReused => (422, "idempotency_key_reused", "The idempotency key belongs to another request"),
+            Self::Blocked => (451, "blocked", "The link is blocked"),
+            Self::Internal => (500, "internal", "Something is wrong with the server"),
+            Self::StoreUnavailable => (503, "store_unavailable", "The store is out of reach"),
+            Self::KeysUnavailable => (503, "keys_unavailable", "API keys can't be checked now"),
+        }
+    }
+
+    /// The status that it is answered with.
+    pub(crate) fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.parts().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The stable word for programs.
+    pub(crate) const fn code(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// The sentence for people.
+    pub(crate) const fn title(self) -> &'static str {
+        self.parts().2
+    }
+}
+
+/// One thing wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Fault)]
+pub(crate) struct FieldFault {
+    /// The field, header or parameter; `body` = the body as a whole.
+    #[schema(example = "url")]
+    pub(crate) field: Cow<'static, str>,
+    /// A stable word for programs.
+    #[schema(value_type = String, example = "required")]
+    pub(crate) code: &'static str,
+    /// What is wrong, for people.
+    #[schema(example = "is required")]
+    pub(crate) detail: String,
+}
+
+impl FieldFault {
+    pub(crate) fn new(field: impl Into<Cow<'static, str>>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), code, detail: detail.into() }
+    }
+}
+
+impl From<Fault> for FieldFault {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.field, fault.code, fault.detail)
+    }
+}
+
+/// A failed request, before it is rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) kind: Kind,
+    pub(crate) detail: Cow<'static, str>,
+    pub(crate) errors: Vec<FieldFault>,
+    retry_after_s: Option<u64>,
+    allow: Option<&'static str>,
+}
+
+/// A problem as it goes out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody<'a> {
+    /// `urn:terse:problem:` and the code.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:terse:problem:validation_failed")]
+    type_: String,
+    /// What kind of failure it is, for people; the same for each `code`.
+    #[schema(example = "The request is invalid")]
+    title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599, example = 422)]
+    status: u16,
+    /// What happened this time.
+    #[schema(example = "1 fault was found")]
+    detail: &'a str,
+    /// A stable word for programs.
+    #[schema(example = "validation_failed")]
+    code: &'a str,
+    /// The request's id, as in the log; null when a redirect had none.
+    #[schema(required)]
+    request_id: Option<&'a str>,
+    /// Everything that is wrong with the request (at most 100 faults are told).
+    #[serde(skip_serializing_if = "<[FieldFault]>::is_empty")]
+    errors: &'a [FieldFault],
+}
+
+impl Problem {
+    /// A problem of `kind`, told by `detail`.
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after_s: None, allow: None }
+    }
+
+    /// 422 with all `faults`.
+    pub(crate) fn invalid(mut faults: Vec<FieldFault>) -> Self {
+        let detail = match faults.len() {
+            1 => Cow::Borrowed("1 fault was found"),
+            n => Cow::Owned(format!("{n} faults were found")),
+        };
+        faults.truncate(MAX_FAULTS);
+        Self { errors: faults, ..Self::new(Kind::Invalid, detail) }
+    }
+
+    /// 422 with one fault.
+    pub(crate) fn invalid_field(
+        field: impl Into<Cow<'static, str>>,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::invalid(vec![FieldFault::new(field, code, detail)])
+    }
+
+    /// 404 for a path that leads nowhere.
+    pub(crate) fn no_such_path() -> Self {
+        Self::new(Kind::NotFound, "no resource has this path")
+    }
+
+    /// 405; `allow` names the methods that are.
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        Self { allow: Some(allow), ..Self::new(Kind::MethodNotAllowed, format!("allowed here: {allow}")) }
+    }
+
+    /// 503; worth trying again after `ms` milliseconds.
+    pub(crate) fn unavailable(kind: Kind, detail: impl Into<Cow<'static, str>>, ms: u64) -> Self {
+        Self { retry_after_s: Some(ms.div_ceil(1_000).max(1)), ..Self::new(kind, detail) }
+    }
+
+    /// A store's failure. What it says goes to the log alone.
+    pub(crate) fn store(error: &StoreError) -> Self {
+        let detail = match error.kind {
+            StoreErrorKind::Unavailable => "the store could not be reached; nothing was changed",
+            StoreErrorKind::Overloaded => "too much is waiting for the store; nothing was changed",
+            StoreErrorKind::UnknownOutcome => "the change may or may not have been made; read it back or repeat it",
+            StoreErrorKind::Corrupt => "what is stored can't be understood",
+        };
+        Self::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms)
+    }
+
+    /// The body, with the id of the request that failed.
+    pub(crate) fn body<'a>(&'a self, request_id: Option<&'a str>) -> ProblemBody<'a> {
+        ProblemBody {
+            type_: format!("urn:terse:problem:{}", self.kind.code()),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
+            detail: &self.detail,
+            code: self.kind.code(),
+            request_id,
+            errors: &self.errors,
+        }
+    }
+
+    /// The answer in JSON.
+    pub(crate) fn response(&self, request_id: Option<&str>) -> HttpResponse {
+        let body = serde_json::to_vec(&self.body(request_id)).unwrap_or_default();
+        self.response_with(CONTENT_TYPE, body)
+    }
+
+    /// The answer with the same status and headers, but another body.
+    pub(crate) fn response_with(&self, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
+        let mut response = HttpResponse::build(self.kind.status());
+        response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static(content_type)));
+        response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+        response.insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((header::RETRY_AFTER, HeaderValue::from(seconds)));
+        }
+        if let Some(methods) = self.allow {
+            response.insert_header((header::ALLOW, HeaderValue::from_static(methods)));
+        }
+        if self.kind == Kind::Unauthorized {
+            response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
+        response.body(body)
+    }
+}
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Invalid(faults) => Self::invalid(faults.into_iter().map(FieldFault::from).collect()),
+            ServiceError::AliasTaken => Self::new(Kind::AliasTaken, "the alias belongs to another link"),
+            ServiceError::KeyReused => {
+                Self::new(Kind::KeyReused, "the idempotency key was used with another body in the last 24 hours")
+            }
+            ServiceError::NotFound => Self::new(Kind::NotFound, "there is no such link"),
+            ServiceError::VersionConflict { current } => {
+                Self::new(Kind::VersionConflict, format!("the link has version {}", current.0))
+            }
+            ServiceError::Forbidden => Self::new(Kind::Forbidden, "the key's role does not allow this"),
+            ServiceError::Store(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(kind = ?error.kind, error = %error, source = ?error.source, "a store request failed");
+        Self::store(&error)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.code(), self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// A stand-in: the layer around all handlers takes the problem out of it and renders that.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.kind.status())
+    }
+}

@@ -1,0 +1,120 @@
+//! Redirects: from what a look-up said to the answer that leaves.
+//!
+//! 302, 307 and every error are never cached. 301 and 308 may be cached by
+//! the browser alone, for a time that the operator chose.
+
+use std::sync::Arc;
+
+use actix_http::body::BoxBody;
+use actix_http::{HttpMessage, Request, Response, StatusCode};
+use actix_web::http::header::{self, HeaderValue};
+use terse_core::Clock;
+use terse_core::link::Verdict;
+use terse_core::metrics::{Metrics, Outcome};
+use terse_core::ports::{Lookup, StoreError, Tier};
+use terse_core::target::TargetUrl;
+
+use crate::problem::{Kind, Problem};
+use crate::{RedirectStatus, State, request_id};
+
+/// The methods that `/{code}` knows.
+pub(crate) const METHODS: &str = "GET, HEAD";
+
+/// Makes the answers of `/{code}` and counts them.
+pub(crate) struct Redirects {
+    status: StatusCode,
+    cache_control: HeaderValue,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Redirects {
+    pub(crate) fn new(state: &State) -> Self {
+        let (status, cacheable) = match state.settings.redirect_status {
+            RedirectStatus::MovedPermanently => (StatusCode::MOVED_PERMANENTLY, true),
+            RedirectStatus::Found => (StatusCode::FOUND, false),
+            RedirectStatus::TemporaryRedirect => (StatusCode::TEMPORARY_REDIRECT, false),
+            RedirectStatus::PermanentRedirect => (StatusCode::PERMANENT_REDIRECT, true),
+        };
+        let max_age = format!("private, max-age={}", state.settings.redirect_max_age_s);
+        let cache_control = match HeaderValue::try_from(max_age) {
+            Ok(value) if cacheable => value,
+            _ => HeaderValue::from_static("no-store"),
+        };
+        Self { status, cache_control, metrics: Arc::clone(&state.metrics), clock: Arc::clone(&state.clock) }
+    }
+
+    /// Answers with what `lookup` found, judged at this moment.
+    pub(crate) fn answer(&self, request: &Request, started_ns: u64, lookup: &Lookup) -> Response<BoxBody> {
+        let verdict = lookup.link.as_ref().map_or(Verdict::Missing, |link| link.verdict(self.clock.now()));
+        match (verdict, &lookup.link) {
+            (Verdict::Found, Some(link)) => match self.found(request, &link.target) {
+                Some(response) => {
+                    self.count(lookup.tier, Outcome::Found, started_ns);
+                    response
+                }
+                None => self.unsendable(request, started_ns),
+            },
+            (Verdict::Gone, _) => {
+                self.count(lookup.tier, Outcome::Gone, started_ns);
+                refuse(request, &Problem::new(Kind::Gone, "the link has expired, or was disabled or deleted"))
+            }
+            (Verdict::Blocked, _) => {
+                self.count(lookup.tier, Outcome::Blocked, started_ns);
+                refuse(request, &Problem::new(Kind::Blocked, "an administrator has blocked the link"))
+            }
+            (Verdict::Missing | Verdict::Found, _) => {
+                self.count(lookup.tier, Outcome::Missing, started_ns);
+                refuse(request, &no_such_link())
+            }
+        }
+    }
+
+    /// Answers 404 for what can't be a code; no tier was asked.
+    pub(crate) fn never_a_code(&self, request: &Request, started_ns: u64) -> Response<BoxBody> {
+        self.count(Tier::None, Outcome::Missing, started_ns);
+        refuse(request, &no_such_link())
+    }
+
+    /// Answers 503 because no layer could say anything.
+    pub(crate) fn unavailable(&self, request: &Request, started_ns: u64, error: &StoreError) -> Response<BoxBody> {
+        tracing::debug!(kind = ?error.kind, error = %error, "a redirect could not be resolved");
+        self.count(Tier::None, Outcome::Unavailable, started_ns);
+        let detail = "the link can't be looked up right now";
+        refuse(request, &Problem::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms))
+    }
+
+    /// A target that is no header value can only come from a damaged store.
+    fn unsendable(&self, request: &Request, started_ns: u64) -> Response<BoxBody> {
+        tracing::error!("a stored target does not fit into a header");
+        self.count(Tier::None, Outcome::Unavailable, started_ns);
+        refuse(request, &Problem::unavailable(Kind::StoreUnavailable, "the link's target is damaged", 1_000))
+    }
+
+    fn found(&self, request: &Request, target: &TargetUrl) -> Option<Response<BoxBody>> {
+        let location = HeaderValue::from_maybe_shared(target.as_bytes().clone()).ok()?;
+        let mut response = Response::with_body(self.status, BoxBody::new(()));
+        let headers = response.headers_mut();
+        headers.insert(header::LOCATION, location);
+        headers.insert(header::CACHE_CONTROL, self.cache_control.clone());
+        if let Some(id) = request_id::sent(request.headers()) {
+            headers.insert(request_id::HEADER, id.clone());
+        }
+        Some(response)
+    }
+
+    fn count(&self, tier: Tier, outcome: Outcome, started_ns: u64) {
+        let took = self.clock.monotonic_ns().saturating_sub(started_ns);
+        self.metrics.redirect(tier, outcome, std::time::Duration::from_nanos(took));
+        tracing::debug!(target: "terse::redirect", tier = tier.as_str(), outcome = outcome.as_str(), took_ns = took);
+    }
+}
+
+fn no_such_link() -> Problem {
+    Problem::new(Kind::NotFound, "no link has this code")
+}
+
+/// A failed redirect, for programs or for people.
+fn refuse(request: &Request, problem: &Problem) -> Response<BoxBody> {
+    crate::front::refuse(request, problem)
+}

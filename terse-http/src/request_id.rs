@@ -1,0 +1,30 @@
+//! Request ids: echoed when a client sends a usable one, else made.
+
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use terse_core::Entropy;
+use terse_core::time::random_bytes;
+
+/// The header that carries the id both ways.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id that is echoed, in bytes. A longer one is ignored.
+pub(crate) const MAX_LEN: usize = 128;
+
+/// The id that the client sent, if it is 1 to [`MAX_LEN`] visible ASCII characters.
+pub(crate) fn sent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let value = headers.get(HEADER)?;
+    let bytes = value.as_bytes();
+    ((1..=MAX_LEN).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)).then_some(value)
+}
+
+/// A new id: 16 random bytes in hexadecimal.
+pub(crate) fn made(entropy: &dyn Entropy) -> String {
+    hex(random_bytes::<16>(entropy))
+}
+
+/// `bytes` in lower-case hexadecimal.
+pub(crate) fn hex<const N: usize>(bytes: [u8; N]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+    digits.map(char::from).collect()
+}
