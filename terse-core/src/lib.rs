@@ -6,10 +6,14 @@
 //! randomness are arguments ([`Clock`], [`Entropy`]), so every rule can be
 //! tested without waiting and repeated from a seed.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod access;
 pub mod code;
 pub mod codegen;
 pub mod cursor;
+#[cfg(test)]
+mod fakes;
 pub mod link;
 pub mod metrics;
 pub mod ports;

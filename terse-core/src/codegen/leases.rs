@@ -152,3 +152,160 @@ impl CodeSource for LeasedCodes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::Ordering;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::fakes::{FakeLeases, block_on};
+
+    const KEY: [u8; 16] = *b"terse test key 1";
+
+    fn leased(space: CodeSpace, block: u64) -> (LeasedCodes, Arc<FakeLeases>) {
+        let leases = Arc::new(FakeLeases::default());
+        (LeasedCodes::new(space, leases.clone(), block), leases)
+    }
+
+    fn take(codes: &LeasedCodes, count: usize) -> Vec<String> {
+        (0..count).map(|_| block_on(codes.next_code()).unwrap().as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn ten_thousand_callers_at_once_get_distinct_codes() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 1_000);
+        let all = block_on(join_all((0..10_000).map(|_| codes.next_code())));
+        let distinct: HashSet<String> = all.into_iter().map(|code| code.unwrap().as_str().to_owned()).collect();
+        assert_eq!(distinct.len(), 10_000);
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 10);
+    }
+
+    #[test]
+    fn threads_get_distinct_codes() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 64);
+        let all: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| take(&codes, 500))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 4_000);
+        assert_eq!(leases.next.load(Ordering::SeqCst), 4_032, "no block beyond the 63 that were needed");
+    }
+
+    #[test]
+    fn two_nodes_never_make_the_same_code() {
+        let (one, leases) = leased(CodeSpace::new(KEY), 10);
+        let other = LeasedCodes::new(CodeSpace::new(KEY), leases, 7);
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            all.extend(take(&one, 3));
+            all.extend(take(&other, 2));
+        }
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 250);
+    }
+
+    #[test]
+    fn a_thousand_callers_lease_one_block() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 1_000);
+        for result in block_on(join_all((0..1_000).map(|_| codes.next_code()))) {
+            result.unwrap();
+        }
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn callers_who_wait_for_one_lease_share_its_failure() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 10);
+        leases.failing.store(true, Ordering::SeqCst);
+        for result in block_on(join_all((0..100).map(|_| codes.next_code()))) {
+            assert_eq!(result.unwrap_err().kind, StoreErrorKind::Unavailable);
+        }
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 1);
+
+        leases.failing.store(false, Ordering::SeqCst);
+        assert_eq!(take(&codes, 1).len(), 1, "whoever comes later asks anew");
+    }
+
+    #[test]
+    fn the_next_block_is_leased_when_half_is_used() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 10);
+        let top_up = || block_on(codes.top_up_once()).unwrap();
+        assert!(top_up(), "the first block");
+        assert!(!top_up());
+        take(&codes, 5);
+        assert!(!top_up(), "half is still left");
+        take(&codes, 1);
+        assert!(top_up());
+        assert!(!top_up(), "one block ahead is enough");
+        take(&codes, 14);
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 2, "nobody had to wait for a lease");
+        assert!(top_up());
+    }
+
+    #[test]
+    fn a_top_up_beside_waiting_callers_leases_once() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 10);
+        let top_ups = join_all((0..5).map(|_| codes.top_up_once()));
+        let (leased, _) = block_on(futures_util::future::join(top_ups, join_all((0..3).map(|_| codes.next_code()))));
+        assert_eq!(leased.into_iter().filter(|result| *result.as_ref().unwrap()).count(), 1);
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn leased_ids_last_while_the_counter_is_away() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 10);
+        assert!(block_on(codes.top_up_once()).unwrap());
+        leases.failing.store(true, Ordering::SeqCst);
+        take(&codes, 10);
+        assert_eq!(block_on(codes.top_up_once()).unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert_eq!(block_on(codes.next_code()).unwrap_err().kind, StoreErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_caller_who_gives_up_leasing_hinders_nobody() {
+        let (codes, _) = leased(CodeSpace::new(KEY), 10);
+        let mut abandoned = Box::pin(codes.next_code());
+        let waker = std::task::Waker::noop();
+        assert!(abandoned.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+        drop(abandoned);
+        assert_eq!(take(&codes, 1).len(), 1);
+    }
+
+    #[test]
+    fn an_empty_block_is_an_error_not_a_loop() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 10);
+        leases.empty.store(true, Ordering::SeqCst);
+        assert_eq!(block_on(codes.next_code()).unwrap_err().kind, StoreErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn reserved_words_are_skipped() {
+        let space = CodeSpace::with_first_length(KEY, 3);
+        let reserved = (0..238_328).filter(|id| is_reserved(space.code(*id).unwrap().as_str())).count();
+        assert_eq!(reserved, 16, "`api` and `app` in every case");
+
+        let (codes, leases) = leased(space, 238_328);
+        let made = take(&codes, 238_328 - 16);
+        assert!(made.iter().all(|code| !is_reserved(code)));
+        assert_eq!(made.iter().collect::<HashSet<_>>().len(), made.len());
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_used_up_space_is_an_error() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 10);
+        leases.next.store(u64::MAX - 20, Ordering::SeqCst);
+        let error = block_on(codes.next_code()).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        assert!(error.message.contains("used up"), "{error}");
+    }
+
+    #[test]
+    fn a_block_has_at_least_one_id() {
+        let (codes, leases) = leased(CodeSpace::new(KEY), 0);
+        take(&codes, 3);
+        assert_eq!(leases.asked.load(Ordering::SeqCst), 3);
+    }
+}

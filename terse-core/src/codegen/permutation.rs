@@ -67,3 +67,73 @@ impl Permutation {
         (1 << self.half_bits()) - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: [u8; 16] = *b"0123456789abcdef";
+
+    /// The way back, which terse itself never goes.
+    fn inverse(permutation: &Permutation, number: u64) -> u64 {
+        let mut result = number;
+        loop {
+            let mut left = result >> permutation.half_bits();
+            let mut right = result & permutation.half_mask();
+            for round in (0..ROUNDS).rev() {
+                (left, right) = (right ^ permutation.round(round, left), left);
+            }
+            result = left << permutation.half_bits() | right;
+            if result < Permutation::size(permutation.length) {
+                return result;
+            }
+        }
+    }
+
+    #[test]
+    fn short_lengths_are_permuted_completely() {
+        for length in 1..=3 {
+            let permutation = Permutation::new(&KEY, length);
+            let size = Permutation::size(length);
+            let mut seen = vec![false; size as usize];
+            for number in 0..size {
+                let result = permutation.apply(number) as usize;
+                assert!(!std::mem::replace(&mut seen[result], true), "{result} came twice at length {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_and_keys_permute_differently() {
+        let other_key = Permutation::new(b"0123456789abcdeg", 7);
+        let other_length = Permutation::new(&KEY, 8);
+        let permutation = Permutation::new(&KEY, 7);
+        let same = (0..1_000).filter(|n| permutation.apply(*n) == other_key.apply(*n)).count();
+        assert_eq!(same, 0);
+        assert!((0..1_000).all(|n| permutation.apply(n) != other_length.apply(n)));
+    }
+
+    #[test]
+    fn flipping_one_bit_changes_about_half_of_the_result() {
+        let permutation = Permutation::new(&KEY, 7);
+        let flips: u32 =
+            (0..1_000).map(|n| (permutation.feistel(n << 1) ^ permutation.feistel(n << 1 | 1)).count_ones()).sum();
+        // 42 bits, so 21 on average; 1,000 samples stay within 0.5 of that.
+        assert!((20_500..21_500).contains(&flips), "{flips}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+        #[test]
+        fn every_number_comes_back_by_the_inverse(key: [u8; 16], length in 1_u8..=10, number: u64) {
+            let permutation = Permutation::new(&key, length);
+            let number = number % Permutation::size(length);
+            let result = permutation.apply(number);
+            prop_assert!(result < Permutation::size(length));
+            prop_assert_eq!(inverse(&permutation, result), number);
+        }
+    }
+}
