@@ -1,1 +1,20 @@
-//! Links on memory and SQLite, sharding by slot, migrations, and the conformance suite of every backend.
+//! Links on memory and SQLite, sharding by slot, migrations, and the
+//! conformance suite of every backend (in `tests/conformance`).
+//!
+//! [`SqliteStore`] is the embedded default, [`MemoryStore`] is for tests and
+//! benchmarks, [`Sharded`] spreads links over several stores by the slot of
+//! their code. All of them implement the ports of [`terse_core::ports`]; the
+//! SQLite driver appears in no public signature.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod identity;
+mod memory;
+mod shard_map;
+mod sharded;
+mod sqlite;
+
+pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, record_identity};
+pub use memory::MemoryStore;
+pub use shard_map::{ShardMap, ShardMapError};
+pub use sharded::Sharded;
+pub use sqlite::{SqliteConfig, SqliteStore};

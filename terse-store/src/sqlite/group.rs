@@ -1,0 +1,224 @@
+//! Group commit: the one thread that writes.
+//!
+//! It takes what is waiting, up to [`GROUP_MAX`] operations, runs them in one
+//! `BEGIN IMMEDIATE … COMMIT`, and answers each only after the commit has
+//! returned from its fsync. While it waits for the disk the next group
+//! gathers, so the load itself sets the size of the groups and no timer is
+//! needed. An operation that fails leaves its group unharmed; a fault that ends
+//! the transaction fails the whole group.
+//!
+//! After answering, and only then, it moves the WAL into the file when enough
+//! has gathered, so no caller waits for its own group's checkpoint.
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use terse_core::ports::{StoreError, StoreErrorKind};
+use tokio::sync::oneshot;
+
+use super::connection::open_writer;
+use super::fault::{Fault, commit_failure};
+
+/// Most operations of one commit. It bounds how long the first of them waits for the last.
+pub(super) const GROUP_MAX: usize = 256;
+
+/// Frames (pages of 4 KiB) in the WAL from which on it is moved into the file:
+/// enough that pages written often are moved once, little enough that it takes milliseconds.
+pub(super) const CHECKPOINT_FRAMES: i64 = 2_048;
+
+/// When others' reads kept the WAL from starting over after a checkpoint: how many frames later to try again.
+const CHECKPOINT_RETRY_FRAMES: i64 = 512;
+
+/// Frames (1 GiB) in the WAL from which on writes are refused as overloaded:
+/// only a read transaction that another process keeps open makes it grow so.
+const WAL_MAX_FRAMES: i64 = 262_144;
+
+/// An operation in the writer's queue.
+pub(super) trait Job: Send {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool;
+    /// Runs within the group's transaction.
+    fn run(&mut self, connection: &Connection);
+    /// Answers: with its own result if the group was committed.
+    fn answer(self: Box<Self>, committed: Result<(), &StoreError>);
+}
+
+/// The usual [`Job`]: a function and the channel of its answer.
+pub(super) struct Pending<T, F> {
+    action: &'static str,
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Pending<T, F>
+where
+    F: FnOnce(&Connection) -> Result<T, Fault>,
+{
+    pub(super) fn new(action: &'static str, work: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+        let (answer, receiver) = oneshot::channel();
+        (Self { action, work: Some(work), result: None, answer }, receiver)
+    }
+}
+
+impl<T, F> Job for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> Result<T, Fault> + Send,
+{
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn run(&mut self, connection: &Connection) {
+        if let Some(work) = self.work.take() {
+            self.result = Some(work(connection).map_err(|fault| fault.into_store_error(self.action)));
+        }
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), &StoreError>) {
+        let Self { result, answer, .. } = *self;
+        let outcome = match (committed, result) {
+            (_, Some(Err(own))) => Err(own),
+            (Ok(()), Some(Ok(value))) => Ok(value),
+            (Err(failure), _) => Err(failure.clone()),
+            (Ok(()), None) => Err(StoreError::new(StoreErrorKind::Unavailable, "the operation was not run")),
+        };
+        // A caller that has gone doesn't hear of it; the change stands all the same.
+        drop(answer.send(outcome));
+    }
+}
+
+/// The writer thread's state.
+pub(super) struct GroupCommit {
+    shard: String,
+    path: PathBuf,
+    /// `None` after a fault that left the connection in doubt; the next group opens it again.
+    connection: Option<Connection>,
+    failing: bool,
+    wal: Wal,
+}
+
+impl GroupCommit {
+    pub(super) fn new(shard: String, path: PathBuf, connection: Connection) -> Self {
+        Self { shard, path, connection: Some(connection), failing: false, wal: Wal::new(WAL_MAX_FRAMES) }
+    }
+
+    /// Works the queue off until it is closed and empty.
+    pub(super) fn run(mut self, queue: &flume::Receiver<Box<dyn Job>>) {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        while let Ok(first) = queue.recv() {
+            group.push(first);
+            group.extend(queue.try_iter().take(GROUP_MAX - 1));
+            self.commit_once(&mut group);
+        }
+    }
+
+    /// Commits one group and answers it, then checkpoints if that is due.
+    fn commit_once(&mut self, group: &mut Vec<Box<dyn Job>>) {
+        group.retain(|job| !job.is_abandoned());
+        if group.is_empty() {
+            return;
+        }
+        let committed = self.commit(group);
+        self.report(committed.as_ref().err());
+        for job in group.drain(..) {
+            job.answer(committed.as_ref().map(|()| ()));
+        }
+        if let Some(connection) = &self.connection {
+            self.wal.tend_once(connection, &self.shard);
+        }
+    }
+
+    fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+        self.wal.admit()?;
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => open_writer(&self.path).map_err(|fault| fault.into_store_error("reopening"))?,
+        };
+        let committed = run_in_transaction(&connection, group);
+        if connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok() {
+            self.connection = Some(connection);
+        }
+        committed
+    }
+
+    /// Logs the first failure and the recovery, not every group between them.
+    fn report(&mut self, failure: Option<&StoreError>) {
+        match failure {
+            Some(error) if !self.failing => tracing::error!(shard = self.shard, %error, "writes fail"),
+            None if self.failing => tracing::info!(shard = self.shard, "writes succeed again"),
+            _ => {}
+        }
+        self.failing = failure.is_some();
+    }
+}
+
+fn run_in_transaction(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    execute(connection, "BEGIN IMMEDIATE").map_err(|error| Fault::from(error).into_store_error("beginning"))?;
+    for job in group {
+        job.run(connection);
+        if connection.is_autocommit() {
+            // A full disk, say: SQLite has rolled everything back, so nothing of this group happened.
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "a fault rolled the group's transaction back"));
+        }
+    }
+    execute(connection, "COMMIT").map_err(commit_failure)
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
+/// Keeps the WAL short.
+struct Wal {
+    max_frames: i64,
+    frames: i64,
+    /// From how many frames on the next checkpoint is due.
+    due_at: i64,
+}
+
+impl Wal {
+    fn new(max_frames: i64) -> Self {
+        Self { max_frames, frames: 0, due_at: CHECKPOINT_FRAMES }
+    }
+
+    /// Refuses writes while the WAL is too long.
+    fn admit(&mut self) -> Result<(), StoreError> {
+        if self.frames <= self.max_frames {
+            return Ok(());
+        }
+        // Nothing is written meanwhile, so the length must be looked up again next time.
+        self.due_at = 0;
+        let text = "the WAL is too long: another process keeps a read transaction open";
+        Err(StoreError::new(StoreErrorKind::Overloaded, text))
+    }
+
+    /// Runs a checkpoint if one is due. It is a passive one: it waits for nobody.
+    fn tend_once(&mut self, connection: &Connection, shard: &str) {
+        if let Err(error) = self.try_tend(connection) {
+            // The WAL stays as it is, which is safe; the next group tries again.
+            tracing::warn!(shard, %error, "the checkpoint failed");
+        }
+    }
+
+    fn try_tend(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let (frames, moved) = checkpoint(connection, "PRAGMA wal_checkpoint(NOOP)")?;
+        self.frames = frames;
+        if frames < CHECKPOINT_FRAMES {
+            self.due_at = CHECKPOINT_FRAMES;
+        }
+        if frames < self.due_at || frames == moved {
+            return Ok(());
+        }
+        // When all is moved and nobody reads from the WAL, the next write starts it over.
+        let (frames, _) = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+        self.due_at = frames + CHECKPOINT_RETRY_FRAMES;
+        Ok(())
+    }
+}
+
+/// Frames in the WAL, and how many of them are in the file already.
+fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<(i64, i64)> {
+    connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+}

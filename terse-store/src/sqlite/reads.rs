@@ -1,0 +1,127 @@
+//! The reading statements, each one snapshot of the file.
+
+use rusqlite::{Connection, Row};
+use terse_core::cursor::Cursor;
+use terse_core::ports::IdempotencyRecord;
+use terse_core::{ApiKey, Link, Owner, Resolution, ShortCode};
+
+use super::fault::Fault;
+use super::rows;
+
+/// The first row of a statement, decoded.
+pub(super) fn first<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    decode: impl FnOnce(&Row<'_>) -> Result<T, Fault>,
+) -> Result<Option<T>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    rows.next()?.map(decode).transpose()
+}
+
+/// All rows of a statement, decoded.
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    decode: impl Fn(&Row<'_>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(decode(row)?);
+    }
+    Ok(found)
+}
+
+const RESOLVE: &str = "SELECT state, version, expires_at, valid_from, target FROM links WHERE code = ?1";
+
+pub(super) fn resolve(connection: &Connection, code: &ShortCode) -> Result<Option<Resolution>, Fault> {
+    first(connection, RESOLVE, [code.as_str()], rows::resolution)
+}
+
+const GET: &str = "SELECT * FROM links WHERE code = ?1";
+
+pub(super) fn get(connection: &Connection, code: &ShortCode) -> Result<Option<Link>, Fault> {
+    first(connection, GET, [code.as_str()], rows::link)
+}
+
+// `state <> 3` must stand as in the partial index, or the index can't be used.
+const LIST: &str = "SELECT * FROM links WHERE owner = ?1 AND state <> 3 \
+     ORDER BY created_at DESC, code DESC LIMIT ?2";
+const LIST_AFTER: &str = "SELECT * FROM links WHERE owner = ?1 AND state <> 3 \
+     AND (created_at, code) < (?3, ?4) ORDER BY created_at DESC, code DESC LIMIT ?2";
+
+pub(super) fn list(
+    connection: &Connection,
+    owner: &Owner,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Vec<Link>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    match after {
+        None => all(connection, LIST, (owner.as_str(), limit), rows::link),
+        Some(cursor) => {
+            let params = (owner.as_str(), limit, cursor.created_at.as_millis(), cursor.code.as_str());
+            all(connection, LIST_AFTER, params, rows::link)
+        }
+    }
+}
+
+const FIND_KEY: &str = "SELECT * FROM idempotency WHERE owner = ?1 AND key = ?2";
+
+pub(super) fn find_key(connection: &Connection, owner: &Owner, key: &str) -> Result<Option<IdempotencyRecord>, Fault> {
+    first(connection, FIND_KEY, (owner.as_str(), key), rows::idempotency_record)
+}
+
+pub(super) fn setting(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+    first(connection, "SELECT value FROM settings WHERE name = ?1", [name], |row| Ok(row.get(0)?))
+}
+
+pub(super) fn keys(connection: &Connection) -> Result<Vec<ApiKey>, Fault> {
+    all(connection, "SELECT * FROM api_keys ORDER BY created_at, id", [], rows::api_key)
+}
+
+pub(super) fn keys_revision(connection: &Connection) -> Result<u64, Fault> {
+    let revision: Option<i64> =
+        first(connection, "SELECT value FROM api_keys_revision WHERE id = 1", [], |row| Ok(row.get(0)?))?;
+    let revision = revision.ok_or_else(|| Fault::corrupt("no revision of the api keys"))?;
+    u64::try_from(revision).map_err(|_| Fault::corrupt("a negative revision of the api keys"))
+}
+
+/// The cheapest read that still touches the file.
+pub(super) fn check(connection: &Connection) -> Result<(), Fault> {
+    first(connection, "SELECT count(*) FROM (SELECT 1 FROM settings LIMIT 1)", [], |_| Ok(())).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::open_writer;
+    use super::super::schema::migrate;
+    use super::*;
+
+    /// A scan or a sort would make the cost of an answer grow with the table.
+    #[test]
+    fn every_read_of_links_goes_through_an_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = open_writer(&directory.path().join("links.db")).unwrap();
+        migrate(&mut connection).unwrap();
+        for (sql, index) in [
+            (RESOLVE, "links_by_code (code=?)"),
+            (GET, "links_by_code (code=?)"),
+            (LIST, "links_by_owner (owner=?)"),
+            (LIST_AFTER, "links_by_owner (owner=? AND (created_at,code)<(?,?))"),
+            (FIND_KEY, "idempotency_by_key (owner=? AND key=?)"),
+        ] {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let count = statement.parameter_count();
+            let params = rusqlite::params_from_iter((0..count).map(|_| rusqlite::types::Null));
+            let plan: Vec<String> =
+                statement.query_map(params, |row| row.get("detail")).unwrap().map(Result::unwrap).collect();
+            assert_eq!(plan.len(), 1, "{sql}: {plan:?}");
+            assert!(plan[0].starts_with("SEARCH") && plan[0].contains(index), "{sql}: {plan:?}");
+        }
+    }
+}
