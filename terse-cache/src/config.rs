@@ -1,0 +1,60 @@
+//! What bounds the cache, and what it holds.
+
+use std::time::Duration;
+
+/// The cache's bounds. Each has a stated answer when it is hit.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Bytes that links in memory may take, by estimate with all overhead; beyond, the coldest are evicted.
+    pub max_bytes: u64,
+    /// Links in memory; beyond, the coldest are evicted.
+    pub max_links: usize,
+    /// Negative entries in memory; beyond, the coldest are evicted.
+    pub max_negative: usize,
+    /// How long a link is answered from memory at most; then it is read again.
+    /// Each code's own limit is up to a tenth shorter, so that links that were
+    /// loaded together don't expire together.
+    pub fresh_for: Duration,
+    /// How long "no such link" is answered from memory at most.
+    pub negative_for: Duration,
+    /// How long after its age limit a link is still served when it can't be read; then the failure is the answer.
+    pub stale_for: Duration,
+    /// How long one waits for a look-up; then it counts as failed.
+    pub wait: Duration,
+    /// How many wait for one flight; more are refused as overload.
+    pub max_waiters: usize,
+    /// How many flights run at once; more are refused as overload.
+    pub max_flights: usize,
+    /// How long after a write with an unknown outcome it may still happen. As long, its code isn't kept in memory.
+    pub doubt_for: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 128 * 1024 * 1024,
+            max_links: 400_000,
+            max_negative: 10_000,
+            fresh_for: Duration::from_secs(30 * 60),
+            negative_for: Duration::from_secs(1),
+            stale_for: Duration::from_secs(3_600),
+            wait: Duration::from_secs(1),
+            max_waiters: 20_000,
+            max_flights: 4_096,
+            doubt_for: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the cache holds at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Links in memory, fresh or not.
+    pub links: usize,
+    /// Bytes that they take, by estimate.
+    pub bytes: u64,
+    /// Negative entries in memory, fresh or not.
+    pub negative: usize,
+    /// Look-ups that are running.
+    pub flights: usize,
+}

@@ -1,0 +1,265 @@
+//! What this process remembers of codes: links (L1), and codes without a link.
+//!
+//! Times are monotonic milliseconds. Reading takes no lock of ours. Changes are
+//! made under the lock of the code's stripe (see [`crate::flight`]), which makes
+//! "compare, then put" one step.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use quick_cache::{UnitWeighter, Weighter};
+use terse_core::ports::{Lookup, Tier};
+use terse_core::{Resolution, ShortCode};
+
+use crate::CacheConfig;
+
+/// Estimated bytes of an entry besides its target: two table slots with the
+/// tables' slack, the shared resolution, the allocator's rounding. An
+/// integration test holds the estimate against the process's real size.
+const ENTRY_OVERHEAD_BYTES: u64 = 320;
+
+/// A code of more letters takes an allocation of its own.
+const INLINE_CODE_LETTERS: usize = 24;
+
+/// A link in memory.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    link: Arc<Resolution>,
+    fresh_until_ms: u64,
+    stale_until_ms: u64,
+}
+
+#[derive(Clone)]
+struct ByBytes {
+    /// No entry weighs less, so that a bound on weight is one on entries too.
+    least: u64,
+}
+
+impl Weighter<ShortCode, Entry> for ByBytes {
+    fn weight(&self, code: &ShortCode, entry: &Entry) -> u64 {
+        let letters = code.as_str().len();
+        let on_heap = if letters > INLINE_CODE_LETTERS { letters } else { 0 };
+        let bytes = ENTRY_OVERHEAD_BYTES + (on_heap + entry.link.target.as_str().len()) as u64;
+        bytes.max(self.least)
+    }
+}
+
+/// The links and the codes without one.
+pub(crate) struct Memory {
+    links: Cache<ShortCode, Entry, ByBytes>,
+    negative: Cache<ShortCode, u64, UnitWeighter>,
+    fresh_ms: u64,
+    negative_ms: u64,
+    stale_ms: u64,
+}
+
+impl Memory {
+    pub(crate) fn new(config: &CacheConfig) -> Self {
+        let least = config.max_bytes / (config.max_links.max(1) as u64);
+        Self {
+            links: Cache::with_weighter(config.max_links, config.max_bytes, ByBytes { least }),
+            negative: Cache::new(config.max_negative),
+            fresh_ms: millis(config.fresh_for),
+            negative_ms: millis(config.negative_for),
+            stale_ms: millis(config.stale_for),
+        }
+    }
+
+    /// What is known of `code` and still fresh at `now_ms`. No allocation.
+    pub(crate) fn fresh(&self, code: &str, now_ms: u64) -> Option<Lookup> {
+        if let Some(entry) = self.links.get(code)
+            && now_ms < entry.fresh_until_ms
+        {
+            return Some(Lookup { link: Some(entry.link), tier: Tier::L1 });
+        }
+        let until_ms = self.negative.get(code)?;
+        (now_ms < until_ms).then_some(Lookup { link: None, tier: Tier::L1 })
+    }
+
+    /// The link of `code`, as long as it may be served when nothing better is in reach.
+    pub(crate) fn stale(&self, code: &str, now_ms: u64) -> Option<Lookup> {
+        let entry = self.links.get(code).filter(|entry| now_ms < entry.stale_until_ms)?;
+        let tier = if now_ms < entry.fresh_until_ms { Tier::L1 } else { Tier::Stale };
+        Some(Lookup { link: Some(entry.link), tier })
+    }
+
+    /// Remembers a link as of `as_of_ms`.
+    pub(crate) fn put(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+        self.negative.remove(code.as_str());
+        let fresh_until_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
+        let stale_until_ms = fresh_until_ms.saturating_add(self.stale_ms);
+        self.links.insert(code.clone(), Entry { link, fresh_until_ms, stale_until_ms });
+    }
+
+    /// Remembers that there was no link of `code` as of `as_of_ms`.
+    pub(crate) fn put_negative(&self, code: &ShortCode, as_of_ms: u64) {
+        self.links.remove(code.as_str());
+        self.negative.insert(code.clone(), as_of_ms.saturating_add(self.negative_ms));
+    }
+
+    /// Forgets all about `code`.
+    pub(crate) fn forget(&self, code: &ShortCode) {
+        self.negative.remove(code.as_str());
+        self.links.remove(code.as_str());
+    }
+
+    /// Forgets that there was no link of `code`.
+    pub(crate) fn forget_negative(&self, code: &ShortCode) {
+        self.negative.remove(code.as_str());
+    }
+
+    /// Ends the freshness of what is known of `code`: it is read again before
+    /// it is trusted, but still there if that fails.
+    pub(crate) fn end_freshness(&self, code: &ShortCode) {
+        self.negative.remove(code.as_str());
+        if let Some(entry) = self.links.peek(code.as_str()) {
+            self.links.insert(code.clone(), Entry { fresh_until_ms: 0, ..entry });
+        }
+    }
+
+    pub(crate) fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.links.weight()
+    }
+
+    pub(crate) fn negative(&self) -> usize {
+        self.negative.len()
+    }
+}
+
+/// Whole milliseconds of `duration`.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number of `code` that spreads evenly. Always the same for one code, so nothing random enters here.
+pub(crate) fn spread(code: &ShortCode) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    code.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// 0 to a tenth of `limit_ms`, by code.
+fn jitter(code: &ShortCode, limit_ms: u64) -> u64 {
+    spread(code) % (limit_ms / 10 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use terse_core::Version;
+    use terse_testkit::links;
+
+    use super::*;
+
+    fn memory(config: CacheConfig) -> Memory {
+        Memory::new(&config)
+    }
+
+    fn put(memory: &Memory, code: &str, as_of_ms: u64) {
+        memory.put(&links::code(code), Arc::new(links::resolution(code, 1)), as_of_ms);
+    }
+
+    /// Asserts what is known of `abc` at `now_ms`: the fresh answer's tier, and the one in need.
+    #[track_caller]
+    fn assert_known(memory: &Memory, now_ms: u64, fresh: Option<Tier>, stale: Option<Tier>) {
+        assert_eq!(memory.fresh("abc", now_ms).map(|found| found.tier), fresh);
+        assert_eq!(memory.stale("abc", now_ms).map(|found| found.tier), stale);
+    }
+
+    #[test]
+    fn a_link_is_fresh_then_stale_then_gone() {
+        let memory = memory(CacheConfig::default());
+        put(&memory, "abc", 1_000);
+        let fresh_until = 1_000 + 1_800_000 - jitter(&links::code("abc"), 1_800_000);
+        assert_known(&memory, fresh_until - 1, Some(Tier::L1), Some(Tier::L1));
+        assert_known(&memory, fresh_until, None, Some(Tier::Stale));
+        assert_known(&memory, fresh_until + 3_599_999, None, Some(Tier::Stale));
+        assert_known(&memory, fresh_until + 3_600_000, None, None);
+    }
+
+    #[test]
+    fn age_limits_differ_by_code_and_never_exceed_the_configured_one() {
+        let limits: Vec<u64> = (0..1_000).map(|n| jitter(&links::code(&format!("code{n}")), 1_800_000)).collect();
+        assert!(limits.iter().all(|jitter| *jitter <= 180_000));
+        let late = limits.iter().filter(|jitter| **jitter > 90_000).count();
+        assert!((400..600).contains(&late), "{late} of 1000 in the upper half");
+        assert_eq!(jitter(&links::code("abc"), 0), 0);
+    }
+
+    #[test]
+    fn a_negative_entry_lives_for_its_second_and_is_never_stale() {
+        let memory = memory(CacheConfig::default());
+        memory.put_negative(&links::code("abc"), 5_000);
+        assert!(memory.fresh("abc", 5_999).unwrap().link.is_none());
+        assert_known(&memory, 5_999, Some(Tier::L1), None);
+        assert_known(&memory, 6_000, None, None);
+    }
+
+    #[test]
+    fn a_link_and_a_negative_entry_replace_each_other() {
+        let memory = memory(CacheConfig::default());
+        memory.put_negative(&links::code("abc"), 0);
+        put(&memory, "abc", 0);
+        assert_eq!((memory.links(), memory.negative()), (1, 0));
+        memory.put_negative(&links::code("abc"), 0);
+        assert_eq!((memory.links(), memory.negative()), (0, 1));
+        memory.forget(&links::code("abc"));
+        assert_eq!((memory.links(), memory.negative()), (0, 0));
+    }
+
+    #[test]
+    fn ended_freshness_leaves_the_link_for_need() {
+        let memory = memory(CacheConfig::default());
+        put(&memory, "abc", 1_000);
+        memory.end_freshness(&links::code("abc"));
+        assert_known(&memory, 1_000, None, Some(Tier::Stale));
+        assert_eq!(memory.stale("abc", 1_000).unwrap().link.unwrap().version, Version(1));
+        memory.end_freshness(&links::code("unknown"));
+        assert_eq!(memory.links(), 1);
+    }
+
+    #[test]
+    fn links_are_bounded_by_their_number() {
+        let memory = memory(CacheConfig { max_links: 1_000, ..CacheConfig::default() });
+        (0..20_000).for_each(|n| put(&memory, &format!("code{n}"), 0));
+        assert!((900..=1_000).contains(&memory.links()), "{} links", memory.links());
+    }
+
+    #[test]
+    fn links_are_bounded_by_their_bytes() {
+        let bound = 10_000_000;
+        let memory = memory(CacheConfig { max_bytes: bound, ..CacheConfig::default() });
+        for n in 0..5_000 {
+            let code = links::code(&format!("code{n}"));
+            let target = links::target(&format!("https://example.com/{}", "x".repeat(8_000)));
+            memory.put(&code, Arc::new(Resolution { target, ..links::resolution("abc", 1) }), 0);
+        }
+        assert!(memory.bytes() <= bound, "{} bytes", memory.bytes());
+        assert!((1_000..1_250).contains(&memory.links()), "{} links", memory.links());
+    }
+
+    #[test]
+    fn a_long_code_weighs_what_it_takes() {
+        let weigh = |code: &str| {
+            let link = Arc::new(links::resolution("abc", 1));
+            ByBytes { least: 0 }.weight(&links::code(code), &Entry { link, fresh_until_ms: 0, stale_until_ms: 0 })
+        };
+        assert_eq!(weigh(&"x".repeat(24)), weigh("x"));
+        assert_eq!(weigh(&"x".repeat(64)), weigh("x") + 64);
+    }
+
+    #[test]
+    fn a_link_too_big_for_the_cache_leaves_no_older_one_behind() {
+        let memory = memory(CacheConfig { max_bytes: 4_096, max_links: 4, ..CacheConfig::default() });
+        put(&memory, "abc", 0);
+        let target = links::target(&format!("https://example.com/{}", "x".repeat(8_000)));
+        let big = Resolution { target, ..links::resolution("abc", 2) };
+        memory.put(&links::code("abc"), Arc::new(big), 0);
+        assert_known(&memory, 0, None, None);
+    }
+}

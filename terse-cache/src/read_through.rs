@@ -1,0 +1,238 @@
+//! The ring that answers from memory and reads through on a miss.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use terse_core::ports::{LinkReader, Lookup, StoreError, StoreErrorKind, Tier};
+use terse_core::{Clock, Resolution, ShortCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::flight::{Answer, Flight, Stripe, Stripes, Waiter};
+use crate::memory::{Memory, millis};
+use crate::{CacheConfig, Stats};
+
+/// Answers look-ups from memory while that is fresh, else reads through to the inner reader.
+///
+/// [`resolve`](LinkReader::resolve) must be called inside a tokio runtime with
+/// time enabled: a flight is a task of its own, so that it doesn't end with the
+/// one who happened to start it. If the runtime that it runs on goes away, its
+/// waiters elsewhere get an error (or a stale link).
+pub struct ReadThrough {
+    inner: Arc<dyn LinkReader>,
+    clock: Arc<dyn Clock>,
+    memory: Memory,
+    stripes: Stripes,
+    flights: Arc<Semaphore>,
+    max_flights: usize,
+    max_waiters: usize,
+    wait: Duration,
+    doubt_ms: u64,
+    this: Weak<Self>,
+}
+
+/// What became of a write, as far as memory is concerned.
+pub(crate) enum Change {
+    /// The link is this now.
+    Now(Resolution),
+    /// The link is other than was thought, or can't be told.
+    Unknown,
+    /// A link of the code exists or may exist; if one was known before, it is unchanged.
+    MayExist,
+    /// Certainly nothing happened.
+    Nothing,
+    /// The link may have been changed, or be changed yet.
+    InDoubt,
+}
+
+impl ReadThrough {
+    /// An empty cache in front of `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn LinkReader>, clock: Arc<dyn Clock>, config: CacheConfig) -> Arc<Self> {
+        let max_flights = config.max_flights.min(Semaphore::MAX_PERMITS);
+        Arc::new_cyclic(|this| Self {
+            inner,
+            clock,
+            memory: Memory::new(&config),
+            stripes: Stripes::new(),
+            flights: Arc::new(Semaphore::new(max_flights)),
+            max_flights,
+            max_waiters: config.max_waiters,
+            wait: config.wait,
+            doubt_ms: millis(config.doubt_for),
+            this: Weak::clone(this),
+        })
+    }
+
+    /// What the cache holds now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            links: self.memory.links(),
+            bytes: self.memory.bytes(),
+            negative: self.memory.negative(),
+            flights: self.max_flights - self.flights.available_permits(),
+        }
+    }
+
+    /// Brings memory in step with a write of `code`. After that, no look-up
+    /// that began before is stored or joined.
+    pub(crate) fn changed(&self, code: &ShortCode, change: Change) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut stripe = self.stripes.lock(code);
+        stripe.detach(code);
+        match change {
+            Change::Now(link) if !stripe.in_doubt(code, now_ms) => {
+                self.put_newest(code, Arc::new(link), now_ms);
+            }
+            Change::Now(_) | Change::Unknown => self.memory.forget(code),
+            Change::MayExist => self.memory.forget_negative(code),
+            Change::Nothing => self.memory.end_freshness(code),
+            Change::InDoubt => {
+                self.memory.forget(code);
+                stripe.doubt(code, now_ms, now_ms.saturating_add(self.doubt_ms));
+            }
+        }
+    }
+
+    /// Remembers `link` as of `as_of_ms` unless a newer version is known, and
+    /// returns the newest. Called under the lock of the code's stripe.
+    fn put_newest(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) -> Option<Lookup> {
+        let newer = self.newer(code, &link);
+        if newer.is_none() {
+            self.memory.put(code, link, as_of_ms);
+        }
+        newer
+    }
+
+    /// What memory knows of `code`, if that is newer than `link`.
+    fn newer(&self, code: &ShortCode, link: &Resolution) -> Option<Lookup> {
+        let known = self.memory.stale(code.as_str(), self.clock.monotonic_ms())?;
+        known.link.as_ref().is_some_and(|known| known.version > link.version).then_some(known)
+    }
+
+    /// Joins the current flight of `code`, or starts one.
+    fn board(&self, code: &ShortCode) -> Result<Boarding, StoreError> {
+        let mut stripe = self.stripes.lock(code);
+        let now_ms = self.clock.monotonic_ms();
+        // The flight that would have been joined may just have ended.
+        if let Some(found) = self.memory.fresh(code.as_str(), now_ms) {
+            return Ok(Boarding::Answered(found));
+        }
+        if let Some(flight) = stripe.flight(code) {
+            let waiter = flight.join(self.max_waiters).ok_or_else(|| overloaded("too many wait for one look-up"))?;
+            return Ok(Boarding::Aboard(waiter));
+        }
+        let (waiter, task) = self.prepare(&mut stripe, code, now_ms)?;
+        // A runtime that is shutting down drops the task at once, and that needs the lock.
+        drop(stripe);
+        tokio::spawn(task.run());
+        Ok(Boarding::Aboard(waiter))
+    }
+
+    fn prepare(&self, stripe: &mut Stripe, code: &ShortCode, now_ms: u64) -> Result<(Waiter, FlightTask), StoreError> {
+        let permit =
+            Arc::clone(&self.flights).try_acquire_owned().map_err(|_| overloaded("too many look-ups are running"))?;
+        let cache = self.this.upgrade().ok_or_else(|| unavailable("the cache is going away"))?;
+        let (flight, answer) = Flight::new();
+        let waiter = flight.join(self.max_waiters).ok_or_else(|| overloaded("nobody may wait for a look-up"))?;
+        stripe.begin(code, &flight);
+        let task = FlightTask { cache, code: code.clone(), flight, began_ms: now_ms, answer, _permit: permit };
+        Ok((waiter, task))
+    }
+
+    /// Asks what lies behind this process's memory. The cache that nodes share
+    /// (L2) will be asked here, before the inner reader.
+    async fn load(&self, code: &ShortCode) -> Answer {
+        match timeout(self.wait, self.inner.resolve(code)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unavailable("the look-up took too long")),
+        }
+    }
+
+    /// Ends `flight` with what it brought: stores that if it may, and returns
+    /// the newest that is known.
+    fn land(&self, code: &ShortCode, flight: &Arc<Flight>, began_ms: u64, answer: Answer) -> Answer {
+        let mut stripe = self.stripes.lock(code);
+        let current = stripe.end(code, flight);
+        let found = answer?;
+        let may_store = current && !stripe.in_doubt(code, self.clock.monotonic_ms());
+        let Some(link) = &found.link else {
+            if may_store {
+                self.memory.put_negative(code, began_ms);
+            }
+            return Ok(found);
+        };
+        // What the inner reader itself calls stale must not become fresh by being kept.
+        let newer = if may_store && found.tier != Tier::Stale {
+            self.put_newest(code, Arc::clone(link), began_ms)
+        } else {
+            self.newer(code, link)
+        };
+        Ok(newer.unwrap_or(found))
+    }
+}
+
+enum Boarding {
+    Answered(Lookup),
+    Aboard(Waiter),
+}
+
+/// A flight's own task. However it ends, the flight is no longer current and its waiters are released.
+struct FlightTask {
+    cache: Arc<ReadThrough>,
+    code: ShortCode,
+    flight: Arc<Flight>,
+    began_ms: u64,
+    answer: watch::Sender<Option<Answer>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl FlightTask {
+    async fn run(self) {
+        let answer = self.cache.load(&self.code).await;
+        let answer = self.cache.land(&self.code, &self.flight, self.began_ms, answer);
+        self.answer.send_replace(Some(answer));
+    }
+}
+
+impl Drop for FlightTask {
+    fn drop(&mut self) {
+        if self.answer.borrow().is_none() {
+            self.cache.stripes.lock(&self.code).end(&self.code, &self.flight);
+            tracing::warn!(code = %self.code, "a look-up ended without an answer");
+        }
+    }
+}
+
+#[async_trait]
+impl LinkReader for ReadThrough {
+    fn peek(&self, code: &str) -> Option<Lookup> {
+        self.memory.fresh(code, self.clock.monotonic_ms())
+    }
+
+    async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        if let Some(found) = self.peek(code.as_str()) {
+            return Ok(found);
+        }
+        let answer = match self.board(code) {
+            Ok(Boarding::Answered(found)) => return Ok(found),
+            Ok(Boarding::Aboard(waiter)) => match timeout(self.wait, waiter.answer()).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_lost)) => Err(unavailable("the look-up ended without an answer")),
+                Err(_) => Err(unavailable("the look-up took too long")),
+            },
+            Err(refused) => Err(refused),
+        };
+        answer.or_else(|error| self.memory.stale(code.as_str(), self.clock.monotonic_ms()).ok_or(error))
+    }
+}
+
+fn unavailable(message: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, message)
+}
+
+fn overloaded(message: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Overloaded, message)
+}

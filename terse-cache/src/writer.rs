@@ -1,0 +1,79 @@
+//! The ring around the writer that keeps memory in step with what is written.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use terse_core::ports::{AttemptId, Insert, LinkChange, LinkWriter, StoreError, StoreErrorKind, Update};
+use terse_core::{Link, ShortCode, Version};
+
+use crate::ReadThrough;
+use crate::read_through::Change;
+
+/// Passes writes on, and brings the cache in step before their answer is known
+/// to the caller, also when the caller goes away meanwhile.
+///
+/// A failed edit that certainly did not happen leaves the link in memory for
+/// the case that it can't be read, but has it read again first. An edit that
+/// may have happened does not.
+pub struct CachedWriter {
+    inner: Arc<dyn LinkWriter>,
+    cache: Arc<ReadThrough>,
+}
+
+impl CachedWriter {
+    /// A ring around `inner` that keeps `cache` in step. Every write of this process must go through it.
+    #[must_use]
+    pub fn new(inner: Arc<dyn LinkWriter>, cache: Arc<ReadThrough>) -> Self {
+        Self { inner, cache }
+    }
+}
+
+/// A write that is going on. However it ends, its drop brings memory in step.
+struct Writing<'a> {
+    cache: &'a ReadThrough,
+    code: &'a ShortCode,
+    /// What to make of it when it is dropped. Until its outcome is known that
+    /// is the worst case: the caller went away, the write may happen nevertheless.
+    change: Change,
+}
+
+impl Writing<'_> {
+    fn end(mut self, change: Change) {
+        self.change = change;
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.cache.changed(self.code, std::mem::replace(&mut self.change, Change::Unknown));
+    }
+}
+
+#[async_trait]
+impl LinkWriter for CachedWriter {
+    async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError> {
+        // An insert never touches a link that exists: whatever goes wrong, only "no such link" has to be forgotten.
+        let writing = Writing { cache: &self.cache, code: &link.code, change: Change::MayExist };
+        let outcome = self.inner.insert_if_absent(link, attempt).await;
+        writing.end(match &outcome {
+            Ok(Insert::Created) => Change::Now(link.resolution()),
+            Ok(Insert::Taken { .. }) | Err(_) => Change::MayExist,
+        });
+        outcome
+    }
+
+    async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
+        let writing = Writing { cache: &self.cache, code, change: Change::InDoubt };
+        let outcome = self.inner.update(code, expected, change).await;
+        writing.end(match &outcome {
+            Ok(Update::Updated(link)) => Change::Now(link.resolution()),
+            Ok(Update::Conflict { .. } | Update::NotFound) => Change::Unknown,
+            Err(error) => match error.kind {
+                StoreErrorKind::Unavailable | StoreErrorKind::Overloaded => Change::Nothing,
+                StoreErrorKind::UnknownOutcome => Change::InDoubt,
+                StoreErrorKind::Corrupt => Change::Unknown,
+            },
+        });
+        outcome
+    }
+}
