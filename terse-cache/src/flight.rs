@@ -71,10 +71,22 @@ impl Drop for Waiter {
     }
 }
 
-/// The flights of the codes that fall into it, and which of its codes are in doubt.
+/// The writes of one code that are going on.
+#[derive(Default)]
+struct Writes {
+    running: usize,
+    ended: u64,
+}
+
+/// The begin of a write, to be given back at its end.
+#[derive(Clone, Copy)]
+pub(crate) struct WriteBegin(u64);
+
+/// The flights and writes of the codes that fall into it, and which of its codes are in doubt.
 #[derive(Default)]
 pub(crate) struct Stripe {
     flights: HashMap<ShortCode, Arc<Flight>>,
+    writes: HashMap<ShortCode, Writes>,
     doubts: HashMap<ShortCode, u64>,
     all_in_doubt_until_ms: u64,
 }
@@ -102,6 +114,27 @@ impl Stripe {
     /// Detaches whichever flight `code` has: it may store nothing, and nobody joins it any more.
     pub(crate) fn detach(&mut self, code: &ShortCode) {
         self.flights.remove(code);
+    }
+
+    /// Notes that a write of `code` begins.
+    pub(crate) fn begin_write(&mut self, code: &ShortCode) -> WriteBegin {
+        let writes = self.writes.entry(code.clone()).or_default();
+        writes.running += 1;
+        WriteBegin(writes.ended)
+    }
+
+    /// Notes that a write of `code` ends; returns whether no other one ended
+    /// since it began. Else a later version may have been acknowledged, and
+    /// forgotten again, before this write's own answer came.
+    pub(crate) fn end_write(&mut self, code: &ShortCode, begin: WriteBegin) -> bool {
+        let Some(writes) = self.writes.get_mut(code) else { return false };
+        let alone = writes.ended == begin.0;
+        writes.running -= 1;
+        writes.ended += 1;
+        if writes.running == 0 {
+            self.writes.remove(code);
+        }
+        alone
     }
 
     /// Puts `code` in doubt until `until_ms`.
@@ -188,6 +221,20 @@ mod tests {
         assert!(!stripe.end(&code("abc"), &first));
         assert!(stripe.end(&code("abc"), &second));
         assert!(stripe.flight(&code("abc")).is_none());
+    }
+
+    #[test]
+    fn a_write_knows_whether_another_ended_since_it_began() {
+        let mut stripe = Stripe::default();
+        let outer = stripe.begin_write(&code("abc"));
+        let inner = stripe.begin_write(&code("abc"));
+        let other = stripe.begin_write(&code("other"));
+        assert!(stripe.end_write(&code("abc"), inner));
+        let late = stripe.begin_write(&code("abc"));
+        assert!(!stripe.end_write(&code("abc"), outer));
+        assert!(!stripe.end_write(&code("abc"), late));
+        assert!(stripe.end_write(&code("other"), other));
+        assert!(stripe.writes.is_empty(), "writes that have ended take no room");
     }
 
     #[test]

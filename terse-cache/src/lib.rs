@@ -19,7 +19,9 @@
 //! 2. A flight may store its answer only while it is the current flight of its
 //!    code. A write ends that before it is acknowledged, so a look-up that began
 //!    earlier is neither stored nor joined by anyone who comes later.
-//! 3. A lower version never replaces a higher one.
+//! 3. A lower version never replaces a higher one, and a write's own outcome is
+//!    stored only if no other write of its code ended since it began: else a
+//!    later version may have been acknowledged, and forgotten again, already.
 //! 4. After a write whose outcome is unknown (its answer was lost, or its caller
 //!    went away) nothing is stored for the code until the write can't happen any more.
 //!

@@ -9,7 +9,7 @@ use terse_core::{Clock, Resolution, ShortCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::flight::{Answer, Flight, Stripe, Stripes, Waiter};
+use crate::flight::{Answer, Flight, Stripe, Stripes, Waiter, WriteBegin};
 use crate::memory::{Memory, millis};
 use crate::{CacheConfig, Stats};
 
@@ -76,15 +76,22 @@ impl ReadThrough {
         }
     }
 
-    /// Brings memory in step with a write of `code`. After that, no look-up
-    /// that began before is stored or joined.
-    pub(crate) fn changed(&self, code: &ShortCode, change: Change) {
+    /// Notes that a write of `code` begins.
+    pub(crate) fn write_begins(&self, code: &ShortCode) -> WriteBegin {
+        self.stripes.lock(code).begin_write(code)
+    }
+
+    /// Brings memory in step with a write of `code` that ends. After that, no
+    /// look-up that began before is stored or joined.
+    pub(crate) fn write_ends(&self, code: &ShortCode, begin: WriteBegin, change: Change) {
         let now_ms = self.clock.monotonic_ms();
         let mut stripe = self.stripes.lock(code);
         stripe.detach(code);
+        let alone = stripe.end_write(code, begin);
         match change {
-            Change::Now(link) if !stripe.in_doubt(code, now_ms) => {
-                self.put_newest(code, Arc::new(link), now_ms);
+            Change::Now(link) if self.newer(code, &link).is_some() => {}
+            Change::Now(link) if alone && !stripe.in_doubt(code, now_ms) => {
+                self.memory.put(code, Arc::new(link), now_ms);
             }
             Change::Now(_) | Change::Unknown => self.memory.forget(code),
             Change::MayExist => self.memory.forget_negative(code),
@@ -94,16 +101,6 @@ impl ReadThrough {
                 stripe.doubt(code, now_ms, now_ms.saturating_add(self.doubt_ms));
             }
         }
-    }
-
-    /// Remembers `link` as of `as_of_ms` unless a newer version is known, and
-    /// returns the newest. Called under the lock of the code's stripe.
-    fn put_newest(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) -> Option<Lookup> {
-        let newer = self.newer(code, &link);
-        if newer.is_none() {
-            self.memory.put(code, link, as_of_ms);
-        }
-        newer
     }
 
     /// What memory knows of `code`, if that is newer than `link`.
@@ -165,11 +162,10 @@ impl ReadThrough {
             return Ok(found);
         };
         // What the inner reader itself calls stale must not become fresh by being kept.
-        let newer = if may_store && found.tier != Tier::Stale {
-            self.put_newest(code, Arc::clone(link), began_ms)
-        } else {
-            self.newer(code, link)
-        };
+        let newer = self.newer(code, link);
+        if may_store && newer.is_none() && found.tier != Tier::Stale {
+            self.memory.put(code, Arc::clone(link), began_ms);
+        }
         Ok(newer.unwrap_or(found))
     }
 }

@@ -7,6 +7,7 @@ use terse_core::ports::{AttemptId, Insert, LinkChange, LinkWriter, StoreError, S
 use terse_core::{Link, ShortCode, Version};
 
 use crate::ReadThrough;
+use crate::flight::WriteBegin;
 use crate::read_through::Change;
 
 /// Passes writes on, and brings the cache in step before their answer is known
@@ -32,12 +33,17 @@ impl CachedWriter {
 struct Writing<'a> {
     cache: &'a ReadThrough,
     code: &'a ShortCode,
+    begin: WriteBegin,
     /// What to make of it when it is dropped. Until its outcome is known that
     /// is the worst case: the caller went away, the write may happen nevertheless.
     change: Change,
 }
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
+    fn begin(cache: &'a ReadThrough, code: &'a ShortCode, unless_it_ends: Change) -> Self {
+        Self { cache, code, begin: cache.write_begins(code), change: unless_it_ends }
+    }
+
     fn end(mut self, change: Change) {
         self.change = change;
     }
@@ -45,7 +51,8 @@ impl Writing<'_> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.cache.changed(self.code, std::mem::replace(&mut self.change, Change::Unknown));
+        let change = std::mem::replace(&mut self.change, Change::Unknown);
+        self.cache.write_ends(self.code, self.begin, change);
     }
 }
 
@@ -53,7 +60,7 @@ impl Drop for Writing<'_> {
 impl LinkWriter for CachedWriter {
     async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError> {
         // An insert never touches a link that exists: whatever goes wrong, only "no such link" has to be forgotten.
-        let writing = Writing { cache: &self.cache, code: &link.code, change: Change::MayExist };
+        let writing = Writing::begin(&self.cache, &link.code, Change::MayExist);
         let outcome = self.inner.insert_if_absent(link, attempt).await;
         writing.end(match &outcome {
             Ok(Insert::Created) => Change::Now(link.resolution()),
@@ -63,7 +70,7 @@ impl LinkWriter for CachedWriter {
     }
 
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
-        let writing = Writing { cache: &self.cache, code, change: Change::InDoubt };
+        let writing = Writing::begin(&self.cache, code, Change::InDoubt);
         let outcome = self.inner.update(code, expected, change).await;
         writing.end(match &outcome {
             Ok(Update::Updated(link)) => Change::Now(link.resolution()),
