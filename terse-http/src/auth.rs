@@ -19,9 +19,7 @@ pub(crate) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, Pro
     let presented = bearer(request)
         .ok_or_else(|| Problem::new(Kind::Unauthorized, "send an API key as 'Authorization: Bearer trs_…'"))?;
     let caller = holder(presented, state, state.clock.now())?;
-    if let Some(key) = caller.key.clone() {
-        request.extensions_mut().insert(key);
-    }
+    remember(request, &caller);
     Ok(caller)
 }
 
@@ -30,7 +28,21 @@ pub(crate) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, Pro
 /// # Errors
 /// As [`caller`], and 403.
 pub(crate) fn writer(request: &HttpRequest, state: &State) -> Result<Caller, Problem> {
-    let caller = caller(request, state)?;
+    may_write(caller(request, state)?)
+}
+
+/// Notes the caller's key id for the access log.
+pub(crate) fn remember(request: &HttpRequest, caller: &Caller) {
+    if let Some(key) = caller.key.clone() {
+        request.extensions_mut().insert(key);
+    }
+}
+
+/// `caller`, if its role allows to create and change links.
+///
+/// # Errors
+/// 403.
+pub(crate) fn may_write(caller: Caller) -> Result<Caller, Problem> {
     if caller.role.may_write() {
         Ok(caller)
     } else {

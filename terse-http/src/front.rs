@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::{ConnectionType, HttpMessage, Payload, Request, Response};
 use actix_service::{Service, ServiceFactory};
+use actix_web::HttpResponse;
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::Method;
 use bytes::Bytes;
@@ -155,12 +156,17 @@ impl<S> Front<S> {
 
 /// A problem told before routing.
 pub(crate) fn refuse(request: &Request, problem: &Problem) -> Response<BoxBody> {
-    let id = request_id::sent(request.headers());
-    let mut response = problem.response(id.and_then(|id| id.to_str().ok()));
-    if let Some(id) = id {
+    let id = request_id::sent(request.headers()).and_then(|id| id.to_str().ok());
+    echo_id(request, problem.response(id))
+}
+
+/// `response` with the request's own id, if it had one.
+pub(crate) fn echo_id(request: &Request, response: HttpResponse) -> Response<BoxBody> {
+    let mut response: Response<BoxBody> = response.into();
+    if let Some(id) = request_id::sent(request.headers()) {
         response.headers_mut().insert(request_id::HEADER, id.clone());
     }
-    response.into()
+    response
 }
 
 /// Sends `response` on its way: in flight until its body is produced, and the

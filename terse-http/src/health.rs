@@ -59,12 +59,18 @@ pub(crate) struct Report {
 #[derive(Clone, Copy)]
 pub(crate) struct StartedMs(pub(crate) u64);
 
-/// `GET /livez`: the process answers.
+/// Whether the process answers at all.
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "operation",
+    responses((status = 200, description = "Alive", body = String, content_type = "text/plain")))]
 pub(crate) async fn livez() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("alive\n")
 }
 
-/// `GET /readyz`: 503 only while starting or draining.
+/// Whether requests should be sent here.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operation",
+    responses((status = 200, description = "Ready", body = String, content_type = "text/plain"),
+        (status = 503, description = "Starting or draining", body = String, content_type = "text/plain",
+            headers(("Retry-After" = u64, description = "Seconds")))))]
 pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
     let (status, word) = match state.lifecycle.phase() {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
@@ -78,7 +84,12 @@ pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
     response.content_type("text/plain; charset=utf-8").body(word)
 }
 
-/// `GET /health`: 503 when the store is down, 200 otherwise.
+/// What terse depends on, and whether that works. One of several shards down is `degraded`.
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "operation",
+    responses((status = 200, description = "Everything works, or what is down can be done without",
+            body = Report, content_type = "application/health+json"),
+        (status = 503, description = "The store is down", body = Report, content_type = "application/health+json",
+            headers(("Retry-After" = u64, description = "Seconds")))))]
 pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs>) -> HttpResponse {
     let shards = tokio::time::timeout(CHECK_TIMEOUT, state.store_health.check()).await;
     let (status, checks) = match shards {

@@ -10,17 +10,23 @@
 mod api;
 mod auth;
 mod body;
+mod docs;
 mod front;
 mod health;
+mod host;
+mod html;
 mod json;
 mod layer;
 mod lifecycle;
 mod metrics;
+mod openapi;
+mod page;
 mod problem;
 mod redirect;
 mod request_id;
 mod routes;
 mod server;
+mod site;
 mod state;
 
 pub use lifecycle::{InFlight, Lifecycle, Phase};

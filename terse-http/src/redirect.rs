@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use actix_http::body::BoxBody;
 use actix_http::{HttpMessage, Request, Response, StatusCode};
-use actix_web::http::header::{self, HeaderValue};
-use terse_core::Clock;
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use terse_core::link::Verdict;
 use terse_core::metrics::{Metrics, Outcome};
 use terse_core::ports::{Lookup, StoreError, Tier};
 use terse_core::target::TargetUrl;
+use terse_core::{Clock, Entropy};
 
-use crate::problem::{Kind, Problem};
-use crate::{RedirectStatus, State, request_id};
+use crate::html::{self, Escaped, Nonce};
+use crate::problem::{self, Kind, Problem};
+use crate::{RedirectStatus, State, front, request_id};
 
 /// The methods that `/{code}` knows.
 pub(crate) const METHODS: &str = "GET, HEAD";
@@ -26,6 +27,7 @@ pub(crate) struct Redirects {
     cache_control: HeaderValue,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
 }
 
 impl Redirects {
@@ -41,7 +43,13 @@ impl Redirects {
             Ok(value) if cacheable => value,
             _ => HeaderValue::from_static("no-store"),
         };
-        Self { status, cache_control, metrics: Arc::clone(&state.metrics), clock: Arc::clone(&state.clock) }
+        Self {
+            status,
+            cache_control,
+            metrics: Arc::clone(&state.metrics),
+            clock: Arc::clone(&state.clock),
+            entropy: Arc::clone(&state.entropy),
+        }
     }
 
     /// Answers with what `lookup` found, judged at this moment.
@@ -57,15 +65,15 @@ impl Redirects {
             },
             (Verdict::Gone, _) => {
                 self.count(lookup.tier, Outcome::Gone, started_ns);
-                refuse(request, &Problem::new(Kind::Gone, "the link has expired, or was disabled or deleted"))
+                self.refuse(request, &Problem::new(Kind::Gone, "the link has expired, or was disabled or deleted"))
             }
             (Verdict::Blocked, _) => {
                 self.count(lookup.tier, Outcome::Blocked, started_ns);
-                refuse(request, &Problem::new(Kind::Blocked, "an administrator has blocked the link"))
+                self.refuse(request, &Problem::new(Kind::Blocked, "an administrator has blocked the link"))
             }
             (Verdict::Missing | Verdict::Found, _) => {
                 self.count(lookup.tier, Outcome::Missing, started_ns);
-                refuse(request, &no_such_link())
+                self.refuse(request, &no_such_link())
             }
         }
     }
@@ -73,7 +81,7 @@ impl Redirects {
     /// Answers 404 for what can't be a code; no tier was asked.
     pub(crate) fn never_a_code(&self, request: &Request, started_ns: u64) -> Response<BoxBody> {
         self.count(Tier::None, Outcome::Missing, started_ns);
-        refuse(request, &no_such_link())
+        self.refuse(request, &no_such_link())
     }
 
     /// Answers 503 because no layer could say anything.
@@ -81,14 +89,14 @@ impl Redirects {
         tracing::debug!(kind = ?error.kind, error = %error, "a redirect could not be resolved");
         self.count(Tier::None, Outcome::Unavailable, started_ns);
         let detail = "the link can't be looked up right now";
-        refuse(request, &Problem::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms))
+        self.refuse(request, &Problem::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms))
     }
 
     /// A target that is no header value can only come from a damaged store.
     fn unsendable(&self, request: &Request, started_ns: u64) -> Response<BoxBody> {
         tracing::error!("a stored target does not fit into a header");
         self.count(Tier::None, Outcome::Unavailable, started_ns);
-        refuse(request, &Problem::unavailable(Kind::StoreUnavailable, "the link's target is damaged", 1_000))
+        self.refuse(request, &Problem::unavailable(Kind::StoreUnavailable, "the link's target is damaged", 1_000))
     }
 
     fn found(&self, request: &Request, target: &TargetUrl) -> Option<Response<BoxBody>> {
@@ -103,6 +111,23 @@ impl Redirects {
         Some(response)
     }
 
+    /// A failed redirect: a page for people, JSON for programs.
+    fn refuse(&self, request: &Request, problem: &Problem) -> Response<BoxBody> {
+        if !prefers_html(request.headers()) {
+            return front::refuse(request, problem);
+        }
+        let nonce = Nonce::new(&*self.entropy);
+        let (title, detail) = (Escaped(problem.kind.title()), Escaped(&problem.detail));
+        let main = format!(
+            "<main><h1>terse<span>.</span></h1><h2>{title}</h2><p class=\"soft\">{detail} ({status})</p></main>",
+            status = problem.kind.status().as_u16(),
+        );
+        let text = html::page(&nonce, problem.kind.title(), &main, "");
+        let mut response = problem.response_with(html::CONTENT_TYPE, text.into_bytes());
+        html::confine(&mut response, &nonce);
+        front::echo_id(request, response)
+    }
+
     fn count(&self, tier: Tier, outcome: Outcome, started_ns: u64) {
         let took = self.clock.monotonic_ns().saturating_sub(started_ns);
         self.metrics.redirect(tier, outcome, std::time::Duration::from_nanos(took));
@@ -110,11 +135,42 @@ impl Redirects {
     }
 }
 
+/// Sends the browser to the link's target. The query string is ignored. The status is the operator's choice.
+#[utoipa::path(get, path = "/{code}", operation_id = "redirect", tag = "redirect",
+    params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$")),
+    responses((status = 302, description = "Found; 301, 307 or 308 if the operator chose so",
+        headers(("Location" = String, description = "The link's target"),
+            ("Cache-Control" = String, description = "`no-store`; with 301 and 308 `private, max-age=N`")))))]
+#[allow(dead_code, reason = "it describes what is answered in front of all handlers")]
+pub(crate) fn follow() {}
+
 fn no_such_link() -> Problem {
     Problem::new(Kind::NotFound, "no link has this code")
 }
 
-/// A failed redirect, for programs or for people.
-fn refuse(request: &Request, problem: &Problem) -> Response<BoxBody> {
-    crate::front::refuse(request, problem)
+/// Whether the client is a browser: it asks for HTML, and not rather for JSON.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let (mut html, mut json) = (0, 0);
+    for value in headers.get_all(header::ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(1_000, thousandths);
+            if name.eq_ignore_ascii_case("text/html") {
+                html = html.max(weight);
+            } else if name.eq_ignore_ascii_case("application/json") || name.eq_ignore_ascii_case(problem::CONTENT_TYPE)
+            {
+                json = json.max(weight);
+            }
+        }
+    }
+    html > 0 && html >= json
+}
+
+/// A quality value (RFC 9110, section 12.4.2) in thousandths; 0 for anything else.
+fn thousandths(text: &str) -> u16 {
+    match text.parse::<f32>() {
+        Ok(weight) if (0.0..=1.0).contains(&weight) => (weight * 1_000.0) as u16,
+        _ => 0,
+    }
 }

@@ -1,33 +1,56 @@
 //! All routes of terse but the redirect, which is answered in front of them.
 
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, HttpResponse, Resource, Route, guard};
 
 use crate::api::{batch, link, links};
 use crate::problem::Problem;
-use crate::{State, health, metrics};
+use crate::{State, docs, health, host, metrics, page, site};
 
 /// Registers every route that this process serves.
 pub(crate) fn register(config: &mut ServiceConfig, state: &State) {
+    operation(config);
+    if state.settings.surfaces.api {
+        api(config);
+        docs_and_page(config);
+    }
+    config.default_service(web::to(nothing_here));
+}
+
+fn operation(config: &mut ServiceConfig) {
     config
         .service(at("/livez", "GET, HEAD").route(get(health::livez)))
         .service(at("/readyz", "GET, HEAD").route(get(health::readyz)))
         .service(at("/health", "GET, HEAD").route(get(health::health)))
-        .service(at("/metrics", "GET, HEAD").route(get(metrics::text)));
-    if state.settings.surfaces.api {
-        config
-            .service(
-                at("/api/v1/links", "GET, HEAD, POST").route(get(links::list)).route(web::post().to(links::create)),
-            )
-            .service(at("/api/v1/links/batch", "POST").route(web::post().to(batch::create)))
-            .service(
-                at("/api/v1/links/{code}", "GET, HEAD, PATCH, DELETE")
-                    .route(get(link::read))
-                    .route(web::patch().to(link::edit))
-                    .route(web::delete().to(link::delete)),
-            );
+        .service(at("/metrics", "GET, HEAD").route(get(metrics::text)))
+        .service(at("/robots.txt", "GET, HEAD").route(get(site::robots)))
+        .service(at("/favicon.ico", "GET, HEAD").route(get(site::favicon)));
+}
+
+fn api(config: &mut ServiceConfig) {
+    let links = at("/api/v1/links", "GET, HEAD, POST").route(get(links::list)).route(web::post().to(links::create));
+    // An alias may be `batch`; its link is reached by the other methods.
+    let batch = web::resource("/api/v1/links/{code:batch}")
+        .route(web::post().to(batch::create))
+        .default_service(web::to(batch::alias));
+    let link = at("/api/v1/links/{code}", "GET, HEAD, PATCH, DELETE")
+        .route(get(link::read))
+        .route(web::patch().to(link::edit))
+        .route(web::delete().to(link::delete));
+    for resource in [links, batch, link] {
+        config.service(resource.wrap(from_fn(host::guarded)));
     }
-    config.default_service(web::to(nothing_here));
+}
+
+fn docs_and_page(config: &mut ServiceConfig) {
+    let description = at("/api/openapi.json", "GET, HEAD").route(get(docs::description));
+    let with_slash = at("/api/docs", "GET, HEAD").route(get(docs::with_slash));
+    let files = at("/api/docs/{file:.*}", "GET, HEAD").route(get(docs::file));
+    let page = at("/", "GET, HEAD, POST").route(get(page::show)).route(web::post().to(page::shorten));
+    for resource in [description, with_slash, files, page] {
+        config.service(resource.wrap(from_fn(host::guarded)));
+    }
 }
 
 /// The resource at `path`; other methods than those in `allow` are answered 405.

@@ -12,10 +12,12 @@ use actix_service::IntoServiceFactory;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
+use bytes::Bytes;
 
+use crate::docs::Description;
 use crate::front::FrontFactory;
 use crate::health::StartedMs;
-use crate::{State, layer, routes};
+use crate::{State, layer, openapi, routes};
 
 /// What is left for connections to end once the server is told to stop, in
 /// seconds. The caller drains before that.
@@ -30,10 +32,12 @@ const STOP_TIMEOUT_S: u64 = 2;
 pub fn serve(listener: TcpListener, workers: usize, state: State) -> io::Result<Server> {
     let bounds = state.settings.bounds;
     let started = StartedMs(state.clock.monotonic_ms());
+    let description = Bytes::from(serde_json::to_vec(&openapi::describe(&state))?);
     let factory = move || {
         let routes = App::new()
             .app_data(web::Data::new(state.clone()))
             .app_data(web::Data::new(started))
+            .app_data(web::Data::new(Description(description.clone())))
             .configure(|config| routes::register(config, &state))
             .wrap(from_fn(layer::around));
         FrontFactory::new(routes.into_factory(), state.clone())

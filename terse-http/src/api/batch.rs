@@ -1,6 +1,6 @@
 //! `/api/v1/links/batch`: create up to 1,000 links in one request.
 
-use actix_web::http::StatusCode;
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::links::IDEMPOTENCY_KEY;
 use super::view::LinkView;
-use super::{body, json, json_body};
+use super::{body, json, json_body, link};
 use crate::json::{Fields, Json};
 use crate::layer::RequestId;
 use crate::problem::{Problem, ProblemBody};
@@ -58,7 +58,12 @@ pub(crate) struct BatchBody {
     items: Vec<body::CreateBody>,
 }
 
-/// `POST /api/v1/links/batch`.
+/// Creates up to 1,000 links. Each item succeeds or fails alone; the answer is in the order of the request.
+#[utoipa::path(
+    post, path = "/api/v1/links/batch", operation_id = "create_links", tag = "links",
+    request_body(content = BatchBody),
+    responses((status = 200, description = "What became of each item", body = BatchView))
+)]
 pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::writer(&request, &state)?;
     if request.headers().contains_key(IDEMPOTENCY_KEY) {
@@ -74,6 +79,21 @@ pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Res
     let id = extensions.get::<RequestId>().map(RequestId::as_str);
     let items = results.iter().map(|result| view(result, &state, id)).collect();
     json(StatusCode::OK, &BatchView { items })
+}
+
+/// Other methods mean the link whose alias is `batch`; without one, only POST is known here.
+pub(crate) async fn alias(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+    let caller = auth::caller(&request, &state)?;
+    match state.shortener.read(&caller, &link::code(&request)?).await {
+        Err(ServiceError::NotFound) => return Err(Problem::method_not_allowed("POST")),
+        read => read?,
+    };
+    match *request.method() {
+        Method::GET | Method::HEAD => link::read(request, state).await,
+        Method::PATCH => link::edit(request, state).await,
+        Method::DELETE => link::delete(request, state).await,
+        _ => Err(Problem::method_not_allowed("GET, HEAD, POST, PATCH, DELETE")),
+    }
 }
 
 async fn create_one(item: Json, caller: &Caller, state: &State) -> Result<Link, Problem> {

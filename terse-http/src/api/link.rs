@@ -11,7 +11,17 @@ use crate::json::Json;
 use crate::problem::{Kind, Problem};
 use crate::{State, auth};
 
-/// `GET /api/v1/links/{code}`.
+/// Reads a link.
+#[utoipa::path(
+    get, path = "/api/v1/links/{code}", operation_id = "read_link", tag = "links",
+    params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("If-None-Match" = Option<String>, Header, description = "Versions that are known already",
+            pattern = "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$")),
+    responses((status = 200, description = "The link", body = LinkView,
+            headers(("ETag" = String, description = "The link's version, in quotes"))),
+        (status = 304, description = "The link still has the version named in `If-None-Match`",
+            headers(("ETag" = String, description = "The link's version, in quotes"))))
+)]
 pub(crate) async fn read(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::caller(&request, &state)?;
     let link = state.shortener.read(&caller, &code(&request)?).await?;
@@ -23,7 +33,16 @@ pub(crate) async fn read(request: HttpRequest, state: web::Data<State>) -> Resul
     tagged(&link, &state)
 }
 
-/// `PATCH /api/v1/links/{code}`.
+/// Edits a link: what is absent stays, null clears. An edit that changes nothing makes no new version.
+#[utoipa::path(
+    patch, path = "/api/v1/links/{code}", operation_id = "edit_link", tag = "links",
+    params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("If-Match" = Option<String>, Header, description = "`*` or quoted versions, of which the link must have one",
+            pattern = "^(\\*|\"[!#-~]*\"(, ?\"[!#-~]*\")*)$")),
+    request_body(content = body::EditBody),
+    responses((status = 200, description = "The link as it is now", body = LinkView,
+        headers(("ETag" = String, description = "The link's version, in quotes"))))
+)]
 pub(crate) async fn edit(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::writer(&request, &state)?;
     let code = code(&request)?;
@@ -34,7 +53,14 @@ pub(crate) async fn edit(request: HttpRequest, state: web::Data<State>) -> Resul
     tagged(&link, &state)
 }
 
-/// `DELETE /api/v1/links/{code}`.
+/// Deletes a link for ever; its code is never given to another one.
+#[utoipa::path(
+    delete, path = "/api/v1/links/{code}", operation_id = "delete_link", tag = "links",
+    params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("If-Match" = Option<String>, Header, description = "`*` or quoted versions, of which the link must have one",
+            pattern = "^(\\*|\"[!#-~]*\"(, ?\"[!#-~]*\")*)$")),
+    responses((status = 204, description = "The link is deleted: its redirect answers 410 from now on"))
+)]
 pub(crate) async fn delete(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::writer(&request, &state)?;
     let code = code(&request)?;
@@ -44,7 +70,7 @@ pub(crate) async fn delete(request: HttpRequest, state: web::Data<State>) -> Res
 }
 
 /// The code in the path. What can't be one is answered like a missing link.
-fn code(request: &HttpRequest) -> Result<ShortCode, Problem> {
+pub(crate) fn code(request: &HttpRequest) -> Result<ShortCode, Problem> {
     let text = request.match_info().query("code");
     ShortCode::parse(text).map_err(|_| Problem::new(Kind::NotFound, "there is no such link"))
 }

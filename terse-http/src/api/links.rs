@@ -21,7 +21,19 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
-/// `POST /api/v1/links`.
+/// Creates a link.
+///
+/// With an `Idempotency-Key`, a retry with the same body (byte for byte: its SHA-256 is compared) gets the same
+/// link for 24 hours; the same key with another body is refused.
+#[utoipa::path(
+    post, path = "/api/v1/links", operation_id = "create_link", tag = "links",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters",
+        min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]{0,253}[!-~])?$")),
+    request_body(content = body::CreateBody),
+    responses((status = 201, description = "The link was created, durably", body = LinkView,
+        headers(("Location" = String, description = "Path of the link in this API"),
+            ("ETag" = String, description = "The link's version, in quotes"))))
+)]
 pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::writer(&request, &state)?;
     let bytes = json_body(&request, &state, state.settings.bounds.body_bytes).await?;
@@ -31,7 +43,15 @@ pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Res
     created(&link, &state)
 }
 
-/// `GET /api/v1/links`.
+/// Lists one's own links, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/links", operation_id = "list_links", tag = "links",
+    params(("limit" = Option<u16>, Query, description = "How many links at most; 50 unless told",
+            minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^(0|[1-9a-f][0-9a-f]{0,10})\\.[A-Za-z0-9_-]{1,64}$")),
+    responses((status = 200, description = "A page of links", body = LinkPage))
+)]
 pub(crate) async fn list(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::caller(&request, &state)?;
     let page = Page::of(request.query_string())?;

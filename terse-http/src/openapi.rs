@@ -1,0 +1,120 @@
+//! The OpenAPI 3.1 description, made from the handlers and types themselves.
+//! Failures are added here, once per status, so that they read the same everywhere.
+
+use utoipa::OpenApi;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
+
+use crate::api::{batch, link, links};
+use crate::problem::{self, FieldFault, Kind, ProblemBody};
+use crate::{Access, State, health, metrics, redirect};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "terse",
+        description = "A URL shortener. Errors are `application/problem+json`; their `code` is stable. Every answer \
+                       has an `X-Request-Id`, which is the request's own if that had one.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(
+        links::create, links::list, link::read, link::edit, link::delete, batch::create,
+        redirect::follow, health::livez, health::readyz, health::health, metrics::text
+    ),
+    components(schemas(ProblemBody, FieldFault)),
+    tags(
+        (name = "links", description = "Create, list, read, edit and delete links"),
+        (name = "redirect", description = "What short links are for"),
+        (name = "operation", description = "Probes and metrics; they need no key")
+    )
+)]
+struct Base;
+
+/// The name of the security scheme.
+const BEARER: &str = "api_key";
+
+/// How each operation can fail. 414 can happen to all of them.
+const FAILURES: [(&str, &[u16]); 7] = [
+    ("create_link", &[400, 401, 403, 408, 409, 413, 415, 421, 422, 503]),
+    ("create_links", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
+    ("list_links", &[400, 401, 421, 422, 503]),
+    ("read_link", &[400, 401, 404, 421, 503]),
+    ("edit_link", &[400, 401, 403, 404, 408, 412, 413, 415, 421, 422, 503]),
+    ("delete_link", &[400, 401, 403, 404, 412, 421, 503]),
+    ("redirect", &[404, 410, 451, 503]),
+];
+
+/// The description of what `state` serves.
+pub(crate) fn describe(state: &State) -> utoipa::openapi::OpenApi {
+    let mut document = Base::openapi();
+    document.info.version = state.settings.release.to_owned();
+    let components = document.components.get_or_insert_default();
+    components.security_schemes.insert(BEARER.to_owned(), scheme().into());
+    for status in all_statuses() {
+        components.responses.insert(response_name(status), RefOr::T(failure(status)));
+    }
+    let keys = matches!(state.access, Access::Keys(_));
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            complete(operation, keys);
+        }
+    }
+    document
+}
+
+fn scheme() -> SecurityScheme {
+    let mut http = Http::new(HttpAuthScheme::Bearer);
+    http.description = Some("A key made with `terse keys create`; not needed while access is open".to_owned());
+    SecurityScheme::Http(http)
+}
+
+/// Adds the failures of `operation`, and the need of a key.
+fn complete(operation: &mut Operation, keys: bool) {
+    let id = operation.operation_id.clone().unwrap_or_default();
+    let Some((_, statuses)) = FAILURES.iter().find(|(name, _)| *name == id) else {
+        return;
+    };
+    for status in statuses.iter().chain(&[414]) {
+        let reference = Ref::from_response_name(response_name(*status));
+        operation.responses.responses.insert(status.to_string(), RefOr::Ref(reference));
+    }
+    if keys && id != "redirect" {
+        operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, post, patch, delete, .. } = item;
+    [get, post, patch, delete].into_iter().flatten()
+}
+
+fn all_statuses() -> Vec<u16> {
+    let mut statuses: Vec<u16> = Kind::ALL.iter().map(|kind| kind.status().as_u16()).filter(|s| *s != 405).collect();
+    statuses.dedup();
+    statuses
+}
+
+fn response_name(status: u16) -> String {
+    format!("Problem{status}")
+}
+
+/// The failure with `status`: which codes it has, and its headers.
+fn failure(status: u16) -> Response {
+    let kinds: Vec<_> = Kind::ALL.iter().filter(|kind| kind.status().as_u16() == status).collect();
+    let told: Vec<_> = kinds.iter().map(|kind| format!("`{}`: {}", kind.code(), kind.title())).collect();
+    let content = Content::new(Some(Ref::from_schema_name("Problem")));
+    let mut response = ResponseBuilder::new().description(told.join("; ")).content(problem::CONTENT_TYPE, content);
+    if status == 503 {
+        response = response.header("Retry-After", header(Type::Integer, "Seconds until trying again makes sense"));
+    }
+    if status == 401 {
+        response = response.header("WWW-Authenticate", header(Type::String, "`Bearer`"));
+    }
+    response.build()
+}
+
+fn header(type_: Type, description: &str) -> Header {
+    let schema = ObjectBuilder::new().schema_type(type_).build();
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+}
