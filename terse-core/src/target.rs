@@ -17,6 +17,8 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 
+use idna::AsciiDenyList;
+use idna::uts46::{DnsLength, Hyphens, Uts46};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use url::{Host, Url};
 
@@ -236,11 +238,15 @@ fn ascii_host(sent: &str) -> Result<Cow<'_, str>, TargetError> {
     if sent.contains('%') {
         return Err(TargetError::Host);
     }
-    let host = if sent.is_ascii() {
-        Cow::Borrowed(sent)
-    } else {
-        idna::domain_to_ascii_cow(sent.as_bytes(), idna::AsciiDenyList::URL).map_err(|_| TargetError::Host)?
-    };
+    let mapped = Uts46::new().to_ascii(
+        sent.as_bytes(),
+        AsciiDenyList::URL,
+        // Before and after the mapping: `-bücher` begins with a hyphen, its punycode doesn't.
+        Hyphens::CheckFirstLast,
+        DnsLength::Ignore,
+    );
+    let mapped = mapped.map_err(|_| TargetError::Host)?;
+    let host = if sent.is_ascii() { Cow::Borrowed(sent) } else { mapped };
     let labels = host.strip_suffix('.').unwrap_or(&host);
     if labels.len() <= MAX_HOST && labels.split('.').all(is_label) { Ok(host) } else { Err(TargetError::Host) }
 }
