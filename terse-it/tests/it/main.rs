@@ -1,0 +1,17 @@
+//! The binary from outside: each module takes one promise of the contract.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod access;
+mod command;
+mod contract;
+mod crash;
+mod faults;
+mod fresh;
+mod hostile;
+mod idempotency;
+mod listing;
+mod operation;
+mod page;
+mod races;
+mod schema;
+mod validation;

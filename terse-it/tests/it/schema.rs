@@ -1,0 +1,63 @@
+//! Schemathesis reads the OpenAPI document and tries to catch the server
+//! answering what is not written there. Seeds are fixed, so a finding comes back.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use terse_it::{Setup, heavy_turn};
+
+/// Examples per operation and phase.
+const EXAMPLES: &str = "40";
+/// Seconds after which a run stops generating.
+const RUN_SECONDS: &str = "60";
+
+/// `TERSE_SCHEMATHESIS`, else the virtual environment below `target`; without one the tests fail.
+fn schemathesis() -> PathBuf {
+    let in_target = || {
+        let executable = std::env::current_exe().ok()?;
+        let target = executable.parent()?.parent()?.parent()?;
+        Some(target.join("schemathesis/bin/st"))
+    };
+    let chosen = std::env::var_os("TERSE_SCHEMATHESIS").map(PathBuf::from).or_else(in_target);
+    match chosen {
+        Some(path) if path.is_file() => path,
+        other => panic!(
+            "Schemathesis is not at {other:?}: set TERSE_SCHEMATHESIS to its `st`, or run \
+             `python3 -m venv target/schemathesis && target/schemathesis/bin/pip install schemathesis`"
+        ),
+    }
+}
+
+/// Runs Schemathesis against the server at `address`; panics with its report when it finds anything.
+fn assert_conforms(address: &str, further: &[&str]) {
+    let place = tempfile::tempdir().unwrap();
+    let mut command = Command::new(schemathesis());
+    command.current_dir(place.path()).arg("run").arg(format!("http://{address}/api/openapi.json"));
+    command.args(["--url", &format!("http://{address}")]).args(further);
+    command.args(["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--mode", "all"]);
+    command.args(["--max-examples", EXAMPLES, "--max-time", RUN_SECONDS, "--seed", "3", "--generation-deterministic"]);
+    command.args(["--generation-database", "none", "--workers", "2", "--continue-on-failure", "--no-color"]);
+    command.args(["--max-redirects", "0", "--request-timeout", "10", "--warnings", "off"]);
+    let ran = command.output().unwrap_or_else(|e| panic!("{}: {e}", Path::new(command.get_program()).display()));
+    let told = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{}\n{told}", ran.status);
+    println!("{told}");
+}
+
+#[test]
+fn schemathesis_finds_nothing_undocumented_in_open_mode() {
+    let _turn = heavy_turn();
+    let server = Setup::new().start();
+    assert_conforms(&server.address().to_string(), &[]);
+    assert_eq!(server.client().get("/livez").status, 200);
+}
+
+#[test]
+fn schemathesis_finds_nothing_undocumented_with_a_key() {
+    let _turn = heavy_turn();
+    let setup = Setup::new().env("TERSE_AUTH", "keys");
+    let (key, _) = setup.create_key("writer", &[]);
+    let server = setup.start();
+    assert_conforms(&server.address().to_string(), &["--header", &format!("Authorization: Bearer {key}")]);
+    assert_eq!(server.client().with_key(&key).get("/api/v1/links").status, 200);
+}
