@@ -310,3 +310,208 @@ fn checksum(text: &str) -> String {
     }
     letters.iter().map(|b| *b as char).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fakes::FakeEntropy;
+
+    const NOON: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn request() -> KeyRequest {
+        KeyRequest { name: "ci".to_owned(), role: Role::Writer, owner: None, expires_at: None }
+    }
+
+    fn issue(request: KeyRequest, seed: u64) -> (ApiKey, KeyText) {
+        ApiKey::issue(request, NOON, &FakeEntropy::seeded(seed))
+    }
+
+    fn parse(text: &str) -> PresentedKey {
+        PresentedKey::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_issued_key_is_admitted_and_holds_no_secret() {
+        let (key, text) = issue(request(), 1);
+        let presented = parse(text.reveal());
+        assert!(key.admits(&presented, NOON));
+        assert_eq!(presented.id(), &key.id);
+        assert_eq!(key.owner.as_str(), key.id.as_str(), "by default a key is its own owner");
+        assert_eq!((key.name.as_str(), key.role, key.created_at), ("ci", Role::Writer, NOON));
+        assert_eq!((key.expires_at, key.revoked_at), (None, None));
+
+        let secret = &text.reveal()["trs_0123456789_".len()..][..SECRET_LEN];
+        assert_ne!(key.secret_hash, [0; 32]);
+        for shown in [format!("{key:?}"), format!("{text:?}"), format!("{presented:?}")] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_key_has_the_documented_form() {
+        let (key, text) = issue(request(), 2);
+        let rest = text.reveal().strip_prefix("trs_").unwrap();
+        let (id, rest) = rest.split_once('_').unwrap();
+        assert_eq!((id, id.len(), rest.len()), (key.id.as_str(), 10, 38));
+        assert!(rest.bytes().all(|b| b.is_ascii_alphanumeric()));
+    }
+
+    #[test]
+    fn a_key_can_work_on_another_owners_links() {
+        let owner = Owner::parse("team").unwrap();
+        let (key, _) = issue(KeyRequest { owner: Some(owner.clone()), ..request() }, 3);
+        assert_eq!(key.owner, owner);
+    }
+
+    #[test]
+    fn the_secret_of_another_key_is_not_admitted() {
+        let (key, text) = issue(request(), 4);
+        let (other, other_text) = issue(request(), 5);
+        assert!(!key.admits(&parse(other_text.reveal()), NOON));
+        assert!(!other.admits(&parse(text.reveal()), NOON));
+
+        // The right id with a wrong secret, its checksum right.
+        let body = format!("trs_{}_{}", key.id, "0".repeat(SECRET_LEN));
+        let forged = parse(&format!("{body}{}", checksum(&body)));
+        assert!(!key.admits(&forged, NOON));
+        // The right secret under a wrong id.
+        let renamed = ApiKey { id: other.id, ..key };
+        assert!(!renamed.admits(&parse(text.reveal()), NOON));
+    }
+
+    #[test]
+    fn a_key_ends_at_its_expiry() {
+        let at = NOON.plus_millis(1_000);
+        let (key, text) = issue(KeyRequest { expires_at: Some(at), ..request() }, 6);
+        let presented = parse(text.reveal());
+        assert!(key.admits(&presented, NOON.plus_millis(999)));
+        assert!(!key.admits(&presented, at));
+        assert!(!key.admits(&presented, at.plus_millis(1)));
+    }
+
+    #[test]
+    fn a_revoked_key_is_refused_whatever_the_clock_says() {
+        let (key, text) = issue(request(), 7);
+        let revoked = ApiKey { revoked_at: Some(NOON.plus_millis(60_000)), ..key };
+        assert!(!revoked.admits(&parse(text.reveal()), NOON));
+    }
+
+    #[test]
+    fn a_mistyped_key_is_told_from_a_malformed_one() {
+        let (_, text) = issue(request(), 8);
+        let text = text.reveal();
+        for at in (4..text.len()).filter(|at| text.as_bytes()[*at] != b'_') {
+            let mut letters = text.as_bytes().to_vec();
+            letters[at] = if letters[at] == b'x' { b'y' } else { b'x' };
+            let error = PresentedKey::parse(std::str::from_utf8(&letters).unwrap()).unwrap_err();
+            assert!(error.to_string().contains("checksum"), "{error} at {at}");
+        }
+        let malformed = [
+            "",
+            "trs_",
+            "trs__",
+            "trs_abc_def",
+            &text[..text.len() - 1],
+            &format!("{text}0"),
+            &format!(" {text}"),
+            &text.replacen("trs_", "trs-", 1),
+            &text.replacen("trs_", "TRS_", 1),
+            &text.replacen("trs_", "", 1),
+            &format!("{}_{}", &text[..14], "é".repeat(19)),
+            &format!("trs_0123_56789_{}", &text[15..]),
+        ];
+        for text in malformed {
+            let error = PresentedKey::parse(text).unwrap_err();
+            assert!(error.to_string().contains("form"), "{text:?}: {error}");
+        }
+    }
+
+    /// Frozen: keys that users hold must stay valid.
+    #[test]
+    fn checksums_are_what_they_always_were() {
+        assert_eq!(checksum(""), "000000");
+        // CRC-32 of "123456789" is 0xCBF43926.
+        assert_eq!(checksum("123456789"), "3jZRME");
+        let body = "trs_0123456789_0123456789ABCDEFGHIJKLMNOPQRSTUV";
+        let key = format!("{body}{}", checksum(body));
+        assert_eq!(parse(&key).id().as_str(), "0123456789");
+        assert_eq!(key, "trs_0123456789_0123456789ABCDEFGHIJKLMNOPQRSTUV0sIHb4");
+    }
+
+    #[test]
+    fn letters_of_secrets_are_equally_likely() {
+        const LETTERS: usize = 62_000;
+        let text = random_base62(&FakeEntropy::seeded(9), LETTERS);
+        assert_eq!(text.len(), LETTERS);
+        for letter in BASE62 {
+            let count = text.bytes().filter(|b| b == letter).count();
+            assert!((850..1_150).contains(&count), "{count} × {}", *letter as char);
+        }
+        let ids: HashSet<String> = (0..1_000).map(|seed| issue(request(), seed).1.reveal().to_owned()).collect();
+        assert_eq!(ids.len(), 1_000);
+    }
+
+    #[test]
+    fn roles_are_words_and_back() {
+        for (role, word, writes) in
+            [(Role::Admin, "admin", true), (Role::Writer, "writer", true), (Role::Reader, "reader", false)]
+        {
+            assert_eq!((role.as_str(), Role::parse(word), role.may_write()), (word, Some(role), writes));
+        }
+        assert_eq!(Role::parse("Admin"), None);
+        assert_eq!(Role::parse(""), None);
+    }
+
+    #[test]
+    fn callers_reach_their_own_links_and_admins_all() {
+        let owner = |name| Owner::parse(name).unwrap();
+        let caller = |role| Caller { owner: owner("ann"), role, key: None };
+        for role in [Role::Writer, Role::Reader] {
+            assert!(caller(role).may_reach(&owner("ann")));
+            assert!(!caller(role).may_reach(&owner("bob")));
+        }
+        assert!(caller(Role::Admin).may_reach(&owner("bob")));
+        assert_eq!(Caller::open().owner, Owner::parse("open").unwrap());
+        assert_eq!(Caller::open().role, Role::Admin);
+    }
+
+    #[test]
+    fn ids_and_owners_are_checked() {
+        assert!(KeyId::parse("0123456789").is_ok());
+        for text in ["", "012345678", "01234567890", "01234_6789", "012345678é"] {
+            assert!(KeyId::parse(text).is_err(), "{text}");
+        }
+        for text in ["", "a b", "a.b", "é", &"a".repeat(65)] {
+            assert!(Owner::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(Owner::parse("a_B-9").unwrap().as_str(), "a_B-9");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+        #[test]
+        fn any_text_is_a_key_or_not_without_panic(text: String) {
+            prop_assert!(PresentedKey::parse(&text).is_err());
+            let _ = PresentedKey::parse(&format!("trs_{text}"));
+        }
+
+        #[test]
+        fn key_like_text_is_read_only_with_its_checksum(id in "[0-9A-Za-z]{9,11}", rest in "[0-9A-Za-zé_]{36,40}") {
+            let text = format!("trs_{id}_{rest}");
+            if PresentedKey::parse(&text).is_ok() {
+                prop_assert_eq!(checksum(&text[..text.len() - 6]), &text[text.len() - 6..]);
+            }
+        }
+
+        #[test]
+        fn every_issued_key_is_read_back(seed: u64) {
+            let (key, text) = issue(request(), seed);
+            prop_assert!(key.admits(&parse(text.reveal()), NOON));
+        }
+    }
+}

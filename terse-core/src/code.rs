@@ -184,3 +184,116 @@ impl Borrow<str> for ShortCode {
         self.as_str()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::hash::{BuildHasher, RandomState};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn code(text: &str) -> ShortCode {
+        ShortCode::parse(text).unwrap()
+    }
+
+    #[test]
+    fn codes_are_letters_digits_hyphens_and_underscores() {
+        let longest = "a".repeat(64);
+        for text in ["a", "0", "-", "_", "Ab9-_", "metrics", longest.as_str()] {
+            assert_eq!(code(text).as_str(), text);
+            assert!(ShortCode::is_valid(text));
+        }
+        assert_eq!(ShortCode::parse(""), Err(CodeError::Empty));
+        assert_eq!(ShortCode::parse(&"a".repeat(65)), Err(CodeError::TooLong));
+        for text in ["a b", "a.b", "a/b", "é", "a\0", "%41", "a+", "а", "ａ", "\u{ad}"] {
+            assert_eq!(ShortCode::parse(text), Err(CodeError::BadCharacter), "{text:?}");
+            assert!(!ShortCode::is_valid(text));
+        }
+    }
+
+    #[test]
+    fn reserved_words_are_no_aliases_in_any_case() {
+        for word in RESERVED {
+            for text in [word.to_owned(), word.to_uppercase(), format!("{}{}", word[..1].to_uppercase(), &word[1..])] {
+                assert_eq!(Alias::parse(&text), Err(CodeError::Reserved), "{text}");
+            }
+        }
+        for text in ["api2", "ap", "healthy", "robots"] {
+            assert_eq!(Alias::parse(text).unwrap().into_code(), code(text));
+        }
+        assert_eq!(Alias::parse("favicon_ico").unwrap().as_code(), &code("favicon_ico"));
+        assert_eq!(Alias::parse("sitemap.xml"), Err(CodeError::BadCharacter));
+        assert_eq!(Alias::parse(""), Err(CodeError::Empty));
+    }
+
+    #[test]
+    fn codes_differ_by_case() {
+        assert_ne!(code("abc"), code("aBc"));
+    }
+
+    /// Frozen: a slot decides on which shard a link lies.
+    #[test]
+    fn slots_are_the_first_two_letters() {
+        for (text, slot) in [
+            ("00", 0),
+            ("0", 0),
+            ("01xyz", 1),
+            ("0_", 63),
+            ("10", 64),
+            ("A", 640),
+            ("Z9", 35 * 64 + 9),
+            ("a0", 36 * 64),
+            ("z_", 61 * 64 + 63),
+            ("-0", 62 * 64),
+            ("-", 62 * 64),
+            ("__", 4_095),
+        ] {
+            assert_eq!(code(text).slot().number(), slot, "{text}");
+        }
+        assert_eq!(Slot::new(4_095).map(Slot::number), Some(4_095));
+        assert_eq!(Slot::new(4_096), None);
+    }
+
+    #[test]
+    fn every_slot_has_codes() {
+        let mut seen = [false; Slot::COUNT as usize];
+        for first in LETTERS {
+            for second in LETTERS {
+                let text = [*first, *second];
+                seen[usize::from(code(std::str::from_utf8(&text).unwrap()).slot().number())] = true;
+            }
+        }
+        assert!(seen.iter().all(|slot| *slot));
+    }
+
+    #[test]
+    fn a_map_of_codes_is_searched_by_text() {
+        let map = HashMap::from([(code("abc"), 1)]);
+        assert_eq!(map.get("abc"), Some(&1));
+        let state = RandomState::new();
+        assert_eq!(state.hash_one(code("abc")), state.hash_one("abc"));
+        assert_eq!((code("x").to_string(), format!("{:?}", code("x"))), ("x".to_owned(), "ShortCode(x)".to_owned()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+        #[test]
+        fn any_text_is_a_code_exactly_if_its_letters_and_length_are_right(text in "\\PC{0,70}|[\\x00-\\x7f]{0,8}") {
+            let sound = (1..=64).contains(&text.len())
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+            prop_assert_eq!(ShortCode::parse(&text).is_ok(), sound);
+            prop_assert_eq!(ShortCode::is_valid(&text), sound);
+            prop_assert_eq!(Alias::parse(&text).is_ok(), sound && !is_reserved(&text));
+        }
+
+        #[test]
+        fn every_code_is_its_text_and_has_a_slot(text in "[A-Za-z0-9_-]{1,64}") {
+            let code = ShortCode::parse(&text).unwrap();
+            prop_assert!(code.slot().number() < Slot::COUNT);
+            prop_assert_eq!(code.as_str(), text);
+        }
+    }
+}

@@ -222,3 +222,103 @@ impl Resolution {
         Verdict::at(now, self.state, self.valid_from, self.expires_at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::UrlPolicy;
+
+    const STATES: [LinkState; 4] = [LinkState::Active, LinkState::Disabled, LinkState::Blocked, LinkState::Deleted];
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    #[test]
+    fn states_are_words_and_back() {
+        assert_eq!(STATES.map(LinkState::as_str), ["active", "disabled", "blocked", "deleted"]);
+        for state in STATES {
+            assert_eq!(LinkState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(LinkState::parse("Active"), None);
+        assert_eq!(LinkState::parse(""), None);
+    }
+
+    #[test]
+    fn versions_count_from_one() {
+        assert_eq!((Version::FIRST, Version::FIRST.next()), (Version(1), Version(2)));
+    }
+
+    #[test]
+    fn an_active_link_answers_by_the_time() {
+        let verdict = |now| Verdict::at(at(now), LinkState::Active, Some(at(10)), Some(at(20)));
+        let verdicts = [0, 9, 10, 19, 20, 30].map(verdict);
+        use Verdict::{Found, Gone, Missing};
+        assert_eq!(verdicts, [Missing, Missing, Found, Found, Gone, Gone]);
+        assert_eq!(Verdict::at(at(5), LinkState::Active, None, None), Found);
+    }
+
+    #[test]
+    fn an_expired_link_is_gone_even_before_its_begin() {
+        assert_eq!(Verdict::at(at(5), LinkState::Active, Some(at(10)), Some(at(3))), Verdict::Gone);
+    }
+
+    #[test]
+    fn other_states_answer_the_same_at_any_time() {
+        for now in [0, 15, 30] {
+            let verdict = |state| Verdict::at(at(now), state, Some(at(10)), Some(at(20)));
+            assert_eq!(verdict(LinkState::Blocked), Verdict::Blocked);
+            assert_eq!(verdict(LinkState::Disabled), Verdict::Gone);
+            assert_eq!(verdict(LinkState::Deleted), Verdict::Gone);
+        }
+    }
+
+    #[test]
+    fn a_resolution_holds_what_a_redirect_needs() {
+        let link = Link {
+            code: ShortCode::parse("abc").unwrap(),
+            target: UrlPolicy::new("localhost", false).check("https://example.com/").unwrap(),
+            title: None,
+            tags: Tags::default(),
+            state: LinkState::Active,
+            owner: Owner::open(),
+            created_at: at(1),
+            updated_at: at(2),
+            expires_at: Some(at(20)),
+            valid_from: Some(at(10)),
+            version: Version(3),
+        };
+        let resolution = link.resolution();
+        assert_eq!(resolution.target, link.target);
+        assert_eq!((resolution.state, resolution.version), (LinkState::Active, Version(3)));
+        assert_eq!((resolution.valid_from, resolution.expires_at), (Some(at(10)), Some(at(20))));
+        let verdicts = [5, 15, 25].map(|now| resolution.verdict(at(now)));
+        assert_eq!(verdicts, [Verdict::Missing, Verdict::Found, Verdict::Gone]);
+    }
+
+    #[test]
+    fn titles_are_bounded_in_characters() {
+        let longest = "ü".repeat(200);
+        for text in ["a", " ", "<b>", "日本", longest.as_str()] {
+            assert_eq!(Title::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["", "a\nb", "\0", "\u{7f}", "\u{85}", &"a".repeat(201)] {
+            assert!(Title::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tags_are_distinct_and_bounded() {
+        assert_eq!(Tags::parse(&["b", "a", "b", "A"]).unwrap().as_slice(), ["b", "a", "A"]);
+        assert!(Tags::parse::<&str>(&[]).unwrap().as_slice().is_empty());
+        let numbered = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(Tags::parse(&numbered(20)).unwrap().as_slice().len(), 20);
+        assert!(Tags::parse(&numbered(21)).is_err());
+        assert!(Tags::parse(&[numbered(20), numbered(20)].concat()).is_ok(), "repeats don't count");
+        assert!(Tags::parse(&["ü".repeat(50)]).is_ok());
+        for tag in ["", "a\tb", "\u{9f}", &"a".repeat(51)] {
+            let error = Tags::parse(&["good", tag]).unwrap_err();
+            assert!(error.to_string().starts_with("holds"), "{error}");
+        }
+    }
+}

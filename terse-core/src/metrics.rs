@@ -127,3 +127,76 @@ fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Regis
     registry.register(Box::new(collector.clone())).expect("metric names are distinct");
     collector
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frozen: dashboards, drills and load tests read these names.
+    #[test]
+    fn names_are_the_documented_ones() {
+        let metrics = Metrics::new();
+        metrics.store_requests("main", "resolve").observe(0.001);
+        let text = metrics.encode().unwrap();
+        for line in [
+            "# TYPE terse_redirects_total counter",
+            "# TYPE terse_redirect_seconds histogram",
+            "# TYPE terse_links_created_total counter",
+            "# TYPE terse_store_request_seconds histogram",
+            "terse_store_request_seconds_count{operation=\"resolve\",shard=\"main\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn labels_stand_in_the_order_of_their_enum() {
+        for (position, tier) in Tier::ALL.into_iter().enumerate() {
+            assert_eq!(tier as usize, position);
+        }
+        for (position, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, position);
+        }
+        assert_eq!(Tier::ALL.map(Tier::as_str), ["l1", "l2", "store", "stale", "none"]);
+        assert_eq!(Outcome::ALL.map(Outcome::as_str), ["found", "missing", "gone", "blocked", "unavailable"]);
+    }
+
+    #[test]
+    fn every_redirect_counts_under_its_own_tier_and_outcome() {
+        let metrics = Metrics::new();
+        let mut expected = 0;
+        for tier in Tier::ALL {
+            for outcome in Outcome::ALL {
+                expected += 1;
+                (0..expected).for_each(|_| metrics.redirect(tier, outcome, Duration::from_micros(5)));
+            }
+        }
+        let text = metrics.encode().unwrap();
+        let mut count = 0;
+        for tier in Tier::ALL {
+            for outcome in Outcome::ALL {
+                count += 1;
+                let (tier, outcome) = (tier.as_str(), outcome.as_str());
+                let line = format!("terse_redirects_total{{outcome=\"{outcome}\",tier=\"{tier}\"}} {count}\n");
+                assert!(text.contains(&line), "{line} is not in\n{text}");
+            }
+        }
+        assert!(text.contains(&format!("terse_redirect_seconds_count {}\n", 25 * 26 / 2)));
+    }
+
+    #[test]
+    fn all_label_values_are_there_before_the_first_redirect() {
+        let text = Metrics::default().encode().unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("terse_redirects_total{")).count(), 25);
+        assert!(text.contains("terse_links_created_total 0\n"));
+    }
+
+    #[test]
+    fn servers_in_one_process_count_apart() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.link_created();
+        one.link_created();
+        assert!(one.encode().unwrap().contains("terse_links_created_total 2\n"));
+        assert!(other.encode().unwrap().contains("terse_links_created_total 0\n"));
+    }
+}
