@@ -289,4 +289,24 @@ mod tests {
         assert_eq!(&frame(&[7; 300])[..4], &[0x81, 0xfe, 1, 44]);
         assert_eq!(&frame(&vec![7; 70_000])[..10], &[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
     }
+
+    #[test]
+    fn a_tab_shows_a_page_as_it_was_asked_to() {
+        let page = "data:text/html,<meta name=viewport content=width=device-width>\
+                    <style>body{background:white}@media(prefers-color-scheme:dark){body{background:black}}</style>\
+                    <p>hi</p><script>document.title='ran'</script>";
+        let browser = Browser::start();
+        let mut tab = browser.open_tab();
+        tab.resize(390, 844, true);
+        tab.prefer("dark");
+        tab.go(page);
+        assert_eq!(tab.value("[window.innerWidth, document.title]"), json!([390, "ran"]));
+        assert_eq!(tab.value("getComputedStyle(document.body).backgroundColor"), "rgb(0, 0, 0)");
+        assert!(tab.picture().starts_with(b"\x89PNG"));
+        tab.prefer("light");
+        tab.scripts(false);
+        tab.go(page);
+        assert_eq!(tab.value("[document.title, document.body.innerText.trim()]"), json!(["", "hi"]));
+        assert_eq!(tab.value("getComputedStyle(document.body).backgroundColor"), "rgb(255, 255, 255)");
+    }
 }
