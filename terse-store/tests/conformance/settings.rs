@@ -1,0 +1,50 @@
+//! `SettingsStore`.
+
+use terse_core::ports::HomeStore;
+
+use crate::backends::Held;
+use crate::race::race;
+
+type Store = Held<dyn HomeStore>;
+
+pub(crate) async fn run(store: Store) {
+    an_unknown_name_has_no_value(&store).await;
+    the_first_value_stands(&store).await;
+    any_bytes_come_back(&store).await;
+    concurrent_callers_settle_on_one_value(&store).await;
+}
+
+async fn an_unknown_name_has_no_value(store: &Store) {
+    assert_eq!(store.setting("unknown").await.unwrap(), None);
+}
+
+async fn the_first_value_stands(store: &Store) {
+    assert_eq!(store.settle("first", b"one").await.unwrap(), b"one");
+    assert_eq!(store.settle("first", b"two").await.unwrap(), b"one");
+    assert_eq!(store.setting("first").await.unwrap().as_deref(), Some(&b"one"[..]));
+    assert_eq!(store.setting("First").await.unwrap(), None);
+}
+
+async fn any_bytes_come_back(store: &Store) {
+    let every: Vec<u8> = (0..=255).collect();
+    for (name, value) in [("empty", &[][..]), ("every", &every), ("long", &[7; 20_000])] {
+        assert_eq!(store.settle(name, value).await.unwrap(), value);
+        assert_eq!(store.setting(name).await.unwrap().as_deref(), Some(value), "{name}");
+    }
+}
+
+async fn concurrent_callers_settle_on_one_value(store: &Store) {
+    for (writers, rounds) in [(2, 40), (50, 3)] {
+        for round in 0..rounds {
+            let name = format!("race{writers}-{round}");
+            let results = race(writers, |number| {
+                let (store, name) = (store.clone(), name.clone());
+                async move { store.settle(&name, &[number as u8]).await.unwrap() }
+            })
+            .await;
+            assert!(results.iter().all(|value| *value == results[0]), "{results:?}");
+            assert_eq!(results[0].len(), 1);
+            assert_eq!(store.setting(&name).await.unwrap().as_ref(), Some(&results[0]));
+        }
+    }
+}
