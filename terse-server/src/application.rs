@@ -1,0 +1,294 @@
+//! The server, put together: every part is made here, in the order of
+//! [`Application::build`], and ended in the opposite order.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use terse_cache::{CachedWriter, ReadThrough};
+use terse_core::codegen::{CodeSpace, LeasedCodes};
+use terse_core::metrics::Metrics;
+use terse_core::ports::{HomeStore, IdempotencyStore, LinkReader, LinkWriter};
+use terse_core::shorten::{IDEMPOTENCY_MS, Shortener};
+use terse_core::{Clock, Entropy, UrlPolicy};
+use terse_http::{Access, Lifecycle, Phase, Settings, State};
+
+use crate::config::{AuthMode, CacheConfig, Config, HttpConfig, ShutdownConfig};
+use crate::data_dir::{self, HttpLock};
+use crate::exit::{Exit, StartError};
+use crate::identity::{self, Identity};
+use crate::key_directory::{self, KeyDirectory};
+use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
+use crate::stores::{Stores, store_failure};
+use crate::system::{OsEntropy, SystemClock};
+use crate::tasks::Tasks;
+
+/// File descriptors that are asked for: connections, and a few files.
+const WANTED_FILES: u64 = 65_536;
+/// Connections that the kernel queues until a worker takes them.
+const BACKLOG: i32 = 4_096;
+/// How often it is checked whether ids run low.
+const TOP_UP_EVERY: Duration = Duration::from_millis(50);
+/// How often idempotency keys that are too old are removed.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// How many of them in one step.
+const PURGE_BATCH: usize = 1_000;
+/// How many such steps follow each other at most, so that a step stays short.
+const PURGE_BATCHES: usize = 100;
+
+/// A server that is ready to run.
+pub struct Application {
+    address: SocketAddr,
+    shutdown: ShutdownConfig,
+    lifecycle: Arc<Lifecycle>,
+    server: Server,
+    signals: Signals,
+    tasks: Tasks,
+    stores: Stores,
+    _lock: Option<HttpLock>,
+}
+
+/// What every part may need of the world.
+struct World {
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Application {
+    /// Puts the server together. When this returns, it listens.
+    ///
+    /// # Errors
+    /// [`StartError`] for the first step that fails; nothing is left running.
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        let world = World::real();
+        let signals = Signals::catch()?;
+        raise_file_limit();
+        data_dir::create(&config.data_dir)?;
+        let lock = lock_if_serving(&config)?;
+        let stores = Stores::open(&config, &world.metrics)?;
+        let identity = identity::settle(&config, &stores, world.entropy.as_ref()).await?;
+        let codes = Arc::new(codes(&config, &stores, &identity));
+        let keys = Arc::new(keys(&config, &stores, &world).await?);
+        let listener = bind(config.http.listen)?;
+        let address = listener.local_addr().map_err(|error| cannot_listen(config.http.listen, &error))?;
+        let state = state(&config, address, &stores, &codes, &keys, &world);
+        let server =
+            terse_http::serve(listener, config.http.workers, state).map_err(|error| cannot_listen(address, &error))?;
+        let tasks = tasks(&config, &stores, codes, keys, &world);
+        world.lifecycle.enter(Phase::Ready);
+        let (shutdown, lifecycle) = (config.shutdown, world.lifecycle);
+        Ok(Self { address, shutdown, lifecycle, server, signals, tasks, stores, _lock: lock })
+    }
+
+    /// The address that is listened on, with its real port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until a signal, then drains and ends everything.
+    ///
+    /// # Errors
+    /// [`StartError`] when the server or a task ended by itself, or a store could not be closed in time.
+    pub async fn run_until_stopped(mut self) -> Result<(), StartError> {
+        let handle = self.server.handle();
+        let mut server = tokio::spawn(self.server);
+        let failure = tokio::select! {
+            (name, _) = self.signals.next() => {
+                tracing::info!(signal = name, "draining");
+                None
+            }
+            task = self.tasks.failed() => Some(format!("the task '{task}' has died")),
+            ended = &mut server => Some(format!("the HTTP server ended by itself: {ended:?}")),
+        };
+        if let Some(text) = &failure {
+            tracing::error!(reason = text, "draining after a fault");
+        }
+        let grace = Grace::begin(self.shutdown.grace_period);
+        let end = async {
+            let left = shutdown::drain(&self.lifecycle, self.shutdown, grace).await;
+            if left > 0 {
+                tracing::warn!(requests = left, "the grace period is over; cutting requests in flight");
+            }
+            if !shutdown::stop(&handle, left).await {
+                tracing::warn!("the HTTP server did not stop in time");
+            }
+            end_tasks_and_stores(self.tasks, self.stores, grace).await
+        };
+        let ended = tokio::select! {
+            ended = end => ended,
+            (name, code) = self.signals.next() => {
+                tracing::warn!(signal = name, "a second signal: ending at once");
+                std::process::exit(code);
+            }
+        };
+        match failure {
+            Some(text) => Err(StartError::new(Exit::Internal, text)),
+            None => ended,
+        }
+    }
+}
+
+impl World {
+    fn real() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(OsEntropy),
+            metrics: Arc::new(Metrics::new()),
+            lifecycle: Lifecycle::starting(),
+        }
+    }
+}
+
+async fn end_tasks_and_stores(tasks: Tasks, stores: Stores, grace: Grace) -> Result<(), StartError> {
+    let late = tasks.join(grace.left(LAST_STEPS)).await;
+    if !late.is_empty() {
+        tracing::warn!(tasks = ?late, "tasks did not end in time");
+    }
+    let closed = tokio::task::spawn_blocking(move || stores.close());
+    match tokio::time::timeout(grace.left(LAST_STEPS), closed).await {
+        Ok(Ok(())) => {
+            tracing::info!("ended");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(StartError::new(Exit::Internal, format_args!("closing the stores failed: {error}"))),
+        Err(_) => Err(StartError::new(Exit::Io, "the stores did not close in time")),
+    }
+}
+
+/// Each connection is a file descriptor; the usual soft limit of 1,024 is hit by a small load test.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(WANTED_FILES) {
+        Ok(limit) => tracing::debug!(limit, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of file descriptors stays as it is"),
+    }
+}
+
+/// One process serves HTTP from a data directory; analytics alone may run beside it.
+fn lock_if_serving(config: &Config) -> Result<Option<HttpLock>, StartError> {
+    let serves = config.http.surfaces.redirect || config.http.surfaces.api;
+    serves.then(|| data_dir::lock_for_http(&config.data_dir)).transpose()
+}
+
+fn codes(config: &Config, stores: &Stores, identity: &Identity) -> LeasedCodes {
+    LeasedCodes::new(CodeSpace::new(identity.permutation_key), stores.home().clone(), config.store.code_block)
+}
+
+/// The keys, read once, so that the first request can be authenticated.
+async fn keys(config: &Config, stores: &Stores, world: &World) -> Result<KeyDirectory, StartError> {
+    let home = Arc::clone(stores.home()) as Arc<dyn HomeStore>;
+    let keys = KeyDirectory::new(home, Arc::clone(&world.clock), world.entropy.as_ref());
+    keys.refresh_once().await.map_err(|error| store_failure(&config.store.shards[0].name, &error))?;
+    Ok(keys)
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
+    // The standard library asks for a queue of 128, which a burst of connections overflows.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot_listen(address, &error.into()))?;
+    Ok(listener)
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
+    StartError::new(Exit::Unavailable, format_args!("cannot listen on {address}: {error}"))
+}
+
+fn state(
+    config: &Config,
+    address: SocketAddr,
+    stores: &Stores,
+    codes: &Arc<LeasedCodes>,
+    keys: &Arc<KeyDirectory>,
+    world: &World,
+) -> State {
+    let links = &stores.links;
+    let cache = ReadThrough::new(
+        Arc::clone(links) as Arc<dyn LinkReader>,
+        Arc::clone(&world.clock),
+        cache_config(&config.cache),
+    );
+    let writer = CachedWriter::new(Arc::clone(links) as Arc<dyn LinkWriter>, Arc::clone(&cache));
+    let shortener = Shortener {
+        codes: codes.clone(),
+        writer: Arc::new(writer),
+        catalog: links.clone(),
+        idempotency: links.clone(),
+        clock: Arc::clone(&world.clock),
+        entropy: Arc::clone(&world.entropy),
+    };
+    State {
+        shortener: Arc::new(shortener),
+        resolver: cache,
+        catalog: links.clone(),
+        policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
+        access: match config.http.auth {
+            AuthMode::Open => Access::Open,
+            AuthMode::Keys => Access::Keys(keys.clone()),
+        },
+        store_health: links.clone(),
+        lifecycle: Arc::clone(&world.lifecycle),
+        metrics: Arc::clone(&world.metrics),
+        clock: Arc::clone(&world.clock),
+        entropy: Arc::clone(&world.entropy),
+        settings: Arc::new(settings(&config.http, address)),
+    }
+}
+
+fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
+    Settings {
+        public_url: http.public_url.base.clone(),
+        listen: address,
+        redirect_status: http.redirect_status,
+        redirect_max_age_s: http.redirect_max_age_s,
+        surfaces: http.surfaces,
+        bounds: http.bounds,
+        release: env!("CARGO_PKG_VERSION"),
+    }
+}
+
+fn cache_config(config: &CacheConfig) -> terse_cache::CacheConfig {
+    terse_cache::CacheConfig {
+        max_bytes: config.bytes,
+        max_links: config.entries,
+        fresh_for: config.max_age,
+        stale_for: config.stale_for,
+        ..terse_cache::CacheConfig::default()
+    }
+}
+
+fn tasks(config: &Config, stores: &Stores, codes: Arc<LeasedCodes>, keys: Arc<KeyDirectory>, world: &World) -> Tasks {
+    let mut tasks = Tasks::new();
+    tasks.every("key refresh", key_directory::REFRESH_EVERY, move || {
+        let keys = Arc::clone(&keys);
+        async move { keys.refresh_once().await.map(drop) }
+    });
+    if config.http.surfaces.api {
+        tasks.every("code top-up", TOP_UP_EVERY, move || {
+            let codes = Arc::clone(&codes);
+            async move { codes.top_up_once().await.map(drop) }
+        });
+        let (links, clock) = (Arc::clone(&stores.links), Arc::clone(&world.clock));
+        tasks.every("idempotency purge", PURGE_EVERY, move || {
+            let (links, clock) = (Arc::clone(&links), Arc::clone(&clock));
+            async move { purge_once(links.as_ref(), clock.as_ref()).await.map(drop) }
+        });
+    }
+    tasks
+}
+
+/// Removes idempotency keys that are too old, in batches, at most [`PURGE_BATCHES`]. Returns how many.
+async fn purge_once(store: &dyn IdempotencyStore, clock: &dyn Clock) -> Result<usize, terse_core::ports::StoreError> {
+    let before = clock.now().plus_millis(-IDEMPOTENCY_MS);
+    let mut purged = 0;
+    for _ in 0..PURGE_BATCHES {
+        let batch = store.purge_keys(before, PURGE_BATCH).await?;
+        purged += batch;
+        if batch < PURGE_BATCH {
+            break;
+        }
+    }
+    Ok(purged)
+}

@@ -1,0 +1,333 @@
+//! The command line. Every configuration key is a flag of every subcommand,
+//! made from the same table as everything else about it; a usage error is one
+//! line and exit code 64.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::config::keys::{FILE_SUFFIX, KEYS, Key};
+use crate::exit::{Exit, StartError};
+
+/// A URL shortener that keeps its promises.
+#[derive(Debug, Parser)]
+#[command(name = "terse", version, after_long_help = after_help(), max_term_width = 120)]
+#[command(arg_required_else_help = true, subcommand_required = true, infer_long_args = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+    /// Configuration file; without it, terse.toml in the working directory is read if it is there
+    #[arg(long, value_name = "FILE", global = true, help_heading = HEADING)]
+    pub config: Option<PathBuf>,
+    /// The configuration keys that were given as flags.
+    #[command(flatten)]
+    pub keys: KeyFlags,
+}
+
+const HEADING: &str = "Configuration";
+
+/// A subcommand.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Serve redirects and the API
+    Serve {
+        /// What this process serves; may be repeated
+        #[arg(long, value_enum, value_name = "ROLE", default_value = "all")]
+        role: Vec<RoleName>,
+    },
+    /// Create the data directory and bring the stores to this version's schema
+    Migrate,
+    /// Print the effective configuration, each key with its source, and warn of what is odd
+    CheckConfig,
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(KeysAction),
+    /// Show how links are spread over shards
+    #[command(subcommand, subcommand_value_name = "CODE...|skew|leases", arg_required_else_help = true)]
+    Shards(ShardsAction),
+    /// Handle clicks that could not be decoded (in a later version)
+    #[command(subcommand)]
+    Dead(DeadAction),
+    /// Build a read model from the click log (in a later version)
+    Replay {
+        /// Where to build it
+        #[arg(long, value_name = "STORE")]
+        into: Option<String>,
+        /// Compare it with the current one
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Work out a capacity estimate (in a later version)
+    Estimate {
+        /// Its assumptions
+        #[arg(value_name = "ASSUMPTION")]
+        assumptions: Vec<String>,
+    },
+    /// Practise the design interview (in a later version)
+    Quiz {
+        /// What to ask about
+        #[arg(value_name = "TOPIC")]
+        topics: Vec<String>,
+    },
+}
+
+/// What a process may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    /// Everything
+    All,
+    /// `/{code}`
+    Redirect,
+    /// `/api` and `/`
+    Api,
+    /// Clicks, in a later version; for now health and metrics alone
+    Analytics,
+}
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Make a key and print it, once
+    Create(KeyOrder),
+    /// List all keys, without their secrets
+    List,
+    /// Revoke a key for ever; running servers refuse it within a second
+    Revoke {
+        /// The id, as `keys list` shows it
+        id: String,
+    },
+}
+
+/// What a new key shall be.
+#[derive(Debug, Args)]
+pub struct KeyOrder {
+    /// What the key is for, 1 to 100 characters
+    #[arg(long)]
+    pub name: String,
+    /// What it may do
+    #[arg(long, value_enum)]
+    pub role: KeyRole,
+    /// When it ends: a time such as 2030-01-31T12:00:00Z, or a duration such as 30d or 12h
+    #[arg(long, value_name = "T")]
+    pub expires: Option<String>,
+    /// Whose links it works on; without it, the key is an owner of its own
+    #[arg(long, value_name = "ID")]
+    pub owner: Option<String>,
+}
+
+/// A key's role on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeyRole {
+    /// Every link, blocking, administration
+    Admin,
+    /// Create, read and change own links
+    Writer,
+    /// Read own links
+    Reader,
+}
+
+/// What to show of the shards.
+#[derive(Debug, Subcommand)]
+pub enum ShardsAction {
+    /// Slot and shard of codes, how evenly links are spread (skew), or the blocks of ids (leases)
+    #[command(after_help = "skew and leases come with a later version")]
+    Show {
+        /// Codes, or one of the words skew and leases
+        #[arg(value_name = "CODE|skew|leases", required = true)]
+        what: Vec<String>,
+    },
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadAction {
+    /// List them
+    List,
+    /// Put them back into the log
+    Requeue,
+    /// Throw them away
+    Discard,
+}
+
+/// The configuration keys that were given as flags. Without `Debug` of its values, which may be secrets.
+#[derive(Clone, Default)]
+pub struct KeyFlags(pub Vec<(&'static Key, String)>);
+
+impl std::fmt::Debug for KeyFlags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(key, _)| key.flag)).finish()
+    }
+}
+
+impl Args for KeyFlags {
+    fn augment_args(command: Command) -> Command {
+        KEYS.iter().fold(command, |command, key| {
+            command.arg(
+                Arg::new(key.name)
+                    .long(key.flag)
+                    .value_name(key.value)
+                    .help(format!("{} [default: {}] [env: {}]", key.help, key.default_text, key.variable))
+                    .help_heading(HEADING)
+                    .global(true)
+                    .hide_short_help(true)
+                    .hide_default_value(true),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for KeyFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |key: &'static Key| matches.get_one::<String>(key.name).map(|text| (key, text.clone()));
+        Ok(Self(KEYS.iter().filter_map(|key| given(key)).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// What reading the command line comes to.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Something to do.
+    Do(Box<Cli>),
+    /// A text that was asked for: print it, then all is well.
+    Print(String),
+    /// Nothing was asked for: print the help, as a usage error.
+    Nothing(String),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// [`StartError`] when it makes no sense.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, StartError> {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => Ok(Parsed::Do(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Print(error.to_string())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Parsed::Nothing(error.to_string())),
+            _ => Err(StartError::config(one_line(&error.to_string()))),
+        },
+    }
+}
+
+/// The error of several lines that clap writes, in one.
+fn one_line(rendered: &str) -> String {
+    let told = rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines: Vec<&str> = told.map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text = lines.join("; ").replacen("error: ", "", 1).replace(":;", ":");
+    let tip =
+        ["tip: a similar argument exists: ", "tip: a similar subcommand exists: ", "tip: a similar value exists: "];
+    let text = tip.iter().fold(text, |text, tip| match text.split_once(tip) {
+        Some((before, suggestion)) => format!("{before}did you mean {suggestion}?"),
+        None => text,
+    });
+    format!("{text} (see terse --help)")
+}
+
+/// Where configuration comes from, and the exit codes.
+fn after_help() -> String {
+    let mut text = format!(
+        "Configuration: a flag overrides its environment variable, which overrides terse.toml (there the key is\n\
+         written with '_', such as public_url = \"https://trs.example\"), which overrides the default.\n\
+         A variable with {FILE_SUFFIX} after its name reads the value from a file. Several shards stand in terse.toml:\n\n  \
+         [[shard]]\n  name = \"a\"\n  slots = \"0-2047\"\n  store = \"sqlite\"\n\n\
+         Every key, with its default:\n"
+    );
+    for key in KEYS {
+        let _ = writeln!(text, "  {:<30} {}", key.variable, key.default_text);
+    }
+    text.push_str("\nExit codes: 0 all went well");
+    for (exit, meaning) in Exit::ALL {
+        let _ = write!(text, ", {} {meaning}", exit as u8);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Parsed, StartError> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn action(line: &str) -> Cli {
+        match parsed(line).unwrap() {
+            Parsed::Do(cli) => *cli,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn key_flags_are_known_before_and_after_the_subcommand() {
+        for line in
+            ["terse --listen 1.2.3.4:5 serve", "terse serve --listen 1.2.3.4:5", "terse serve --listen=1.2.3.4:5"]
+        {
+            let flags = action(line).keys.0;
+            assert_eq!(flags.len(), 1);
+            assert_eq!((flags[0].0.name, flags[0].1.as_str()), ("listen", "1.2.3.4:5"));
+        }
+        assert_eq!(action("terse keys list --config x.toml").config, Some("x.toml".into()));
+    }
+
+    #[test]
+    fn roles_may_be_repeated_and_default_to_all() {
+        let roles = |line| match action(line).action {
+            Action::Serve { role } => role,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(roles("terse serve"), [RoleName::All]);
+        assert_eq!(roles("terse serve --role api --role redirect"), [RoleName::Api, RoleName::Redirect]);
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_with_a_suggestion() {
+        for (line, told) in [
+            ("terse serve --lisen x", "did you mean '--listen'?"),
+            ("terse serv", "did you mean 'serve'?"),
+            ("terse serve --role redirct", "did you mean 'redirect'?"),
+            ("terse keys create --role admin", "--name"),
+            ("terse serve --listen", "--listen"),
+            ("terse frobnicate", "frobnicate"),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert_eq!(error.exit, Exit::Config);
+            assert!(error.message.contains(told) && !error.message.contains('\n'), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_long_help_names_every_key_and_every_exit_code() {
+        let Parsed::Print(help) = parsed("terse --help").unwrap() else { panic!("no help") };
+        for key in KEYS {
+            assert!(help.contains(key.variable) && help.contains(key.flag), "{}", key.name);
+        }
+        for (exit, meaning) in Exit::ALL {
+            assert!(help.contains(&format!("{} {meaning}", exit as u8)));
+        }
+    }
+
+    #[test]
+    fn flags_are_printed_without_their_values() {
+        assert!(!format!("{:?}", action("terse serve --cache redis://:s3cret@h")).contains("s3cret"));
+    }
+}

@@ -1,0 +1,114 @@
+//! The subcommands. Results go to stdout, notes and errors to stderr; an error
+//! is one line and an exit code.
+
+mod keys;
+mod serve;
+mod shards;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use terse_core::metrics::Metrics;
+
+use crate::cli::{self, Action, Cli, Parsed};
+use crate::config::Config;
+use crate::config::raw::Inputs;
+use crate::data_dir;
+use crate::exit::{Exit, StartError};
+use crate::identity;
+use crate::stores::Stores;
+use crate::system::OsEntropy;
+
+/// Runs the program with these arguments (the first is its name) and this environment.
+#[must_use]
+pub fn run(arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> ExitCode {
+    let program = arguments.first().map_or_else(|| "terse".into(), |name| name.to_string_lossy().into_owned());
+    let outcome = match cli::parse(arguments) {
+        Ok(Parsed::Print(text)) => say(text.trim_end()),
+        Ok(Parsed::Nothing(help)) => {
+            note(help.trim_end());
+            return Exit::Config.into();
+        }
+        Ok(Parsed::Do(cli)) => act(*cli, environment, &program),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("terse: {error}"));
+            error.exit.into()
+        }
+    }
+}
+
+fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Result<(), StartError> {
+    let load = || {
+        let working_dir = std::env::current_dir().unwrap_or_default();
+        Config::load(Inputs { flags: cli.keys.0, config_file: cli.config, environment, working_dir })
+    };
+    match cli.action {
+        Action::Serve { role } => serve::serve(load()?, &role, program),
+        Action::Migrate => migrate(&load()?),
+        Action::CheckConfig => check_config(&load()?),
+        Action::Keys(action) => keys::keys(&load()?, action),
+        Action::Shards(cli::ShardsAction::Show { what }) => shards::show(&load()?, &what),
+        Action::Dead(_) => Err(later("dead letters")),
+        Action::Replay { .. } => Err(later("replay")),
+        Action::Estimate { .. } => Err(later("estimate")),
+        Action::Quiz { .. } => Err(later("quiz")),
+    }
+}
+
+/// What is known but comes with a later version.
+fn later(what: &str) -> StartError {
+    let version = env!("CARGO_PKG_VERSION");
+    StartError::new(Exit::Unavailable, format_args!("{what}: not in this version ({version}) yet"))
+}
+
+fn check_config(config: &Config) -> Result<(), StartError> {
+    say(config.describe().trim_end())?;
+    for warning in &config.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+fn migrate(config: &Config) -> Result<(), StartError> {
+    data_dir::create(&config.data_dir)?;
+    let identity = in_runtime(async {
+        let stores = Stores::open(config, &Metrics::new())?;
+        let settled = identity::settle(config, &stores, &OsEntropy).await;
+        stores.close();
+        settled
+    })?;
+    for shard in &config.store.shards {
+        say(&format!("shard '{}' on {}: schema is this version's", shard.name, shard.backend))?;
+    }
+    say(&format!("deployment {} in {}", identity.deployment_text(), config.data_dir.display()))
+}
+
+/// Runs `work` on a runtime of one thread, and leaves nothing of it behind.
+fn in_runtime<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::new(Exit::Internal, format_args!("no runtime could be started: {error}")))?;
+    let outcome = runtime.block_on(work);
+    // Waiting for a stuck thread would keep the process from ending.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Writes a line to stdout, at once.
+fn say(text: &str) -> Result<(), StartError> {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|error| StartError::new(Exit::Io, format_args!("cannot write to stdout: {error}")))
+}
+
+/// Writes a line to stderr. When that fails there is nobody left to tell.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

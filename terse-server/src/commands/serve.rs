@@ -1,0 +1,153 @@
+//! `terse serve`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use terse_http::Surfaces;
+
+use super::{in_runtime, say};
+use crate::application::Application;
+use crate::cli::RoleName;
+use crate::config::{AuthMode, Config};
+use crate::exit::StartError;
+use crate::telemetry;
+
+/// Serves until a signal.
+pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Result<(), StartError> {
+    config.http.surfaces = surfaces(roles);
+    telemetry::start(&config.log.filter, config.log.format)?;
+    in_runtime(async {
+        let about = config.clone();
+        let application = Application::build(config).await?;
+        for warning in &about.warnings {
+            tracing::warn!("{warning}");
+        }
+        if roles.contains(&RoleName::Analytics) {
+            tracing::warn!("the analytics role is not in this version yet: it serves health and metrics alone");
+        }
+        let address = application.address();
+        // Nobody may be reading; that is no reason not to serve.
+        if let Err(error) = say(&greeting(&about, address, program)) {
+            tracing::debug!(%error, "the start-up message was not printed");
+        }
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+        application.run_until_stopped().await
+    })
+}
+
+fn surfaces(roles: &[RoleName]) -> Surfaces {
+    let any = |role| roles.contains(&RoleName::All) || roles.contains(&role);
+    Surfaces { redirect: any(RoleName::Redirect), api: any(RoleName::Api) }
+}
+
+/// Where it listens, how it is protected, and one line to try.
+fn greeting(config: &Config, address: SocketAddr, program: &str) -> String {
+    let base = format!("http://{}", reachable(address));
+    let post = "-H 'Content-Type: application/json' -d '{\"url\": \"https://example.com/\"}'";
+    let place = "on loopback: every program on this machine is an admin";
+    let (protection, attempt) = match config.http.auth {
+        AuthMode::Open => {
+            let whom = if address.ip().is_loopback() { place } else { "to everybody who reaches it, as an admin" };
+            (
+                format!("Access is open {whom} (TERSE_AUTH=keys asks for keys)"),
+                format!("curl -sS {base}/api/v1/links {post}"),
+            )
+        }
+        AuthMode::Keys => {
+            let make = format!("{} --name first --role admin", keys_create(config, program));
+            (
+                format!("Access needs a key. Make the first one: {make}"),
+                // The new key counts within a second.
+                format!(
+                    "KEY=$({make}) && sleep 1 && curl -sS {base}/api/v1/links -H \"Authorization: Bearer $KEY\" {post}"
+                ),
+            )
+        }
+    };
+    let attempt = if config.http.surfaces.api { attempt } else { format!("curl -sS {base}/health") };
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "terse {version} listens on http://{address}, data in {}\n{protection}\nTry: {attempt}",
+        config.data_dir.display()
+    )
+}
+
+/// The command that makes a key on the same store as this server's.
+fn keys_create(config: &Config, program: &str) -> String {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut command = format!("{} keys create", quoted(program));
+    if let Some(file) = &config.file {
+        command.push_str(&format!(" --config {}", quoted(&absolute(file).to_string_lossy())));
+    }
+    command.push_str(&format!(" --data-dir {}", quoted(&absolute(&config.data_dir).to_string_lossy())));
+    command
+}
+
+/// `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b'+' | b':');
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// An address that a client on this machine can use.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::{AUTH, DATA_DIR, LISTEN};
+    use crate::config::raw::Inputs;
+
+    fn config(listen: &str, auth: &str) -> Config {
+        let flags = vec![(&LISTEN, listen.to_owned()), (&AUTH, auth.to_owned()), (&DATA_DIR, "/tmp/a b".to_owned())];
+        Config::load(Inputs { flags, working_dir: "/".into(), ..Inputs::default() }).unwrap()
+    }
+
+    fn greets(listen: &str, auth: &str) -> String {
+        greeting(&config(listen, auth), listen.parse().unwrap(), "./terse")
+    }
+
+    #[test]
+    fn the_greeting_tells_address_protection_and_a_line_to_try() {
+        let open = greets("127.0.0.1:8080", "open");
+        assert!(open.contains("listens on http://127.0.0.1:8080") && open.contains("open on loopback"), "{open}");
+        assert!(open.contains("Try: curl -sS http://127.0.0.1:8080/api/v1/links -H"), "{open}");
+        let keys = greets("0.0.0.0:80", "keys");
+        assert!(keys.contains("Access needs a key") && keys.contains("http://127.0.0.1:80/api"), "{keys}");
+        assert!(keys.contains("KEY=$(./terse keys create --data-dir '/tmp/a b' --name first --role admin)"), "{keys}");
+        assert!(greets("[::]:80", "open").contains("to everybody"));
+    }
+
+    #[test]
+    fn a_server_without_api_suggests_its_health() {
+        let mut config = config("127.0.0.1:80", "open");
+        config.http.surfaces = surfaces(&[RoleName::Redirect]);
+        assert!(greeting(&config, config.http.listen, "terse").ends_with("Try: curl -sS http://127.0.0.1:80/health"));
+    }
+
+    #[test]
+    fn roles_add_up() {
+        let served = |roles: &[RoleName]| (surfaces(roles).redirect, surfaces(roles).api);
+        assert_eq!(served(&[RoleName::All]), (true, true));
+        assert_eq!(served(&[RoleName::Redirect]), (true, false));
+        assert_eq!(served(&[RoleName::Redirect, RoleName::Api]), (true, true));
+        assert_eq!(served(&[RoleName::Analytics]), (false, false));
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(quoted("/a/b-c.d"), "/a/b-c.d");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}

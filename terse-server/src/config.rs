@@ -1,0 +1,401 @@
+//! The configuration: raw texts ([`raw`]) become checked values, one struct per
+//! concern. Whatever is not in [`keys::KEYS`] is refused, and a bad value is
+//! one readable line that never repeats a secret.
+
+pub mod address;
+pub mod keys;
+pub mod raw;
+pub mod shards;
+mod show;
+pub mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use terse_http::{RedirectStatus, Surfaces};
+use terse_store::ShardMap;
+
+use crate::exit::{Exit, StartError};
+use crate::telemetry::{Filter, LogFormat};
+use address::{CqlAddress, ServiceUrl};
+use keys::Key;
+use raw::{Inputs, RawConfig, Source};
+use shards::{ShardBackend, ShardConfig};
+use values::{Cidr, PublicUrl};
+
+/// Most web workers.
+const MAX_WORKERS: usize = 256;
+/// The longest grace period and drain delay: what is longer is a server that does not stop.
+const MAX_GRACE: Duration = Duration::from_secs(3_600);
+/// The longest time a client may take or a connection may idle.
+const MAX_CLIENT_WAIT: Duration = Duration::from_secs(600);
+/// The longest age of a cached link: below the hour that a store remembers changes.
+const MAX_CACHE_AGE: Duration = Duration::from_secs(1_800);
+/// The longest time that an outdated link may stand in for a store.
+const MAX_STALE: Duration = Duration::from_secs(7 * 86_400);
+const MIB: u64 = 1 << 20;
+
+/// Who may call the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Everybody, as one and the same admin.
+    Open,
+    /// Holders of a key.
+    Keys,
+}
+
+/// What the HTTP side needs.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The base of short URLs.
+    pub public_url: PublicUrl,
+    /// Who may call the API.
+    pub auth: AuthMode,
+    /// The status of redirects.
+    pub redirect_status: RedirectStatus,
+    /// `max-age` of cacheable redirects, in seconds.
+    pub redirect_max_age_s: u32,
+    /// Proxies whose forwarded headers are believed; nothing reads them yet.
+    pub trusted_proxies: Vec<Cidr>,
+    /// What is served: everything, unless `serve --role` says otherwise.
+    pub surfaces: Surfaces,
+    /// Threads that answer.
+    pub workers: usize,
+    /// Bounds on what clients may make the server hold.
+    pub bounds: terse_http::Bounds,
+}
+
+/// Where links are kept.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Which slots each shard owns.
+    pub map: ShardMap,
+    /// The shards in the map's order, at least one; the first is home to settings, keys and leases.
+    pub shards: Vec<ShardConfig>,
+    /// Reading threads per SQLite file.
+    pub readers: usize,
+    /// Ids leased at once.
+    pub code_block: u64,
+}
+
+/// The cache in this process.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Links at most.
+    pub entries: usize,
+    /// Bytes at most.
+    pub bytes: u64,
+    /// Until a link is looked up again.
+    pub max_age: Duration,
+    /// How long an aged link may stand in for a store out of reach.
+    pub stale_for: Duration,
+    /// The cache that nodes share, once there is one.
+    pub shared: Option<ServiceUrl>,
+}
+
+/// What is recorded of clicks, once they are.
+#[derive(Clone, Debug)]
+pub struct ClickConfig {
+    /// The broker; `None` = the local bus.
+    pub bus: Option<ServiceUrl>,
+    /// The keyspace of the read model; `None` = SQLite, or beside the store.
+    pub stats: Option<CqlAddress>,
+}
+
+/// How the program logs.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// What is logged.
+    pub filter: Filter,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// How the program stops.
+#[derive(Clone, Copy, Debug)]
+pub struct ShutdownConfig {
+    /// How long new requests are still answered.
+    pub drain_delay: Duration,
+    /// How long everything together may take.
+    pub grace_period: Duration,
+}
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// HTTP.
+    pub http: HttpConfig,
+    /// The directory of all files.
+    pub data_dir: PathBuf,
+    /// Links.
+    pub store: StoreConfig,
+    /// The cache.
+    pub cache: CacheConfig,
+    /// Clicks.
+    pub clicks: ClickConfig,
+    /// Whether rate limits apply, once there are any.
+    pub limits: bool,
+    /// Whether targets on private addresses are fine.
+    pub allow_private_targets: bool,
+    /// Logging.
+    pub log: LogConfig,
+    /// Stopping.
+    pub shutdown: ShutdownConfig,
+    /// What the operator should know, one line each.
+    pub warnings: Vec<String>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    shown: Vec<Shown>,
+}
+
+/// A key as `check-config` shows it.
+#[derive(Clone, Debug)]
+struct Shown {
+    key: &'static Key,
+    value: String,
+    source: Source,
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// [`StartError`] for the first thing that is wrong, in the order of the keys.
+    pub fn load(inputs: Inputs) -> Result<Self, StartError> {
+        let raw = RawConfig::read(inputs)?;
+        let mut check = Check { raw: &raw, shown: vec![] };
+        let http = http(&mut check)?;
+        let mut config = Self {
+            data_dir: check.key(&keys::DATA_DIR, data_dir)?,
+            store: store(&mut check)?,
+            clicks: clicks(&mut check)?,
+            cache: cache(&mut check)?,
+            limits: check.key(&keys::LIMITS, |text| values::one_of(text, &[("on", true), ("off", false)]))?,
+            allow_private_targets: check.key(&keys::ALLOW_PRIVATE_TARGETS, boolean)?,
+            log: log(&mut check)?,
+            shutdown: shutdown(&mut check)?,
+            http,
+            warnings: vec![],
+            file: raw.file.clone(),
+            shown: check.shown,
+        };
+        config.warnings = show::warnings(&config);
+        Ok(config)
+    }
+
+    fn source(&self, key: &Key) -> &Source {
+        self.shown.iter().find(|shown| shown.key.name == key.name).map_or(&Source::Default, |shown| &shown.source)
+    }
+}
+
+/// Turns texts into values and notes what was found, for `check-config`.
+struct Check<'a> {
+    raw: &'a RawConfig,
+    shown: Vec<Shown>,
+}
+
+impl Check<'_> {
+    /// The checked value of a key that has a default.
+    fn key<T>(&mut self, key: &'static Key, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, StartError> {
+        let found = self.optional(key, |text| read(text).map(|value| (value, text.to_owned())))?;
+        found.ok_or_else(|| StartError::new(Exit::Internal, format_args!("{} has no default", key.name)))
+    }
+
+    /// The checked value of a key, if it has any; `read` also says how to show it.
+    fn optional<T>(
+        &mut self,
+        key: &'static Key,
+        read: impl FnOnce(&str) -> Result<(T, String), String>,
+    ) -> Result<Option<T>, StartError> {
+        let Some(value) = self.raw.get(key) else { return Ok(None) };
+        let read = if value.text.is_empty() {
+            Err(format!("is empty; leave it out for the default ({})", key.default_text))
+        } else {
+            read(&value.text)
+        };
+        let (checked, text) = read.map_err(|fault| StartError::config(blame(key, &value.source, &fault)))?;
+        self.show(key, text, value.source.clone());
+        Ok(Some(checked))
+    }
+
+    fn show(&mut self, key: &'static Key, value: String, source: Source) {
+        self.shown.push(Shown { key, value, source });
+    }
+}
+
+/// A fault with the name under which the operator set the key.
+fn blame(key: &Key, source: &Source, fault: &str) -> String {
+    match source {
+        Source::File(path) => format!("{}: {}: {fault}", path.display(), key.name),
+        source => format!("{source}: {fault}"),
+    }
+}
+
+fn data_dir(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') { Err("holds a NUL".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    values::one_of(text, &[("true", true), ("false", false)])
+}
+
+fn http(check: &mut Check<'_>) -> Result<HttpConfig, StartError> {
+    const STATUSES: [(&str, RedirectStatus); 4] = [
+        ("301", RedirectStatus::MovedPermanently),
+        ("302", RedirectStatus::Found),
+        ("307", RedirectStatus::TemporaryRedirect),
+        ("308", RedirectStatus::PermanentRedirect),
+    ];
+    let listen = check.key(&keys::LISTEN, values::socket_address)?;
+    Ok(HttpConfig {
+        listen,
+        public_url: check.key(&keys::PUBLIC_URL, values::public_url)?,
+        auth: auth(check, listen)?,
+        redirect_status: check.key(&keys::REDIRECT_STATUS, |text| values::one_of(text, &STATUSES))?,
+        redirect_max_age_s: check.key(&keys::REDIRECT_MAX_AGE, |text| {
+            let age = values::duration_within(text, Duration::ZERO, Duration::from_secs(365 * 86_400))?;
+            Ok(u32::try_from(age.as_secs()).unwrap_or(u32::MAX))
+        })?,
+        trusted_proxies: check.key(&keys::TRUSTED_PROXIES, values::networks)?,
+        surfaces: Surfaces { redirect: true, api: true },
+        workers: workers(check)?,
+        bounds: bounds(check)?,
+    })
+}
+
+fn auth(check: &mut Check<'_>, listen: SocketAddr) -> Result<AuthMode, StartError> {
+    const MODES: [(&str, AuthMode); 2] = [("open", AuthMode::Open), ("keys", AuthMode::Keys)];
+    let set = check.optional(&keys::AUTH, |text| Ok((values::one_of(text, &MODES)?, text.to_owned())))?;
+    Ok(set.unwrap_or_else(|| {
+        let (word, mode) = if listen.ip().is_loopback() { MODES[0] } else { MODES[1] };
+        check.show(&keys::AUTH, word.to_owned(), Source::Default);
+        mode
+    }))
+}
+
+fn workers(check: &mut Check<'_>) -> Result<usize, StartError> {
+    let set = check.optional(&keys::WORKERS, |text| Ok((values::number(text, 1, MAX_WORKERS)?, text.to_owned())))?;
+    Ok(set.unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+        check.show(&keys::WORKERS, cores.to_string(), Source::Default);
+        cores
+    }))
+}
+
+fn bounds(check: &mut Check<'_>) -> Result<terse_http::Bounds, StartError> {
+    let wait = |text: &str| values::duration_within(text, Duration::from_millis(10), MAX_CLIENT_WAIT);
+    Ok(terse_http::Bounds {
+        connections_per_worker: check.key(&keys::CONNECTIONS_PER_WORKER, |text| values::number(text, 1, 1_000_000))?,
+        head_timeout: check.key(&keys::HEAD_TIMEOUT, wait)?,
+        body_timeout: check.key(&keys::BODY_TIMEOUT, wait)?,
+        keep_alive: check.key(&keys::KEEP_ALIVE, wait)?,
+        ..terse_http::Bounds::default()
+    })
+}
+
+fn store(check: &mut Check<'_>) -> Result<StoreConfig, StartError> {
+    let (map, shards) = if check.raw.shards.is_empty() {
+        check
+            .optional(&keys::STORE, |text| {
+                let shards = shards::single(text)?;
+                let shown = match &shards.1[0].backend {
+                    ShardBackend::Cql(address) => address.url.to_string(),
+                    ShardBackend::Sqlite { .. } => text.to_owned(),
+                };
+                Ok((shards, shown))
+            })?
+            .ok_or_else(|| StartError::new(Exit::Internal, "store has no default"))?
+    } else {
+        shards_of_file(check)?
+    };
+    Ok(StoreConfig {
+        map,
+        shards,
+        readers: check.key(&keys::STORE_READERS, |text| values::number(text, 1, 64))?,
+        code_block: check.key(&keys::CODE_BLOCK, |text| values::number(text, 1, 1_000_000_000))?,
+    })
+}
+
+fn shards_of_file(check: &Check<'_>) -> Result<shards::Shards, StartError> {
+    let file = check.raw.file.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display()));
+    match check.raw.get(&keys::STORE) {
+        // Either would silently hide the links of the other.
+        Some(store) if store.source != Source::Default => Err(StartError::config(format_args!(
+            "{file}[[shard]] and {} exclude each other",
+            blame_name(&store.source)
+        ))),
+        _ => shards::several(&check.raw.shards).map_err(|fault| StartError::config(format_args!("{file}{fault}"))),
+    }
+}
+
+fn blame_name(source: &Source) -> String {
+    if matches!(source, Source::File(_)) { "store".to_owned() } else { source.to_string() }
+}
+
+fn clicks(check: &mut Check<'_>) -> Result<ClickConfig, StartError> {
+    let stats = check.optional(&keys::STATS, |text| match text {
+        "sqlite" => Ok((None, text.to_owned())),
+        text if text.starts_with("cql:") => {
+            CqlAddress::parse(text).map(|address| (Some(address.clone()), address.url.to_string()))
+        }
+        text => Err(unknown_service("sqlite or cql://host[:port],.../keyspace", text, ["sqlite", "cql"])),
+    })?;
+    let bus = check.optional(&keys::BUS, |text| match text {
+        "local" => Ok((None, text.to_owned())),
+        text if text.starts_with("amqp:") => address::parse_amqp(text).map(|url| (Some(url.clone()), url.to_string())),
+        text => Err(unknown_service("local or amqp://[user:password@]host[:port]/vhost", text, ["local", "amqp"])),
+    })?;
+    if stats.is_none() {
+        let beside = bus.as_ref().is_some_and(Option::is_some);
+        check.show(&keys::STATS, if beside { "beside the store" } else { "sqlite" }.to_owned(), Source::Default);
+    }
+    Ok(ClickConfig { stats: stats.flatten(), bus: bus.flatten() })
+}
+
+/// The fault of a value that may hold a password: only its scheme is compared, nothing repeated.
+fn unknown_service(expected: &str, text: &str, known: [&str; 2]) -> String {
+    let scheme = text.split(':').next().unwrap_or_default();
+    format!("must be {expected}{}", keys::suggestion(scheme, known))
+}
+
+fn cache(check: &mut Check<'_>) -> Result<CacheConfig, StartError> {
+    let second = Duration::from_secs(1);
+    let shared = check.optional(&keys::CACHE, |text| match text {
+        "none" => Ok((None, text.to_owned())),
+        text if text.starts_with("redis:") => {
+            address::parse_redis(text).map(|url| (Some(url.clone()), url.to_string()))
+        }
+        text => Err(unknown_service("none or redis://[user:password@]host[:port][/db]", text, ["none", "redis"])),
+    })?;
+    Ok(CacheConfig {
+        entries: check.key(&keys::CACHE_ENTRIES, |text| values::number(text, 1, 100_000_000))?,
+        bytes: check.key(&keys::CACHE_BYTES, |text| values::size(text, MIB, 1 << 40))?,
+        max_age: check.key(&keys::CACHE_MAX_AGE, |text| values::duration_within(text, second, MAX_CACHE_AGE))?,
+        stale_for: check
+            .key(&keys::CACHE_STALE_FOR, |text| values::duration_within(text, Duration::ZERO, MAX_STALE))?,
+        shared: shared.flatten(),
+    })
+}
+
+fn log(check: &mut Check<'_>) -> Result<LogConfig, StartError> {
+    const FORMATS: [(&str, LogFormat); 3] =
+        [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+    Ok(LogConfig {
+        filter: check.key(&keys::LOG, Filter::parse)?,
+        format: check.key(&keys::LOG_FORMAT, |text| values::one_of(text, &FORMATS))?,
+    })
+}
+
+fn shutdown(check: &mut Check<'_>) -> Result<ShutdownConfig, StartError> {
+    let wait = |text: &str| values::duration_within(text, Duration::ZERO, MAX_GRACE);
+    Ok(ShutdownConfig {
+        drain_delay: check.key(&keys::DRAIN_DELAY, wait)?,
+        grace_period: check.key(&keys::GRACE_PERIOD, wait)?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! The one table of configuration keys. Flags, environment, file, `--help` and
+//! `check-config` all follow it, so a key that is not here exists nowhere.
+
+/// One configuration key, its three spellings and what it is for.
+pub struct Key {
+    /// The name in `terse.toml`.
+    pub name: &'static str,
+    /// The name as a flag, without the dashes.
+    pub flag: &'static str,
+    /// The name as an environment variable.
+    pub variable: &'static str,
+    /// What kind of value it takes, for `--help`.
+    pub value: &'static str,
+    /// The default; `None` = it follows from other keys.
+    pub default: Option<&'static str>,
+    /// The default in words, for `--help`.
+    pub default_text: &'static str,
+    /// What it is for, in one line.
+    pub help: &'static str,
+    /// Whether a value may hold a password: then no message ever repeats it.
+    pub secret: bool,
+}
+
+impl Key {
+    const fn new(
+        [name, flag, variable]: [&'static str; 3],
+        value: &'static str,
+        default: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, flag, variable, value, default: Some(default), default_text: default, help, secret: false }
+    }
+
+    const fn computed(mut self, default_text: &'static str) -> Self {
+        self.default = None;
+        self.default_text = default_text;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({})", self.name)
+    }
+}
+
+/// Where to listen.
+pub static LISTEN: Key = Key::new(
+    ["listen", "listen", "TERSE_LISTEN"],
+    "IP:PORT",
+    "127.0.0.1:8080",
+    "address to serve HTTP on; port 0 takes any free one",
+);
+/// The base of short URLs.
+pub static PUBLIC_URL: Key = Key::new(
+    ["public_url", "public-url", "TERSE_PUBLIC_URL"],
+    "URL",
+    "http://localhost:8080",
+    "base of short URLs; its host is refused as a target",
+);
+/// Where files are kept.
+pub static DATA_DIR: Key = Key::new(
+    ["data_dir", "data-dir", "TERSE_DATA_DIR"],
+    "DIR",
+    "./data",
+    "directory of the SQLite files and the node's identity",
+);
+/// Where links are kept.
+pub static STORE: Key = Key::new(
+    ["store", "store", "TERSE_STORE"],
+    "STORE",
+    "sqlite",
+    "sqlite, or cql://host[:port],.../keyspace[?replication=N]; several shards go in terse.toml as [[shard]]",
+)
+.secret();
+/// Where statistics are kept.
+pub static STATS: Key = Key::new(
+    ["stats", "stats", "TERSE_STATS"],
+    "STORE",
+    "",
+    "read model of the statistics: sqlite, or cql://host[:port],.../keyspace",
+)
+.computed("sqlite with the local bus, else beside the store")
+.secret();
+/// The shared cache.
+pub static CACHE: Key = Key::new(
+    ["cache", "cache", "TERSE_CACHE"],
+    "CACHE",
+    "none",
+    "cache shared between nodes: none, or redis://[user:password@]host[:port][/db]",
+)
+.secret();
+/// The click log.
+pub static BUS: Key = Key::new(
+    ["bus", "bus", "TERSE_BUS"],
+    "BUS",
+    "local",
+    "log of clicks: local, or amqp://[user:password@]host[:port]/vhost",
+)
+.secret();
+/// Who may call the API.
+pub static AUTH: Key =
+    Key::new(["auth", "auth", "TERSE_AUTH"], "open|keys", "", "who may call the API: everybody, or holders of a key")
+        .computed("open on loopback, else keys");
+/// The status of redirects.
+pub static REDIRECT_STATUS: Key = Key::new(
+    ["redirect_status", "redirect-status", "TERSE_REDIRECT_STATUS"],
+    "301|302|307|308",
+    "302",
+    "status of redirects; 301 and 308 may be cached by browsers",
+);
+/// Peers whose forwarded headers are believed.
+pub static TRUSTED_PROXIES: Key = Key::new(
+    ["trusted_proxies", "trusted-proxies", "TERSE_TRUSTED_PROXIES"],
+    "CIDR,...",
+    "none",
+    "networks of the proxies whose forwarded headers are believed",
+);
+/// Rate limits.
+pub static LIMITS: Key =
+    Key::new(["limits", "limits", "TERSE_LIMITS"], "on|off", "on", "rate limits; off is for load tests");
+/// Whether private addresses are fine as targets.
+pub static ALLOW_PRIVATE_TARGETS: Key = Key::new(
+    ["allow_private_targets", "allow-private-targets", "TERSE_ALLOW_PRIVATE_TARGETS"],
+    "true|false",
+    "false",
+    "allow targets on private addresses (intranets)",
+);
+/// What is logged.
+pub static LOG: Key = Key::new(
+    ["log", "log", "TERSE_LOG"],
+    "FILTER",
+    "info",
+    "what is logged: error, warn, info, debug, trace, or tracing's filter syntax such as info,terse_http=debug",
+);
+/// How it is logged.
+pub static LOG_FORMAT: Key = Key::new(
+    ["log_format", "log-format", "TERSE_LOG_FORMAT"],
+    "auto|pretty|json",
+    "auto",
+    "form of log lines; auto is readable on a terminal, else JSON",
+);
+/// Web workers.
+pub static WORKERS: Key =
+    Key::new(["workers", "workers", "TERSE_WORKERS"], "N", "", "threads that answer HTTP, 1 to 256")
+        .computed("one per core");
+/// Connections per web worker.
+pub static CONNECTIONS_PER_WORKER: Key = Key::new(
+    ["connections_per_worker", "connections-per-worker", "TERSE_CONNECTIONS_PER_WORKER"],
+    "N",
+    "10000",
+    "connections a worker holds; further ones wait in the kernel's queue",
+);
+/// Until a request's head must have arrived.
+pub static HEAD_TIMEOUT: Key = Key::new(
+    ["head_timeout", "head-timeout", "TERSE_HEAD_TIMEOUT"],
+    "TIME",
+    "5s",
+    "until a request's head must have arrived; then 408",
+);
+/// Until a request's body must have arrived.
+pub static BODY_TIMEOUT: Key = Key::new(
+    ["body_timeout", "body-timeout", "TERSE_BODY_TIMEOUT"],
+    "TIME",
+    "10s",
+    "until a request's body must have arrived; then 408",
+);
+/// How long an idle connection is kept.
+pub static KEEP_ALIVE: Key = Key::new(
+    ["keep_alive", "keep-alive", "TERSE_KEEP_ALIVE"],
+    "TIME",
+    "30s",
+    "how long an idle connection is kept open",
+);
+/// How long a draining server goes on accepting.
+pub static DRAIN_DELAY: Key = Key::new(
+    ["drain_delay", "drain-delay", "TERSE_DRAIN_DELAY"],
+    "TIME",
+    "1s",
+    "after SIGTERM, how long new requests are still answered while /readyz says 503",
+);
+/// How long shutting down may take.
+pub static GRACE_PERIOD: Key = Key::new(
+    ["grace_period", "grace-period", "TERSE_GRACE_PERIOD"],
+    "TIME",
+    "20s",
+    "after SIGTERM, how long requests in flight may take before they are cut",
+);
+/// `max-age` of cacheable redirects.
+pub static REDIRECT_MAX_AGE: Key = Key::new(
+    ["redirect_max_age", "redirect-max-age", "TERSE_REDIRECT_MAX_AGE"],
+    "TIME",
+    "5m",
+    "how long browsers may keep a 301 or 308",
+);
+/// Links that the cache in process holds.
+pub static CACHE_ENTRIES: Key = Key::new(
+    ["cache_entries", "cache-entries", "TERSE_CACHE_ENTRIES"],
+    "N",
+    "400000",
+    "links that the cache in this process holds at most",
+);
+/// Bytes that the cache in process holds.
+pub static CACHE_BYTES: Key = Key::new(
+    ["cache_bytes", "cache-bytes", "TERSE_CACHE_BYTES"],
+    "SIZE",
+    "128MiB",
+    "memory that the cache in this process takes at most",
+);
+/// Until a cached link is looked up again.
+pub static CACHE_MAX_AGE: Key = Key::new(
+    ["cache_max_age", "cache-max-age", "TERSE_CACHE_MAX_AGE"],
+    "TIME",
+    "30m",
+    "until a cached link is looked up again",
+);
+/// How long an aged entry may stand in for a store that is away.
+pub static CACHE_STALE_FOR: Key = Key::new(
+    ["cache_stale_for", "cache-stale-for", "TERSE_CACHE_STALE_FOR"],
+    "TIME",
+    "1h",
+    "how long a cached link still redirects while the store is out of reach",
+);
+/// Ids leased at once.
+pub static CODE_BLOCK: Key = Key::new(
+    ["code_block", "code-block", "TERSE_CODE_BLOCK"],
+    "N",
+    "10000",
+    "ids that this node leases at once; what is unused at shutdown is never used",
+);
+/// Reading connections per SQLite file.
+pub static STORE_READERS: Key = Key::new(
+    ["store_readers", "store-readers", "TERSE_STORE_READERS"],
+    "N",
+    "4",
+    "threads that read each SQLite file, 1 to 64",
+);
+
+/// All keys, in the order of `--help` and `check-config`.
+pub static KEYS: [&Key; 28] = [
+    &LISTEN,
+    &PUBLIC_URL,
+    &DATA_DIR,
+    &STORE,
+    &STATS,
+    &CACHE,
+    &BUS,
+    &AUTH,
+    &REDIRECT_STATUS,
+    &TRUSTED_PROXIES,
+    &LIMITS,
+    &ALLOW_PRIVATE_TARGETS,
+    &LOG,
+    &LOG_FORMAT,
+    &WORKERS,
+    &CONNECTIONS_PER_WORKER,
+    &HEAD_TIMEOUT,
+    &BODY_TIMEOUT,
+    &KEEP_ALIVE,
+    &DRAIN_DELAY,
+    &GRACE_PERIOD,
+    &REDIRECT_MAX_AGE,
+    &CACHE_ENTRIES,
+    &CACHE_BYTES,
+    &CACHE_MAX_AGE,
+    &CACHE_STALE_FOR,
+    &CODE_BLOCK,
+    &STORE_READERS,
+];
+
+/// What may follow the name of any variable: the value is then read from the file it names.
+pub const FILE_SUFFIX: &str = "_FILE";
+
+/// Variables that belong to the load tests.
+pub const FOREIGN_VARIABLES: [&str; 2] = ["TERSE_URL", "TERSE_KEY"];
+
+/// The word of `known` that `word` was probably meant to be, if any is close.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_ascii_lowercase();
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase());
+    let (best, away) = known.into_iter().map(|k| (k, distance(k))).min_by_key(|(_, away)| *away)?;
+    // A third of the letters wrong is a different word.
+    (away <= best.len().max(3) / 3).then_some(best)
+}
+
+/// `; did you mean 'X'?`, or nothing.
+#[must_use]
+pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(word, known).map(|best| format!("; did you mean '{best}'?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_spellings_of_a_key_agree() {
+        for key in KEYS {
+            assert_eq!(key.flag, key.name.replace('_', "-"));
+            assert_eq!(key.variable, format!("TERSE_{}", key.name.to_uppercase()));
+        }
+    }
+
+    #[test]
+    fn no_key_can_be_mistaken_for_the_file_form_of_another() {
+        for key in KEYS {
+            assert!(!key.variable.ends_with(FILE_SUFFIX), "{}", key.variable);
+            assert!(!FOREIGN_VARIABLES.contains(&key.variable));
+            assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_suggestion_is_made_for_a_slip_but_not_for_another_word() {
+        let names = || KEYS.iter().map(|key| key.name);
+        assert_eq!(nearest("lisen", names()), Some("listen"));
+        assert_eq!(nearest("PUBLIC_URI", names()), Some("public_url"));
+        assert_eq!(nearest("trusted_proxy", names()), Some("trusted_proxies"));
+        assert_eq!(nearest("zzzzzz", names()), None);
+        assert_eq!(nearest("x", names()), None);
+        assert_eq!(suggestion("sqlit", ["sqlite"]), "; did you mean 'sqlite'?");
+        assert_eq!(suggestion("postgres", ["sqlite"]), "");
+    }
+}

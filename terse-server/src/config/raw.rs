@@ -1,0 +1,262 @@
+//! First stage of the configuration: which text each key has and where it
+//! comes from. Flags override the environment, which overrides the file, which
+//! overrides the defaults. Only unknown keys and unreadable files are refused
+//! here; what the texts mean is the second stage's business.
+//!
+//! Bounds: a configuration file and a file named by `TERSE_…_FILE` may have
+//! 1 MiB; a larger one is refused.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::keys::{FILE_SUFFIX, FOREIGN_VARIABLES, KEYS, Key, suggestion};
+use crate::exit::StartError;
+
+/// Most bytes of the configuration file and of a file that holds one value.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The file that is read when no other is named and it is there.
+pub const DEFAULT_FILE: &str = "terse.toml";
+
+/// The keys of a `[[shard]]`.
+const SHARD_KEYS: [&str; 4] = ["name", "slots", "store", "translate"];
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(&'static str),
+    /// A file that an environment variable names.
+    VariableFile(&'static str, PathBuf),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::VariableFile(name, path) => write!(f, "{name}{FILE_SUFFIX} ({})", path.display()),
+            Self::Flag(flag) => write!(f, "--{flag}"),
+        }
+    }
+}
+
+/// The text of one key. Without `Debug`, because it may be a secret.
+#[derive(Clone)]
+pub struct Value {
+    /// The text.
+    pub text: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// A `[[shard]]` of the file as it stands there.
+#[derive(Clone)]
+pub struct RawShard {
+    /// Its name.
+    pub name: String,
+    /// Its ranges of slots, such as `0-2047`, separated by commas.
+    pub slots: String,
+    /// Where it keeps its links.
+    pub store: String,
+    /// Addresses that the database tells, and those to use instead.
+    pub translate: Vec<(String, String)>,
+}
+
+/// What flags and environment say; handed in, so that tests need neither.
+#[derive(Clone, Default)]
+pub struct Inputs {
+    /// Flags that were given, by key.
+    pub flags: Vec<(&'static Key, String)>,
+    /// `--config`.
+    pub config_file: Option<PathBuf>,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The working directory, where `terse.toml` may be.
+    pub working_dir: PathBuf,
+}
+
+/// Each key's text, and the shards of the file.
+pub struct RawConfig {
+    values: Vec<Option<Value>>,
+    /// The `[[shard]]`s, in the file's order.
+    pub shards: Vec<RawShard>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+impl RawConfig {
+    /// Reads all four layers.
+    ///
+    /// # Errors
+    /// [`StartError`] for an unknown key, a value that is no text, or a file that can't be read.
+    pub fn read(inputs: Inputs) -> Result<Self, StartError> {
+        let mut raw = Self { values: KEYS.iter().map(|key| default_of(key)).collect(), shards: vec![], file: None };
+        match inputs.config_file {
+            Some(path) => raw.read_file(path)?,
+            None if inputs.working_dir.join(DEFAULT_FILE).exists() => {
+                raw.read_file(inputs.working_dir.join(DEFAULT_FILE))?;
+            }
+            None => {}
+        }
+        raw.read_environment(inputs.environment)?;
+        for (key, text) in inputs.flags {
+            raw.set(key, text, Source::Flag(key.flag));
+        }
+        Ok(raw)
+    }
+
+    /// The value of `key`; `None` = nobody set it and its default follows from other keys.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&Value> {
+        KEYS.iter().position(|k| k.name == key.name).and_then(|index| self.values[index].as_ref())
+    }
+
+    fn set(&mut self, key: &Key, text: String, source: Source) {
+        if let Some(index) = KEYS.iter().position(|k| k.name == key.name) {
+            self.values[index] = Some(Value { text, source });
+        }
+    }
+
+    fn read_file(&mut self, path: PathBuf) -> Result<(), StartError> {
+        let text = read_bounded(&path)?;
+        let table: toml::Table = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            StartError::config(format_args!("{} line {line}: {}", path.display(), error.message()))
+        })?;
+        for (name, value) in table {
+            if name == "shard" {
+                self.shards = read_shards(&path, value)?;
+                continue;
+            }
+            let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+                let close = suggestion(&name, KEYS.iter().map(|key| key.name).chain(["shard"]));
+                return Err(StartError::config(format_args!("{}: unknown key '{name}'{close}", path.display())));
+            };
+            let text = plain_text(&value).ok_or_else(|| {
+                StartError::config(format_args!(
+                    "{}: '{name}' must be a text, a number or a list of texts",
+                    path.display()
+                ))
+            })?;
+            self.set(key, text, Source::File(path.clone()));
+        }
+        self.file = Some(path);
+        Ok(())
+    }
+
+    fn read_environment(&mut self, environment: Vec<(OsString, OsString)>) -> Result<(), StartError> {
+        let mut seen: Vec<&str> = vec![];
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("TERSE_")) else { continue };
+            if FOREIGN_VARIABLES.contains(&name) {
+                continue;
+            }
+            let (key, from_file) = variable_key(name)?;
+            let text = value.into_string().map_err(|_| StartError::config(format_args!("{name}: is not UTF-8")))?;
+            if seen.contains(&key.variable) {
+                let variable = key.variable;
+                return Err(StartError::config(format_args!("set {variable} or {variable}{FILE_SUFFIX}, not both")));
+            }
+            seen.push(key.variable);
+            if from_file {
+                let path = PathBuf::from(text);
+                let text = read_bounded(&path).map_err(|e| StartError::new(e.exit, format_args!("{name}: {e}")))?;
+                self.set(key, text.trim_end_matches(['\r', '\n']).to_owned(), Source::VariableFile(key.variable, path));
+            } else {
+                self.set(key, text, Source::Variable(key.variable));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn default_of(key: &Key) -> Option<Value> {
+    key.default.map(|text| Value { text: text.to_owned(), source: Source::Default })
+}
+
+/// The key that a `TERSE_*` variable sets, and whether it names a file.
+fn variable_key(name: &str) -> Result<(&'static Key, bool), StartError> {
+    let (stem, from_file) = match name.strip_suffix(FILE_SUFFIX) {
+        Some(stem) => (stem, true),
+        None => (name, false),
+    };
+    if let Some(key) = KEYS.iter().find(|key| key.variable == stem) {
+        return Ok((key, from_file));
+    }
+    let close = suggestion(stem, KEYS.iter().map(|key| key.variable));
+    Err(StartError::config(format_args!("unknown environment variable {name}{close}")))
+}
+
+fn read_bounded(path: &Path) -> Result<String, StartError> {
+    let unreadable = |error| StartError::config(format_args!("cannot read {}: {error}", path.display()));
+    let mut bytes = vec![];
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(StartError::config(format_args!("{} is larger than 1 MiB", path.display())));
+    }
+    String::from_utf8(bytes).map_err(|_| StartError::config(format_args!("{} is not UTF-8", path.display())))
+}
+
+/// A value of the file as the text that a flag would carry.
+fn plain_text(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(yes) => Some(yes.to_string()),
+        toml::Value::Array(items) if items.is_empty() => Some("none".to_owned()),
+        toml::Value::Array(items) => {
+            let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        _ => None,
+    }
+}
+
+fn read_shards(path: &Path, value: toml::Value) -> Result<Vec<RawShard>, StartError> {
+    let fault = |text: String| StartError::config(format_args!("{}: {text}", path.display()));
+    let toml::Value::Array(items) = value else {
+        return Err(fault("shards are written as [[shard]]".to_owned()));
+    };
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| read_shard(item).map_err(|e| fault(shard_fault(index, &e))))
+        .collect()
+}
+
+fn shard_fault(index: usize, text: &str) -> String {
+    format!("[[shard]] number {}: {text}", index + 1)
+}
+
+fn read_shard(item: toml::Value) -> Result<RawShard, String> {
+    let toml::Value::Table(mut table) = item else { return Err("is not a table".to_owned()) };
+    if let Some(unknown) = table.keys().find(|name| !SHARD_KEYS.contains(&name.as_str())) {
+        return Err(format!("unknown key '{unknown}'{}", suggestion(unknown, SHARD_KEYS)));
+    }
+    let translate = match table.remove("translate") {
+        None => vec![],
+        Some(toml::Value::Table(pairs)) => pairs
+            .into_iter()
+            .map(|(from, to)| to.as_str().map(|to| (from, to.to_owned())))
+            .collect::<Option<_>>()
+            .ok_or("'translate' maps an address to an address, both as text")?,
+        Some(_) => return Err("'translate' is a table such as {\"10.0.0.1:9042\" = \"127.0.0.1:9142\"}".to_owned()),
+    };
+    let mut text = |name: &str| {
+        let value = table.remove(name).ok_or_else(|| format!("'{name}' is missing"))?;
+        plain_text(&value).ok_or_else(|| format!("'{name}' must be a text"))
+    };
+    Ok(RawShard { name: text("name")?, slots: text("slots")?, store: text("store")?, translate })
+}

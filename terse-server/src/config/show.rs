@@ -1,0 +1,86 @@
+//! The configuration as `check-config` prints it, and what is worth a warning.
+
+use std::fmt::Write as _;
+
+use super::raw::Source;
+use super::shards::ShardBackend;
+use super::{AuthMode, Config, keys};
+
+impl Config {
+    /// The effective configuration: each key with its value, secrets left out,
+    /// and where it comes from, in the form of a `terse.toml`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for key in keys::KEYS {
+            let Some(shown) = self.shown.iter().find(|shown| shown.key.name == key.name) else { continue };
+            let assignment = format!("{} = {}", key.name, serde_json::Value::String(shown.value.clone()));
+            let _ = writeln!(text, "{assignment:<50} # {}", shown.source);
+        }
+        if self.shown.iter().any(|shown| shown.key.name == keys::STORE.name) {
+            return text;
+        }
+        for (number, shard) in self.store.shards.iter().enumerate() {
+            let store = match &shard.backend {
+                ShardBackend::Sqlite { file } => {
+                    let name = file.trim_start_matches("links-").trim_end_matches(".sqlite");
+                    format!("sqlite:{name}")
+                }
+                ShardBackend::Cql(address) => address.url.to_string(),
+            };
+            let _ = write!(
+                text,
+                "\n[[shard]]\nname = \"{}\"\nslots = \"{}\"\nstore = \"{store}\"\n",
+                shard.name,
+                self.store.map.slots_text(number)
+            );
+            if !shard.translate.is_empty() {
+                let pairs: Vec<String> =
+                    shard.translate.iter().map(|(from, to)| format!("\"{from}\" = \"{to}\"")).collect();
+                let _ = writeln!(text, "translate = {{ {} }}", pairs.join(", "));
+            }
+        }
+        text
+    }
+
+    /// What keeps this version from serving with this configuration, if anything.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        let shard = self.store.shards.iter().find(|shard| matches!(shard.backend, ShardBackend::Cql(_)))?;
+        Some(format!("shard '{}' is on {}: this version keeps links on SQLite only", shard.name, shard.backend))
+    }
+}
+
+/// What the operator should know, one line each.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = vec![];
+    let http = &config.http;
+    if http.auth == AuthMode::Open && !http.listen.ip().is_loopback() {
+        warnings.push(format!("access is open on {}: everybody who reaches it is an admin", http.listen));
+    }
+    let port = http.listen.port();
+    if *config.source(&keys::PUBLIC_URL) == Source::Default && port != 8080 {
+        warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
+    }
+    warnings.extend(config.obstacle());
+    let later = "is not in this version yet";
+    if config.cache.shared.is_some() {
+        warnings.push(format!("a shared cache {later}: running with the cache in process alone"));
+    }
+    if config.clicks.bus.is_some() {
+        warnings.push(format!("a message bus {later}: running without; clicks are not recorded"));
+    }
+    if *config.source(&keys::STATS) != Source::Default {
+        warnings.push(format!("the statistics read model {later}: running without"));
+    }
+    if *config.source(&keys::LIMITS) != Source::Default {
+        warnings.push(format!("rate limiting {later}: running without limits"));
+    }
+    if !http.trusted_proxies.is_empty() {
+        warnings.push(format!("reading forwarded headers {later}: trusted_proxies is checked and otherwise ignored"));
+    }
+    if config.shutdown.drain_delay > config.shutdown.grace_period {
+        warnings.push("drain_delay is longer than grace_period and will be cut short".to_owned());
+    }
+    warnings
+}

@@ -1,0 +1,211 @@
+//! What a deployment agrees on once: its id and the key of its permutation.
+//!
+//! Both are settled in the first shard, so that all nodes share them, and
+//! copied to `identity.json` in the data directory, so that a server can later
+//! start while that shard is away. A data directory and a store that belong to
+//! different deployments are refused: one of them was lost or swapped, and
+//! codes of a lost deployment must not be made again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use terse_core::Entropy;
+use terse_core::ports::SettingsStore;
+use terse_core::time::random_bytes;
+use terse_store::{IdentityError, ShardMap, record_identity};
+
+use crate::config::Config;
+use crate::data_dir::replace_private_file;
+use crate::exit::{Exit, StartError};
+use crate::stores::{Stores, store_failure};
+
+/// The setting that holds the deployment's id.
+const DEPLOYMENT_SETTING: &str = "deployment_id";
+/// The setting that holds the key of the permutation.
+const PERMUTATION_SETTING: &str = "permutation_key";
+/// The copy in the data directory.
+const FILE: &str = "identity.json";
+
+/// A deployment's id and key. Not printable: who knows the key can tell codes in advance.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The id.
+    pub deployment: [u8; 16],
+    /// The key of the permutation of codes.
+    pub permutation_key: [u8; 16],
+}
+
+impl Identity {
+    /// The id as 32 hexadecimal digits.
+    #[must_use]
+    pub fn deployment_text(&self) -> String {
+        hex(&self.deployment)
+    }
+}
+
+/// The copy of what was settled, as it stands in the file.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    deployment: String,
+    permutation_key: String,
+    /// The slots of each shard.
+    shards: BTreeMap<String, String>,
+}
+
+/// Settles the identity in the first shard (random at first start), records
+/// each shard's part in it, and keeps the copy.
+///
+/// # Errors
+/// [`StartError`]: 64 when store, shard map and data directory contradict each other.
+pub async fn settle(config: &Config, stores: &Stores, entropy: &dyn Entropy) -> Result<Identity, StartError> {
+    let home = stores.home().as_ref();
+    let shard = config.store.map.names()[0].as_str();
+    let known = read_record(&config.data_dir)?;
+    let stored = home.setting(DEPLOYMENT_SETTING).await.map_err(|error| store_failure(shard, &error))?;
+    if let Some(known) = &known {
+        refuse_another(&config.data_dir, &known.deployment, stored.as_deref())?;
+    }
+    let identity = Identity {
+        deployment: agree(home, shard, DEPLOYMENT_SETTING, entropy).await?,
+        permutation_key: agree(home, shard, PERMUTATION_SETTING, entropy).await?,
+    };
+    let text = identity.deployment_text();
+    record_identity(&stores.ports(), &config.store.map, &text).await.map_err(|error| match error {
+        IdentityError::Store { shard, source } => store_failure(&shard, &source),
+        differs => StartError::config(differs),
+    })?;
+    let record = record_of(&identity, &config.store.map);
+    if known.as_ref() != Some(&record) {
+        write_record(&config.data_dir, &record)?;
+    }
+    Ok(identity)
+}
+
+/// The value of `name` that stands in the store, after offering a random one.
+async fn agree(
+    home: &dyn SettingsStore,
+    shard: &str,
+    name: &str,
+    entropy: &dyn Entropy,
+) -> Result<[u8; 16], StartError> {
+    let offered: [u8; 16] = random_bytes(entropy);
+    let stands = home.settle(name, &offered).await.map_err(|error| store_failure(shard, &error))?;
+    let wrong = |_| StartError::new(Exit::Io, format_args!("setting '{name}' of shard '{shard}' is not 16 bytes"));
+    stands.try_into().map_err(wrong)
+}
+
+fn refuse_another(data_dir: &Path, known: &str, stored: Option<&[u8]>) -> Result<(), StartError> {
+    let stored = stored.map(hex);
+    if stored.as_deref() == Some(known) {
+        return Ok(());
+    }
+    let found = stored.map_or("a new, empty store".to_owned(), |id| format!("the store of deployment {id}"));
+    Err(StartError::config(format_args!(
+        "the data directory {} belongs to deployment {known}, but this is {found}; bring the store back, \
+         or remove {FILE} to go on with it",
+        data_dir.display()
+    )))
+}
+
+fn record_of(identity: &Identity, map: &ShardMap) -> Record {
+    let slots = map.names().iter().enumerate().map(|(number, name)| (name.clone(), map.slots_text(number)));
+    Record {
+        deployment: identity.deployment_text(),
+        permutation_key: hex(&identity.permutation_key),
+        shards: slots.collect(),
+    }
+}
+
+fn read_record(data_dir: &Path) -> Result<Option<Record>, StartError> {
+    let path: PathBuf = data_dir.join(FILE);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StartError::new(Exit::Io, format_args!("cannot read {}: {error}", path.display()))),
+    };
+    // It was replaced whole, so a damaged one was damaged by somebody; the store knows better.
+    serde_json::from_slice(&bytes).map(Some).map_err(|_| {
+        StartError::new(Exit::Io, format_args!("{} is damaged; remove it to have it made again", path.display()))
+    })
+}
+
+fn write_record(data_dir: &Path, record: &Record) -> Result<(), StartError> {
+    let failed = |error: std::io::Error| {
+        StartError::new(Exit::CannotCreate, format_args!("cannot write {FILE} in {}: {error}", data_dir.display()))
+    };
+    let bytes = serde_json::to_vec_pretty(record).map_err(|error| failed(error.into()))?;
+    replace_private_file(data_dir, FILE, &bytes).map_err(failed)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use terse_core::metrics::Metrics;
+    use terse_testkit::SeededEntropy;
+
+    use super::*;
+    use crate::config::raw::Inputs;
+
+    fn config(directory: &Path, file: &str) -> Config {
+        std::fs::write(directory.join("terse.toml"), file).unwrap();
+        let working_dir = directory.to_owned();
+        let mut config = Config::load(Inputs { working_dir, ..Inputs::default() }).unwrap();
+        config.data_dir = directory.to_owned();
+        config
+    }
+
+    async fn settled(config: &Config, seed: u64) -> Result<Identity, StartError> {
+        let stores = Stores::open(config, &Metrics::new()).unwrap();
+        let settled = settle(config, &stores, &SeededEntropy::new(seed)).await;
+        stores.close();
+        settled
+    }
+
+    #[tokio::test]
+    async fn the_first_start_decides_and_later_ones_agree() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), "");
+        let first = settled(&config, 1).await.unwrap();
+        let second = settled(&config, 2).await.unwrap();
+        assert!(first == second);
+        assert_ne!(first.deployment, first.permutation_key);
+        let file = std::fs::read_to_string(place.path().join(FILE)).unwrap();
+        assert!(file.contains(&first.deployment_text()) && file.contains("0-4095"), "{file}");
+    }
+
+    #[tokio::test]
+    async fn a_lost_store_is_not_silently_replaced_by_a_new_one() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), "");
+        settled(&config, 1).await.unwrap();
+        for name in ["links.sqlite", "links.sqlite-wal", "links.sqlite-shm"] {
+            let _ = std::fs::remove_file(place.path().join(name));
+        }
+        let refused = settled(&config, 2).await.err().unwrap();
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.message.contains("new, empty store"), "{refused}");
+        std::fs::remove_file(place.path().join(FILE)).unwrap();
+        settled(&config, 2).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shard_map_that_changed_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let shards = |a: &str, b: &str| {
+            format!(
+                "[[shard]]\nname='a'\nslots='{a}'\nstore='sqlite'\n[[shard]]\nname='b'\nslots='{b}'\nstore='sqlite'"
+            )
+        };
+        let halves = config(place.path(), &shards("0-2047", "2048-4095"));
+        settled(&halves, 1).await.unwrap();
+        settled(&halves, 2).await.unwrap();
+        let moved = config(place.path(), &shards("0-2046", "2047-4095"));
+        let refused = settled(&moved, 3).await.err().unwrap();
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.message.contains("shard 'a' owns the slots 0-2047"), "{refused}");
+    }
+}

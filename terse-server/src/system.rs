@@ -1,0 +1,72 @@
+//! The real clock and the real randomness; tests hand in their own.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use terse_core::{Clock, Entropy, Timestamp};
+
+/// The clocks of the operating system.
+#[derive(Debug)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic milliseconds begin now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The random generator of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    /// # Panics
+    /// When the system has no randomness to give: nothing that is secret can be made then.
+    #[allow(clippy::expect_used)]
+    fn fill(&self, buffer: &mut [u8]) {
+        getrandom::fill(buffer).expect("the operating system gives random bytes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_tells_this_century_and_goes_forward() {
+        let clock = SystemClock::new();
+        assert!(clock.now() > Timestamp::parse("2026-01-01T00:00:00Z").unwrap());
+        let before = clock.monotonic_ms();
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        assert!(clock.monotonic_ms() >= before + 2);
+    }
+
+    #[test]
+    fn random_bytes_differ_each_time() {
+        let (mut first, mut second) = ([0; 32], [0; 32]);
+        OsEntropy.fill(&mut first);
+        OsEntropy.fill(&mut second);
+        assert_ne!(first, second);
+        assert_ne!(first, [0; 32]);
+    }
+}
