@@ -39,8 +39,8 @@ pub(super) trait Job: Send {
     fn is_abandoned(&self) -> bool;
     /// Runs within the group's transaction.
     fn run(&mut self, connection: &Connection);
-    /// Answers: with its own result if the group was committed.
-    fn answer(self: Box<Self>, committed: Result<(), &StoreError>);
+    /// Answers: with its own result, unless a failure undid the group.
+    fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
 
 /// The usual [`Job`]: a function and the channel of its answer.
@@ -76,13 +76,13 @@ where
         }
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), &StoreError>) {
+    fn answer(self: Box<Self>, failure: Option<&StoreError>) {
         let Self { result, answer, .. } = *self;
-        let outcome = match (committed, result) {
+        let outcome = match (failure, result) {
             (_, Some(Err(own))) => Err(own),
-            (Ok(()), Some(Ok(value))) => Ok(value),
-            (Err(failure), _) => Err(failure.clone()),
-            (Ok(()), None) => Err(StoreError::new(StoreErrorKind::Unavailable, "the operation was not run")),
+            (Some(failure), _) => Err(failure.clone()),
+            (None, Some(Ok(value))) => Ok(value),
+            (None, None) => Err(StoreError::new(StoreErrorKind::Unavailable, "the operation was not run")),
         };
         // A caller that has gone doesn't hear of it; the change stands all the same.
         drop(answer.send(outcome));
@@ -121,9 +121,10 @@ impl GroupCommit {
             return;
         }
         let committed = self.commit(group);
-        self.report(committed.as_ref().err());
+        let failure = committed.as_ref().err();
+        self.report(failure);
         for job in group.drain(..) {
-            job.answer(committed.as_ref().map(|()| ()));
+            job.answer(failure);
         }
         if let Some(connection) = &self.connection {
             self.wal.tend_once(connection, &self.shard);
@@ -171,7 +172,7 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 }
 
 /// Keeps the WAL short.
-struct Wal {
+pub(super) struct Wal {
     max_frames: i64,
     frames: i64,
     /// From how many frames on the next checkpoint is due.
@@ -179,12 +180,12 @@ struct Wal {
 }
 
 impl Wal {
-    fn new(max_frames: i64) -> Self {
+    pub(super) fn new(max_frames: i64) -> Self {
         Self { max_frames, frames: 0, due_at: CHECKPOINT_FRAMES }
     }
 
     /// Refuses writes while the WAL is too long.
-    fn admit(&mut self) -> Result<(), StoreError> {
+    pub(super) fn admit(&mut self) -> Result<(), StoreError> {
         if self.frames <= self.max_frames {
             return Ok(());
         }
@@ -195,7 +196,7 @@ impl Wal {
     }
 
     /// Runs a checkpoint if one is due. It is a passive one: it waits for nobody.
-    fn tend_once(&mut self, connection: &Connection, shard: &str) {
+    pub(super) fn tend_once(&mut self, connection: &Connection, shard: &str) {
         if let Err(error) = self.try_tend(connection) {
             // The WAL stays as it is, which is safe; the next group tries again.
             tracing::warn!(shard, %error, "the checkpoint failed");

@@ -69,8 +69,9 @@ type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 pub struct SqliteStore {
     shard: String,
     timings: Timings,
-    writer: Lane<Box<dyn Job>>,
+    // Dropped before the writer: the last connection to close empties the WAL, which a reader can't.
     readers: Lane<ReadJob>,
+    writer: Lane<Box<dyn Job>>,
 }
 
 impl SqliteStore {
@@ -113,8 +114,8 @@ impl SqliteStore {
     /// later is refused as unavailable, and the threads have ended when this
     /// returns. Dropping the store does the same. Blocks: not for a web worker.
     pub fn close(&self) {
-        self.writer.close();
         self.readers.close();
+        self.writer.close();
     }
 
     /// Has the writer run `work` and answer after its group's commit.
