@@ -15,7 +15,8 @@ type Revision<'a> = &'a (dyn Fn(&Link) -> Result<LinkChange, ServiceError> + Sen
 impl Shortener {
     /// Changes a link; with `expected` versions, only if it has one of them.
     /// Times are checked only as far as the patch sets them: an expired link
-    /// can still be given another title.
+    /// can still be given another title. An edit that changes nothing makes no
+    /// new version.
     ///
     /// # Errors
     /// [`ServiceError`]: `Forbidden`, `Invalid`, `NotFound`, `VersionConflict`, `Store`.
@@ -77,6 +78,9 @@ impl Shortener {
                 return Err(ServiceError::VersionConflict { current: version });
             }
             let change = revision(&link)?;
+            if changes_nothing(&link, &change) {
+                return Ok(link);
+            }
             match self.writer.update(code, version, &change).await {
                 Ok(Update::Updated(link)) => return Ok(*link),
                 Ok(Update::NotFound) => return Err(ServiceError::NotFound),
@@ -93,6 +97,11 @@ impl Shortener {
 /// Whether `link` is what `change` makes of `version`.
 fn is_result(link: &Link, version: Version, change: &LinkChange) -> bool {
     link.version == version.next() && LinkChange::of(link) == *change
+}
+
+/// Whether `link` is as `change` wants it already; then it keeps its version.
+fn changes_nothing(link: &Link, change: &LinkChange) -> bool {
+    LinkChange { updated_at: link.updated_at, ..change.clone() } == LinkChange::of(link)
 }
 
 /// Only an administrator blocks a link, or lifts that.

@@ -269,3 +269,15 @@ fn an_owner_may_delete_a_blocked_link() {
     block_on(bench.shortener.edit(&admin, &code("code1"), None, &state(LinkState::Blocked))).unwrap();
     bench.delete("code1").unwrap();
 }
+
+#[test]
+fn an_edit_that_changes_nothing_makes_no_new_version() {
+    let bench = with_link();
+    let before = bench.edit("code1", &titled("same")).unwrap();
+    bench.clock.set(after_noon(7_200));
+    assert_eq!(bench.edit("code1", &Patch::default()).unwrap(), before);
+    assert_eq!(bench.edit("code1", &titled("same")).unwrap(), before);
+    assert_eq!(bench.row("code1").unwrap(), before);
+    let conflict = bench.edit_at("code1", Some(&[V1]), &Patch::default());
+    assert!(matches!(conflict, Err(ServiceError::VersionConflict { current: V2 })), "{conflict:?}");
+}
