@@ -1,2 +1,67 @@
-//! x
-fn main() {}
+//! `cargo xtask test · lint · bench`: see `cargo xtask --help`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::process::Supervisor;
+use xtask::workspace::Workspace;
+use xtask::{bench, lint, suite};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up what the tests need, run them all, take everything down
+    Test(suite::Options),
+    /// Check format, clippy, docs, sizes, licences and architecture
+    Lint(lint::Options),
+    /// Measure against the numbers that terse promises
+    Bench(bench::Options),
+    /// Answer everything with one redirect until ended: what the kernel alone costs
+    #[command(hide = true)]
+    Floor {
+        /// Where to listen
+        listen: SocketAddr,
+        /// Where to redirect to
+        target: String,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[allow(clippy::print_stderr, reason = "the reason why the command failed")]
+            {
+                eprintln!("xtask: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    if let Command::Floor { listen, target } = command {
+        // A server under test: signals end it as they end any program.
+        return bench::floor::serve(*listen, target);
+    }
+    let supervisor = Supervisor::watch_signals()?;
+    supervisor.finish(supervised(command, &supervisor))
+}
+
+fn supervised(command: &Command, supervisor: &Supervisor) -> anyhow::Result<()> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Test(options) => suite::run(&workspace, supervisor, options),
+        Command::Lint(options) => lint::run(&workspace, supervisor, options),
+        Command::Bench(options) => bench::run(&workspace, supervisor, options),
+        Command::Floor { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,253 @@
+//! `cargo xtask test`: all tests of the workspace, with all that they need.
+//!
+//! One build serves all of it: the programs and the tests are built together,
+//! with one set of features, and `cargo test` then finds everything built.
+//! What the integration tests need is passed by environment: `TERSE_BIN`, the
+//! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::Supervisor;
+use crate::tools::{CHROMIUM, NGINX, Tools};
+use crate::workspace::{Workspace, cargo};
+
+/// How long all tests together may take.
+const TESTS_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// The package whose tests drive the built server.
+const INTEGRATION: &str = "terse-it";
+
+/// What builds the server the way that `cargo test --workspace` does, so that nothing is built twice.
+pub const BUILD_ALL: &[&str] = &["--workspace", "--bins", "--tests"];
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args, Default)]
+pub struct Options {
+    /// Test only this package; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    package: Vec<String>,
+    /// Passed to the test programs: a filter, or flags such as --nocapture
+    #[arg(last = true, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+/// What the integration tests get.
+#[derive(Default)]
+struct Needs {
+    server: Option<PathBuf>,
+    schemathesis: Option<PathBuf>,
+    chromium: Option<PathBuf>,
+}
+
+/// Runs the tests.
+///
+/// # Errors
+/// When a build or a test fails, something needed is missing, or it takes too long.
+pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
+    let mut summary = Summary::default();
+    let done = steps(workspace, supervisor, options, &mut summary);
+    print!("{}", summary.text(done.is_ok()));
+    done
+}
+
+fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summary: &mut Summary) -> Result<()> {
+    let mut needs = Needs::default();
+    if options.wants(INTEGRATION) {
+        summary.time("programs", || {
+            let tools = Tools::new(supervisor);
+            needs.schemathesis = tools.schemathesis(workspace)?;
+            needs.chromium = tools.find(&CHROMIUM)?;
+            tools.find(&NGINX).map(drop)
+        })?;
+        summary.time("build", || {
+            needs.server = Some(workspace.build(supervisor, BUILD_ALL, "terse")?);
+            Ok(())
+        })?;
+    }
+    let mut totals = Totals::default();
+    let outcome = summary.time("tests", || run_tests(supervisor, workspace, options, &needs, &mut totals));
+    summary.totals = totals;
+    outcome
+}
+
+impl Options {
+    fn wants(&self, package: &str) -> bool {
+        self.package.is_empty() || self.package.iter().any(|wanted| wanted == package)
+    }
+
+    fn command(&self, needs: &Needs) -> Command {
+        let mut command = cargo(&["test", "--no-fail-fast"]);
+        if self.package.is_empty() {
+            command.arg("--workspace");
+        }
+        self.package.iter().for_each(|package| {
+            command.args(["--package", package]);
+        });
+        command.arg("--").args(&self.filter);
+        let variables = [
+            ("TERSE_BIN", &needs.server),
+            ("TERSE_SCHEMATHESIS", &needs.schemathesis),
+            ("TERSE_CHROMIUM", &needs.chromium),
+        ];
+        for (name, path) in variables {
+            if let Some(path) = path {
+                command.env(name, path);
+            }
+        }
+        command
+    }
+}
+
+fn run_tests(
+    supervisor: &Supervisor,
+    workspace: &Workspace,
+    options: &Options,
+    needs: &Needs,
+    totals: &mut Totals,
+) -> Result<()> {
+    let mut command = options.command(needs);
+    command.current_dir(&workspace.root).stdout(Stdio::piped());
+    let mut group = supervisor.spawn(&mut command)?;
+    let output = group.take_stdout().context("no output of cargo test")?;
+    // Its own thread, so that a process that keeps the pipe open can't outlast the limit.
+    let reader = std::thread::spawn(move || pass_on(BufReader::new(output), std::io::stdout()));
+    let status = group.wait(TESTS_LIMIT)?;
+    drop(group);
+    // Closes the pipe if a test left a process behind that holds it; named at the end.
+    let left = supervisor.sweep();
+    *totals = reader.join().map_err(|_| anyhow::anyhow!("reading the tests' output panicked"))?;
+    if !status.success() {
+        bail!("the tests failed");
+    }
+    if !left.is_empty() {
+        bail!("the tests left behind: {}", left.join(", "));
+    }
+    Ok(())
+}
+
+/// Hands the lines of `output` to `printed` as they come and adds up what they report.
+fn pass_on(mut output: impl BufRead, mut printed: impl Write) -> Totals {
+    let mut totals = Totals::default();
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        // Nobody may be reading any more; the tests' result counts all the same.
+        let _ = printed.write_all(&line).and_then(|()| printed.flush());
+        totals.add(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    totals
+}
+
+/// How many tests there were, as the test programs report them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Totals {
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; others are passed over.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for (count, what) in counts.split("; ").filter_map(|part| part.split_once(' ')) {
+            let count = count.parse().unwrap_or(0);
+            match what.trim() {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.ignored += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What was done and how long it took.
+#[derive(Default)]
+struct Summary {
+    steps: Vec<(&'static str, Duration)>,
+    totals: Totals,
+}
+
+impl Summary {
+    fn time(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        let done = step();
+        self.steps.push((name, start.elapsed()));
+        done
+    }
+
+    fn text(&self, ok: bool) -> String {
+        let mut text = String::from("\n");
+        for (name, duration) in &self.steps {
+            text += &format!("{name:<10}{:>8.1} s\n", duration.as_secs_f64());
+        }
+        let Totals { passed, failed, ignored } = self.totals;
+        let verdict = if ok { "ok" } else { "FAILED" };
+        text + &format!("{verdict}: {passed} passed, {failed} failed, {ignored} ignored\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(options: &Options, needs: &Needs) -> Vec<String> {
+        let command = options.command(needs);
+        command.get_args().map(|argument| argument.to_string_lossy().into_owned()).filter(|a| a != "--locked").collect()
+    }
+
+    #[test]
+    fn all_packages_are_tested_unless_some_are_named() {
+        let all = arguments(&Options::default(), &Needs::default());
+        assert_eq!(all, ["test", "--no-fail-fast", "--workspace", "--"]);
+        let options = Options { package: vec!["a".into(), "b".into()], filter: vec!["x".into()] };
+        let some = arguments(&options, &Needs::default());
+        assert_eq!(some, ["test", "--no-fail-fast", "--package", "a", "--package", "b", "--", "x"]);
+    }
+
+    #[test]
+    fn the_integration_tests_are_wanted_with_all_and_by_name() {
+        assert!(Options::default().wants(INTEGRATION));
+        let other = Options { package: vec!["terse-core".into()], filter: vec![] };
+        assert!(!other.wants(INTEGRATION));
+        let it = Options { package: vec![INTEGRATION.into()], filter: vec![] };
+        assert!(it.wants(INTEGRATION));
+    }
+
+    #[test]
+    fn what_was_found_is_passed_by_environment_and_what_is_missing_is_not() {
+        let needs = Needs { server: Some("/t/terse".into()), ..Needs::default() };
+        let command = Options::default().command(&needs);
+        let passed: Vec<_> = command.get_envs().collect();
+        assert_eq!(passed, [("TERSE_BIN".as_ref(), Some("/t/terse".as_ref()))]);
+    }
+
+    #[test]
+    fn results_of_several_programs_are_added_up() {
+        let output = "running 4 tests\n\
+            test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+            test result: a line that says nothing\n\
+            test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s\n";
+        let mut printed = Vec::new();
+        assert_eq!(pass_on(output.as_bytes(), &mut printed), Totals { passed: 8, failed: 1, ignored: 2 });
+        assert_eq!(printed, output.as_bytes());
+    }
+
+    #[test]
+    fn the_summary_tells_steps_and_verdict() {
+        let mut summary = Summary::default();
+        assert!(summary.time("build", || bail!("broken")).is_err());
+        summary.totals = Totals { passed: 1, failed: 2, ignored: 3 };
+        let text = summary.text(false);
+        assert!(text.contains("build          0.0 s"), "{text}");
+        assert!(text.ends_with("FAILED: 1 passed, 2 failed, 3 ignored\n"), "{text}");
+    }
+}
