@@ -1,0 +1,295 @@
+//! The links that are measured with: made by the batch API, resolved by
+//! redirects whose every answer is checked against the very target.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::generator::{Load, Pace, Workload, drive};
+use super::wire::{Answer, Get, post};
+
+/// How many links one batch makes; the API's most.
+const BATCH: usize = 1_000;
+/// Connections that fill at once.
+const FILL_CONNECTIONS: usize = 4;
+/// How long filling may take.
+const FILL_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Where link number `index` leads: a URL of usual length, different for each.
+#[must_use]
+pub fn target(index: usize) -> String {
+    format!("https://www.example.com/catalogue/item-{index:09}?utm_source=newsletter&utm_medium=mail")
+}
+
+/// A link: its code and its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The code, as it stands in the path.
+    pub code: Box<str>,
+    /// The number of the [`target`].
+    pub index: usize,
+}
+
+/// Creates `count` links through the batch API.
+///
+/// # Errors
+/// When any of them isn't created, or two get one code.
+pub fn fill(address: SocketAddr, count: usize) -> Result<Vec<Pair>> {
+    let mut workload = Fill { address, count, next: 0, links: Vec::with_capacity(count) };
+    let load = Load { connections: FILL_CONNECTIONS, pace: Pace::Closed, warm_up: Duration::ZERO, window: FILL_LIMIT };
+    drive(address, &load, &mut workload, &mut || Ok(()))?;
+    let mut links = workload.links;
+    if links.len() != count {
+        bail!("{} links of {count} were made in time", links.len());
+    }
+    assert_distinct(&links)?;
+    links.sort_by_key(|pair| pair.index);
+    Ok(links)
+}
+
+/// Fails if two links have one code.
+///
+/// # Errors
+/// With how many codes are missing.
+pub fn assert_distinct(links: &[Pair]) -> Result<()> {
+    let codes: HashSet<&str> = links.iter().map(|pair| &*pair.code).collect();
+    if codes.len() != links.len() {
+        bail!("{} links have only {} codes", links.len(), codes.len());
+    }
+    Ok(())
+}
+
+struct Fill {
+    address: SocketAddr,
+    count: usize,
+    next: usize,
+    links: Vec<Pair>,
+}
+
+impl Workload for Fill {
+    fn request(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        let first = self.next;
+        self.next = (first + BATCH).min(self.count);
+        let items: Vec<Value> = (first..self.next).map(|index| json!({"url": target(index)})).collect();
+        if items.is_empty() {
+            return None;
+        }
+        *out = post(self.address, "/api/v1/links/batch", &json!({"items": items}).to_string());
+        Some(first as u64)
+    }
+
+    fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
+        if answer.status != 200 {
+            bail!("a batch was answered {}: {}", answer.status, String::from_utf8_lossy(answer.body));
+        }
+        let body: Value = serde_json::from_slice(answer.body).context("reading the answer to a batch")?;
+        let items = body["items"].as_array().context("a batch without items")?;
+        let first = id as usize;
+        if items.len() != BATCH.min(self.count - first) {
+            bail!("a batch of {} items", items.len());
+        }
+        for (offset, item) in items.iter().enumerate() {
+            if item["status"] != 201 {
+                bail!("an item was answered {item}");
+            }
+            self.links.push(created(&item["link"], first + offset)?);
+        }
+        Ok(())
+    }
+}
+
+/// The link number `index` as the API tells it.
+///
+/// # Errors
+/// When it leads elsewhere or has no code.
+fn created(link: &Value, index: usize) -> Result<Pair> {
+    if link["url"] != target(index) {
+        bail!("link {index} leads to {}", link["url"]);
+    }
+    let code = link["code"].as_str().context("a link without a code")?;
+    Ok(Pair { code: code.into(), index })
+}
+
+/// Creates links one by one.
+pub struct Creates {
+    address: SocketAddr,
+    next: usize,
+    /// What was created.
+    pub links: Vec<Pair>,
+}
+
+impl Creates {
+    /// Creates on the server at `address`.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, next: 0, links: Vec::new() }
+    }
+}
+
+impl Workload for Creates {
+    fn request(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        let index = self.next;
+        self.next += 1;
+        *out = post(self.address, "/api/v1/links", &format!("{{\"url\":\"{}\"}}", target(index)));
+        Some(index as u64)
+    }
+
+    fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
+        if answer.status != 201 {
+            bail!("a create was answered {}: {}", answer.status, String::from_utf8_lossy(answer.body));
+        }
+        let link: Value = serde_json::from_slice(answer.body).context("reading the answer to a create")?;
+        self.links.push(created(&link, id as usize)?);
+        Ok(())
+    }
+}
+
+/// Follows links.
+pub struct Redirects {
+    get: Get,
+    links: Vec<(Box<str>, String)>,
+    order: Vec<u32>,
+    at: usize,
+    repeats: bool,
+}
+
+impl Redirects {
+    /// Follows `links` in `order`, over and over.
+    #[must_use]
+    pub fn repeated(links: &[Pair], order: Vec<u32>) -> Self {
+        let links = links.iter().map(|pair| (pair.code.clone(), target(pair.index))).collect();
+        Self { get: Get::default(), links, order, at: 0, repeats: true }
+    }
+
+    /// Follows each of `links` once.
+    #[must_use]
+    pub fn once(links: &[Pair]) -> Self {
+        let order = (0..links.len()).map(|index| index as u32).collect();
+        Self { repeats: false, ..Self::repeated(links, order) }
+    }
+}
+
+impl Workload for Redirects {
+    fn request(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        if self.at == self.order.len() && self.repeats {
+            self.at = 0;
+        }
+        let index = *self.order.get(self.at)?;
+        self.at += 1;
+        self.get.write(self.links[index as usize].0.as_bytes(), out);
+        Some(u64::from(index))
+    }
+
+    fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
+        let (code, target) = &self.links[id as usize];
+        if answer.status != 302 || answer.location != Some(target.as_bytes()) {
+            let location = answer.location.map(String::from_utf8_lossy);
+            bail!("/{code} was answered {} {location:?} instead of 302 {target}", answer.status);
+        }
+        Ok(())
+    }
+}
+
+/// Follows each of `links` once, as fast as the server answers.
+///
+/// # Errors
+/// When any doesn't redirect to its target.
+pub fn follow_all(address: SocketAddr, links: &[Pair], connections: usize) -> Result<()> {
+    let load = Load { connections, pace: Pace::Closed, warm_up: Duration::ZERO, window: FILL_LIMIT };
+    let outcome = drive(address, &load, &mut Redirects::once(links), &mut || Ok(()))?;
+    if outcome.answers != links.len() as u64 {
+        bail!("{} of {} links were followed", outcome.answers, links.len());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(code: &str, index: usize) -> Pair {
+        Pair { code: code.into(), index }
+    }
+
+    fn answer<'a>(status: u16, location: Option<&'a str>, body: &'a str) -> Answer<'a> {
+        Answer { status, location: location.map(str::as_bytes), body: body.as_bytes(), keep_alive: true, bytes: 0 }
+    }
+
+    fn address() -> SocketAddr {
+        "127.0.0.1:1".parse().unwrap()
+    }
+
+    #[test]
+    fn targets_differ_and_have_one_length() {
+        assert_ne!(target(1), target(2));
+        assert_eq!(target(1).len(), target(999_999).len());
+    }
+
+    #[test]
+    fn a_redirect_must_be_302_to_the_very_target() {
+        let mut redirects = Redirects::repeated(&[pair("aaaaaaa", 1), pair("bbbbbbb", 2)], vec![1, 0]);
+        let mut out = Vec::new();
+        assert_eq!(redirects.request(&mut out), Some(1));
+        assert!(out.starts_with(b"GET /bbbbbbb HTTP/1.1\r\n"));
+        assert!(redirects.check(1, &answer(302, Some(&target(2)), "")).is_ok());
+        for wrong in [answer(302, Some(&target(1)), ""), answer(301, Some(&target(2)), ""), answer(302, None, "")] {
+            let error = redirects.check(1, &wrong).unwrap_err().to_string();
+            assert!(error.starts_with("/bbbbbbb was answered"), "{error}");
+        }
+    }
+
+    #[test]
+    fn redirects_repeat_their_order_or_end_after_it() {
+        let links = [pair("a", 1), pair("b", 2)];
+        let asked = |mut redirects: Redirects| -> Vec<Option<u64>> {
+            (0..3).map(|_| redirects.request(&mut Vec::new())).collect()
+        };
+        assert_eq!(asked(Redirects::repeated(&links, vec![1, 0])), [Some(1), Some(0), Some(1)]);
+        assert_eq!(asked(Redirects::once(&links)), [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn a_create_must_be_201_with_its_own_target() {
+        let mut creates = Creates::new(address());
+        let mut out = Vec::new();
+        assert_eq!(creates.request(&mut out), Some(0));
+        assert!(String::from_utf8(out).unwrap().ends_with(&format!("{{\"url\":\"{}\"}}", target(0))));
+        let body = json!({"code": "abcdefg", "url": target(0)}).to_string();
+        assert!(creates.check(0, &answer(201, None, &body)).is_ok());
+        assert_eq!(creates.links, [pair("abcdefg", 0)]);
+        assert!(creates.check(1, &answer(201, None, &body)).is_err(), "another link's target");
+        assert!(creates.check(0, &answer(200, None, &body)).is_err());
+        assert!(creates.check(0, &answer(201, None, "{}")).is_err());
+    }
+
+    #[test]
+    fn a_fill_asks_for_whole_batches_and_a_rest() {
+        let mut fill = Fill { address: address(), count: BATCH + 1, next: 0, links: vec![] };
+        let items = |out: &[u8]| -> usize {
+            let text = String::from_utf8_lossy(out);
+            let body: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+            body["items"].as_array().unwrap().len()
+        };
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        assert_eq!((fill.request(&mut first), items(&first)), (Some(0), BATCH));
+        assert_eq!((fill.request(&mut second), items(&second)), (Some(BATCH as u64), 1));
+        assert_eq!(fill.request(&mut Vec::new()), None);
+        let item = json!({"status": 201, "link": {"code": "abcdefg", "url": target(BATCH)}});
+        let body = json!({"items": [item]}).to_string();
+        assert!(fill.check(BATCH as u64, &answer(200, None, &body)).is_ok());
+        assert_eq!(fill.links, [pair("abcdefg", BATCH)]);
+        assert!(fill.check(0, &answer(200, None, &body)).is_err(), "an item for a thousand");
+        let refused = json!({"items": [{"status": 429}]}).to_string();
+        assert!(fill.check(BATCH as u64, &answer(200, None, &refused)).is_err());
+    }
+
+    #[test]
+    fn one_code_for_two_links_is_an_error() {
+        assert!(assert_distinct(&[pair("a", 1), pair("b", 2)]).is_ok());
+        let error = assert_distinct(&[pair("a", 1), pair("a", 2)]).unwrap_err();
+        assert_eq!(error.to_string(), "2 links have only 1 codes");
+    }
+}
