@@ -110,7 +110,7 @@ impl ReadThrough {
     }
 
     /// Joins the current flight of `code`, or starts one.
-    fn board(&self, code: &ShortCode) -> Result<Boarding, StoreError> {
+    pub(crate) fn board(&self, code: &ShortCode) -> Result<Boarding, StoreError> {
         let mut stripe = self.stripes.lock(code);
         let now_ms = self.clock.monotonic_ms();
         // The flight that would have been joined may just have ended.
@@ -170,8 +170,11 @@ impl ReadThrough {
     }
 }
 
-enum Boarding {
+/// How one gets an answer.
+pub(crate) enum Boarding {
+    /// It is in memory by now.
     Answered(Lookup),
+    /// It is to be waited for.
     Aboard(Waiter),
 }
 

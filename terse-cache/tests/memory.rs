@@ -2,6 +2,7 @@
 //! A binary of its own with one test, so that nothing else moves that size.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! What a write has acknowledged is what the next read sees.
 
-use std::time::Duration;
-
 use futures_util::FutureExt;
 use terse_core::{Clock, Verdict};
 use terse_testkit::Gate;

@@ -1,7 +1,5 @@
 //! How long what is answered, and what is served when the store is out of reach.
 
-use std::time::Duration;
-
 use terse_core::{Clock, Timestamp, Verdict};
 
 use super::*;

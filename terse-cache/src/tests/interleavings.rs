@@ -4,8 +4,6 @@
 //! when its caller goes away, and happens some time after. Everything runs on
 //! one thread, and all choices come from one seed, so a failure repeats.
 
-use std::time::Duration;
-
 use futures_util::future::{Either, join_all, select};
 use proptest::prelude::*;
 use terse_testkit::SeededEntropy;

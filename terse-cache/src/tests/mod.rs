@@ -7,6 +7,7 @@ mod single_flight;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -87,8 +88,9 @@ struct Fixture {
 }
 
 impl Fixture {
+    /// With the default bounds, but for patience: a busy machine fails no test.
     fn new() -> Self {
-        Self::with(CacheConfig::default())
+        Self::with(CacheConfig { wait: Duration::from_secs(60), ..CacheConfig::default() })
     }
 
     fn with(config: CacheConfig) -> Self {

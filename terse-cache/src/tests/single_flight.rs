@@ -1,12 +1,11 @@
 //! One look-up per code at a time, and nobody left hanging by it.
 
-use std::time::Duration;
-
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use terse_testkit::Gate;
 
 use super::*;
+use crate::read_through::Boarding;
 
 /// Resolves `code` from `tasks` tasks at once; their answers.
 async fn crowd(fixture: &Fixture, code: &str, tasks: usize) -> Vec<(u64, Tier)> {
@@ -63,6 +62,16 @@ async fn a_crowd_that_asks_for_an_unknown_code_costs_one_read() {
     let fixture = Fixture::new();
     assert!(crowd(&fixture, "nope", 2_000).await.iter().all(|(version, _)| *version == 0));
     assert_eq!(fixture.reads(), 1);
+}
+
+#[tokio::test]
+async fn who_comes_when_the_flight_has_just_ended_starts_no_other() {
+    let fixture = Fixture::new();
+    fixture.store_link("abc");
+    // Memory was looked into before this, in vain; the flight ended between the two.
+    fixture.answer("abc").await;
+    assert!(matches!(fixture.cache.board(&links::code("abc")), Ok(Boarding::Answered(_))));
+    assert_eq!((fixture.reads(), fixture.cache.stats().flights), (1, 0));
 }
 
 #[tokio::test]
@@ -201,7 +210,7 @@ async fn a_detached_look_up_still_counts_as_a_flight() {
 
 #[tokio::test(start_paused = true)]
 async fn a_look_up_that_hangs_is_given_up() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::with(CacheConfig::default());
     fixture.store_link("abc");
     let _never_opened = hold(&fixture, When::Nth(1));
     let began = tokio::time::Instant::now();
@@ -211,6 +220,21 @@ async fn a_look_up_that_hangs_is_given_up() {
         tokio::task::yield_now().await;
     }
     assert_eq!(fixture.answer("abc").await, (1, Tier::Store));
+}
+
+#[test]
+fn a_flight_on_a_runtime_that_stalls_holds_nobody_for_longer_than_the_wait() {
+    let fixture = Fixture::with(CacheConfig::default());
+    fixture.store_link("abc");
+    let paused = |start| tokio::runtime::Builder::new_current_thread().enable_time().start_paused(start).build();
+    let (stalled, running) = (paused(false).unwrap(), paused(true).unwrap());
+    stalled.block_on(async { assert!(fixture.resolve("abc").now_or_never().is_none()) });
+    let answer = running.block_on(async {
+        let patience = Duration::from_millis(1_100);
+        tokio::time::timeout(patience, fixture.resolve("abc")).await.expect("waits for a second only")
+    });
+    assert_eq!(answer.unwrap_err(), StoreErrorKind::Unavailable);
+    assert_eq!(fixture.reads(), 0, "the flight was joined, and never ran");
 }
 
 #[tokio::test]
