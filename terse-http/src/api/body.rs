@@ -36,13 +36,13 @@ pub(crate) struct CreateBody {
 #[schema(as = Edit)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditBody {
-    #[schema(value_type = String, format = "uri", min_length = 1, max_length = 8192, example = "https://example.com/elsewhere")]
+    #[schema(value_type = String, required = false, format = "uri", min_length = 1, max_length = 8192, example = "https://example.com/elsewhere")]
     url: Option<Option<String>>,
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "Elsewhere")]
     title: Option<Option<String>>,
     #[schema(value_type = Option<Vec<Tag>>, max_items = 20)]
     tags: Option<Option<Vec<String>>>,
-    #[schema(value_type = super::view::State)]
+    #[schema(value_type = super::view::State, required = false)]
     state: Option<Option<String>>,
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<String>>,

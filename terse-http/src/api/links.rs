@@ -56,7 +56,7 @@ pub(crate) async fn list(request: HttpRequest, state: web::Data<State>) -> Resul
     let caller = auth::caller(&request, &state)?;
     let page = Page::of(request.query_string())?;
     // One more than asked for tells whether there is a next page.
-    let mut links = state.catalog.list(&caller.owner, page.after.as_ref(), page.limit + 1).await?;
+    let mut links = state.shortener.list(&caller, page.after.as_ref(), page.limit + 1).await?;
     let more = links.len() > page.limit;
     links.truncate(page.limit);
     let last = links.last().filter(|_| more);

@@ -1,0 +1,13 @@
+//! The HTTP contract, checked over real sockets: statuses, headers, bodies.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod access;
+mod batch;
+mod bounds;
+mod links;
+mod operation;
+mod page;
+mod redirects;
+mod server;
+mod wire;
