@@ -22,6 +22,14 @@ fn hold(fixture: &Fixture, when: When) -> Arc<Gate> {
     gate
 }
 
+/// Lets flights that have their answer end, and asserts that none is left.
+async fn no_flight_is_left(fixture: &Fixture) {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fixture.cache.stats().flights, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_thousand_first_requests_cost_one_read() {
     let fixture = Fixture::new();
@@ -189,9 +197,7 @@ async fn more_flights_than_allowed_are_refused() {
     assert_eq!(fixture.resolve("other").await.unwrap_err(), StoreErrorKind::Overloaded);
     gate.open();
     assert_eq!(first.await, (1, Tier::Store));
-    while fixture.cache.stats().flights > 0 {
-        tokio::task::yield_now().await;
-    }
+    no_flight_is_left(&fixture).await;
     assert_eq!(fixture.answer("other").await, (0, Tier::Store));
 }
 
@@ -216,9 +222,7 @@ async fn a_look_up_that_hangs_is_given_up() {
     let began = tokio::time::Instant::now();
     assert_eq!(fixture.resolve("abc").await.unwrap_err(), StoreErrorKind::Unavailable);
     assert_eq!(began.elapsed().as_millis() / 100, 10, "the default wait is a second");
-    while fixture.cache.stats().flights > 0 {
-        tokio::task::yield_now().await;
-    }
+    no_flight_is_left(&fixture).await;
     assert_eq!(fixture.answer("abc").await, (1, Tier::Store));
 }
 
