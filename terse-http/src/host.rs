@@ -73,3 +73,58 @@ fn name(host: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     (!name.is_empty()).then(|| name.to_ascii_lowercase())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Bounds, RedirectStatus, Surfaces};
+
+    fn settings(public_url: &str) -> Settings {
+        Settings {
+            public_url: public_url.to_owned(),
+            listen: "192.0.2.7:8080".parse().unwrap(),
+            redirect_status: RedirectStatus::Found,
+            redirect_max_age_s: 0,
+            surfaces: Surfaces { redirect: true, api: true },
+            bounds: Bounds { head_timeout: Duration::from_secs(1), ..Bounds::default() },
+            release: "0",
+        }
+    }
+
+    #[test]
+    fn ones_own_names_are_admitted_on_any_port() {
+        let settings = settings("https://Go.Example:8443/base");
+        for host in
+            ["go.example", "GO.EXAMPLE.", "go.example:1", "192.0.2.7", "localhost:80", "127.9.9.9", "[::1]:8080"]
+        {
+            assert!(admits(host, &settings), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "go.example@evil",
+            "x.go.example",
+            "192.0.2.8",
+            "localhost.x",
+            "[::2]",
+            "go.example/",
+            "0.0.0.0",
+        ] {
+            assert!(!admits(host, &settings), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_public_origin_is_what_stands_before_the_path() {
+        for (url, origin) in [
+            ("https://go.example", Some("https://go.example")),
+            ("http://go.example:8080/base?x#y", Some("http://go.example:8080")),
+            ("http://[2001:db8::1]:80/", Some("http://[2001:db8::1]:80")),
+            ("go.example", None),
+        ] {
+            assert_eq!(public_origin(&settings(url)), origin, "{url}");
+        }
+    }
+}

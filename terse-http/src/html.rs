@@ -85,3 +85,45 @@ pub(crate) fn confine(response: &mut HttpResponse, nonce: &Nonce) {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use terse_testkit::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn what_html_gives_a_meaning_is_escaped() {
+        assert_eq!(
+            Escaped("<a href=\"x\" b='y'>&`é").to_string(),
+            "&lt;a href=&quot;x&quot; b=&#39;y&#39;&gt;&amp;&#96;é"
+        );
+        assert_eq!(Escaped("").to_string(), "");
+        assert_eq!(Escaped("&amp;").to_string(), "&amp;amp;");
+    }
+
+    #[test]
+    fn a_page_is_confined_to_its_own_nonce() {
+        let entropy = SeededEntropy::new(7);
+        let (first, second) = (Nonce::new(&entropy), Nonce::new(&entropy));
+        assert_ne!(first.as_str(), second.as_str());
+        let text = page(&first, "<t>", "<main></main>", "");
+        assert!(text.contains("<title>&lt;t&gt;</title>") && text.contains(first.as_str()));
+        assert!(!text.contains("<script"), "no script, no element for it");
+        let mut response = HttpResponse::Ok().finish();
+        confine(&mut response, &first);
+        let policy = response.headers().get(header::CONTENT_SECURITY_POLICY).unwrap().to_str().unwrap();
+        assert!(policy.contains(first.as_str()) && !policy.contains("unsafe"), "{policy}");
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_text_holds_no_markup_and_can_be_read_back(text in any::<String>()) {
+            let escaped = Escaped(&text).to_string();
+            prop_assert!(!escaped.contains(['<', '>', '"', '\'', '`']));
+            let back = escaped.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+            prop_assert_eq!(back.replace("&#39;", "'").replace("&#96;", "`").replace("&amp;", "&"), text);
+        }
+    }
+}

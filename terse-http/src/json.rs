@@ -259,3 +259,136 @@ fn shortened(name: &str) -> String {
         None => name.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Json, Problem> {
+        Json::parse(text.as_bytes())
+    }
+
+    fn text(text: &str) -> Json {
+        Json::Text(text.to_owned())
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        let value = parse(" {\"a\": [null, true, 1, -1, 1.5, \"x\"], \"a\": {}} ").unwrap();
+        let list = vec![Json::Null, Json::Bool, Json::Number, Json::Number, Json::Number, text("x")];
+        let expected = vec![("a".to_owned(), Json::List(list)), ("a".to_owned(), Json::Object(Vec::new()))];
+        assert_eq!(value, Json::Object(expected));
+        assert_eq!(parse("\"\\ud83d\\ude00\\u0000\"").unwrap(), text("😀\0"));
+    }
+
+    #[test]
+    fn a_problem_says_where_the_json_is_broken() {
+        let problem = parse("{\n  \"a\": @}").unwrap_err();
+        assert_eq!(problem.kind, Kind::MalformedJson);
+        assert!(problem.detail.starts_with("line 2, column "), "{}", problem.detail);
+        assert!(!problem.detail.contains(" at line "), "the place is told once: {}", problem.detail);
+    }
+
+    #[test]
+    fn nesting_and_the_number_of_values_are_bounded() {
+        let nested = |depth: usize| parse(&format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+        assert!(nested(100).is_ok());
+        assert_eq!(nested(200).unwrap_err().kind, Kind::MalformedJson);
+        // The list itself is a value too.
+        let wide = |values: usize| parse(&format!("[{}0]", "0,".repeat(values - 2)));
+        assert!(wide(MAX_VALUES).is_ok());
+        assert_eq!(wide(MAX_VALUES + 1).unwrap_err().kind, Kind::BodyTooLarge);
+    }
+
+    #[test]
+    fn a_member_is_taken_once() {
+        let mut fields = Fields::of(parse("{\"a\":\"x\",\"b\":null}").unwrap(), &["a", "b", "c"], "body").unwrap();
+        assert_eq!(fields.text("a"), Some(Some("x".to_owned())));
+        assert_eq!((fields.text("a"), fields.text("b"), fields.text("c")), (None, Some(None), None));
+        assert_eq!(fields.finish(Some(7)), Ok(7));
+    }
+
+    #[test]
+    fn each_repetition_and_each_stranger_is_a_fault() {
+        let value = parse("{\"a\":1,\"a\":2,\"x\":3,\"a\":4,\"x\":5}").unwrap();
+        let problem = Fields::of(value, &["a"], "body").unwrap().finish(Some(())).unwrap_err();
+        let faults: Vec<_> = problem.errors.iter().map(|fault| (&*fault.field, fault.code)).collect();
+        let [duplicate, unknown] = [("a", "duplicate_field"), ("x", "unknown_field")];
+        assert_eq!(faults, [duplicate, unknown, duplicate, unknown]);
+    }
+
+    #[test]
+    fn texts_of_a_list_are_all_texts() {
+        let texts = |text: &str| {
+            let mut fields = Fields::of(parse(text).unwrap(), &["t"], "body").unwrap();
+            let texts = fields.texts("t");
+            (texts, fields.has_fault("t"))
+        };
+        assert_eq!(texts("{\"t\":[\"a\",\"b\"]}"), (Some(Some(vec!["a".into(), "b".into()])), false));
+        assert_eq!(texts("{\"t\":null}"), (Some(None), false));
+        assert_eq!(texts("{}"), (None, false));
+        assert_eq!(texts("{\"t\":[\"a\",null]}"), (None, true));
+        assert_eq!(texts("{\"t\":\"a\"}"), (None, true));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(shortened(&"é".repeat(64)), "é".repeat(64));
+        assert_eq!(shortened(&"é".repeat(65)), format!("{}…", "é".repeat(64)));
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(serde_json::Value::from),
+            any::<f64>().prop_map(serde_json::Value::from),
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<String>().prop_map(serde_json::Value::from),
+        ];
+        leaf.prop_recursive(4, 64, 8, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..8).prop_map(serde_json::Value::from),
+                proptest::collection::vec((".{0,8}", inner), 0..8)
+                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn shape(value: &serde_json::Value) -> Json {
+        match value {
+            serde_json::Value::Null => Json::Null,
+            serde_json::Value::Bool(_) => Json::Bool,
+            serde_json::Value::Number(_) => Json::Number,
+            serde_json::Value::String(text) => Json::Text(text.clone()),
+            serde_json::Value::Array(items) => Json::List(items.iter().map(shape).collect()),
+            serde_json::Value::Object(members) => {
+                Json::Object(members.iter().map(|(name, value)| (name.clone(), shape(value))).collect())
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_json_is_read_as_it_is(value in any_json()) {
+            prop_assert_eq!(parse(&value.to_string()).unwrap(), shape(&value));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let read = Json::parse(&bytes);
+            let known = serde_json::from_slice::<serde_json::Value>(&bytes);
+            prop_assert_eq!(read.is_ok(), known.is_ok());
+        }
+
+        #[test]
+        fn almost_json_is_400(value in any_json(), cut in any::<prop::sample::Index>()) {
+            let whole = value.to_string();
+            let bytes = &whole.as_bytes()[..cut.index(whole.len())];
+            if let Err(problem) = Json::parse(bytes) {
+                prop_assert_eq!(problem.kind, Kind::MalformedJson);
+            }
+        }
+    }
+}

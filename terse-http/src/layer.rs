@@ -81,3 +81,17 @@ pub(crate) fn truncated(address: IpAddr) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_cut_to_their_network() {
+        let cut = |text: &str| truncated(text.parse().unwrap());
+        assert_eq!(cut("203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(cut("2001:db8:1:2:3:4:5:6"), "2001:db8:1::/48");
+        assert_eq!(cut("::ffff:203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(cut("::1"), "::/48");
+    }
+}

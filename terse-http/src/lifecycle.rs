@@ -74,3 +74,29 @@ impl Drop for InFlight {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_only_go_forward() {
+        let lifecycle = Lifecycle::starting();
+        assert_eq!(lifecycle.phase(), Phase::Starting);
+        lifecycle.enter(Phase::Draining);
+        lifecycle.enter(Phase::Ready);
+        assert_eq!(lifecycle.phase(), Phase::Draining);
+    }
+
+    #[test]
+    fn a_request_is_in_flight_while_its_guard_lives() {
+        let lifecycle = Lifecycle::starting();
+        let (first, second) = (lifecycle.begin(), lifecycle.begin());
+        assert_eq!(lifecycle.in_flight(), 2);
+        drop(first);
+        assert_eq!(lifecycle.in_flight(), 1);
+        assert_eq!(second.phase(), Phase::Starting);
+        drop(second);
+        assert_eq!(lifecycle.in_flight(), 0);
+    }
+}

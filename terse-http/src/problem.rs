@@ -313,3 +313,65 @@ impl ResponseError for Problem {
         HttpResponse::new(self.kind.status())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own_and_an_error_status() {
+        let mut codes: Vec<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert!(kind.status().is_client_error() || kind.status().is_server_error(), "{kind:?}");
+            assert!(kind.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_a_problem_belong_to_its_kind() {
+        let header = |problem: &Problem, name| {
+            problem.response(None).headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let later = Problem::unavailable(Kind::StoreUnavailable, "x", 1_001);
+        assert_eq!(header(&later, header::RETRY_AFTER), Some("2".into()), "seconds are rounded up");
+        assert_eq!(
+            header(&Problem::unavailable(Kind::StoreUnavailable, "x", 0), header::RETRY_AFTER),
+            Some("1".into())
+        );
+        assert_eq!(header(&Problem::method_not_allowed("GET"), header::ALLOW), Some("GET".into()));
+        assert_eq!(header(&Problem::new(Kind::Unauthorized, "x"), header::WWW_AUTHENTICATE), Some("Bearer".into()));
+        let plain = Problem::no_such_path();
+        for name in [header::RETRY_AFTER, header::ALLOW, header::WWW_AUTHENTICATE] {
+            assert_eq!(header(&plain, name), None);
+        }
+    }
+
+    #[test]
+    fn a_store_tells_its_kind_but_not_its_words() {
+        for kind in [
+            StoreErrorKind::Unavailable,
+            StoreErrorKind::Overloaded,
+            StoreErrorKind::UnknownOutcome,
+            StoreErrorKind::Corrupt,
+        ] {
+            let problem = Problem::from(StoreError::new(kind, "secret words"));
+            assert_eq!(problem.kind, Kind::StoreUnavailable);
+            assert!(!problem.detail.contains("secret"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_that_of_rfc_9457_and_tells_the_faults() {
+        let problem = Problem::invalid_field("url", "required", "is required");
+        let body: serde_json::Value = serde_json::to_value(problem.body(Some("r1"))).unwrap();
+        let expected = serde_json::json!({"type": "urn:terse:problem:validation_failed", "title": "The request is invalid",
+            "status": 422, "detail": "1 fault was found", "code": "validation_failed", "request_id": "r1",
+            "errors": [{"field": "url", "code": "required", "detail": "is required"}]});
+        assert_eq!(body, expected);
+        let bare = serde_json::to_value(Problem::no_such_path().body(None)).unwrap();
+        assert_eq!((bare.get("errors"), &bare["request_id"]), (None, &serde_json::Value::Null));
+    }
+}

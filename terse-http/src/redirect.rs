@@ -174,3 +174,43 @@ fn thousandths(text: &str) -> u16 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn browser(accept: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in accept {
+            headers.append(header::ACCEPT, HeaderValue::from_str(value).unwrap());
+        }
+        prefers_html(&headers)
+    }
+
+    #[test]
+    fn a_browser_is_told_by_what_it_accepts() {
+        for accept in ["text/html", "TEXT/HTML;q=0.1", "text/html, application/json", "*/*, text/html;level=1;q=0.4"] {
+            assert!(browser(&[accept]), "{accept}");
+        }
+        assert!(browser(&["application/json;q=0.5", "text/html"]));
+        for accept in [
+            "",
+            "*/*",
+            "application/json",
+            "text/html;q=0",
+            "text/html;q=0.8, application/problem+json",
+            "text/html;q=x",
+        ] {
+            assert!(!browser(&[accept]), "{accept}");
+        }
+        assert!(!browser(&[]));
+    }
+
+    #[test]
+    fn a_weight_is_between_0_and_1() {
+        assert_eq!((thousandths("1"), thousandths("0.25"), thousandths("0")), (1_000, 250, 0));
+        for text in ["", "2", "-1", "NaN", "inf"] {
+            assert_eq!(thousandths(text), 0, "{text}");
+        }
+    }
+}

@@ -28,3 +28,34 @@ pub(crate) fn hex<const N: usize>(bytes: [u8; N]) -> String {
     let digits = bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
     digits.map(char::from).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_testkit::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn only_short_visible_ids_are_echoed() {
+        let echoed = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HEADER, HeaderValue::from_bytes(bytes).unwrap());
+            sent(&headers).is_some()
+        };
+        assert!(echoed(b"a") && echoed(&[b'~'; MAX_LEN]));
+        for bytes in [b"".as_slice(), b"a b", b"a\tb", b"caf\xe9", &[b'a'; MAX_LEN + 1]] {
+            assert!(!echoed(bytes), "{bytes:?}");
+        }
+        assert!(sent(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn made_ids_are_hexadecimal_and_differ() {
+        let entropy = SeededEntropy::new(7);
+        let (first, second) = (made(&entropy), made(&entropy));
+        assert_eq!(first.len(), 32);
+        assert!(first.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_ne!(first, second);
+        assert_eq!(hex([0x00, 0x0f, 0xa5]), "000fa5");
+    }
+}

@@ -194,3 +194,83 @@ fn state(word: &str) -> Result<LinkState, TextFault> {
         _ => Err(("bad_value", "must be active, disabled or blocked".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::problem::Kind;
+
+    fn policy() -> UrlPolicy {
+        UrlPolicy::new("go.example.org", false)
+    }
+
+    fn read(text: &str) -> Result<Draft, Problem> {
+        draft(Json::parse(text.as_bytes())?, "body", &policy())
+    }
+
+    #[test]
+    fn a_draft_has_what_was_sent() {
+        let text = r#"{"url":"https://example.com/","alias":"a-1","title":"t","tags":["x"],"valid_from":"2026-01-01T00:00:00Z"}"#;
+        let draft = read(text).unwrap();
+        assert_eq!(draft.target.as_str(), "https://example.com/");
+        assert_eq!(draft.alias.unwrap().as_code().as_str(), "a-1");
+        assert_eq!(draft.title.unwrap().as_str(), "t");
+        assert_eq!(draft.tags.as_slice(), ["x"]);
+        assert_eq!(draft.valid_from, Timestamp::parse("2026-01-01T00:00:00Z").ok());
+        assert_eq!(draft.expires_at, None);
+    }
+
+    #[test]
+    fn null_is_absent_in_a_draft_but_clears_in_an_edit() {
+        let text = r#"{"title":null,"tags":null,"expires_at":null,"valid_from":null}"#;
+        let with_url = text.replacen('{', "{\"url\":\"https://example.com/\",\"alias\":null,", 1);
+        let draft = read(&with_url).unwrap();
+        assert!(draft.alias.is_none() && draft.title.is_none() && draft.tags.as_slice().is_empty());
+        let patch = patch(Json::parse(text.as_bytes()).unwrap(), &policy()).unwrap();
+        assert_eq!((patch.title, patch.expires_at, patch.valid_from), (Some(None), Some(None), Some(None)));
+        assert_eq!(patch.tags, Some(Tags::default()));
+    }
+
+    #[test]
+    fn an_empty_edit_keeps_everything() {
+        let patch = patch(Json::Object(Vec::new()), &policy()).unwrap();
+        assert!(patch.target.is_none() && patch.title.is_none() && patch.tags.is_none() && patch.state.is_none());
+        assert!(patch.expires_at.is_none() && patch.valid_from.is_none());
+    }
+
+    #[test]
+    fn a_faulty_url_is_not_also_missing() {
+        for text in ["{\"url\":1}", "{\"url\":null}", "{\"url\":\"x:\"}", "{}"] {
+            assert_eq!(read(text).unwrap_err().errors.len(), 1, "{text}");
+        }
+    }
+
+    proptest! {
+        /// Whatever arrives under the known names ends as a draft or as faults of these names.
+        #[test]
+        fn any_values_give_a_draft_or_named_faults(
+            values in proptest::collection::vec(
+                (prop::sample::select(vec!["url", "alias", "title", "tags", "expires_at", "valid_from", "other"]),
+                 prop_oneof![
+                     Just("null".to_owned()), Just("1".to_owned()), Just("[1]".to_owned()), Just("[\"a\"]".to_owned()),
+                     Just("\"https://example.com/\"".to_owned()), Just("{}".to_owned()), Just("false".to_owned()),
+                     any::<String>().prop_map(|text| serde_json::Value::from(text).to_string())]),
+                0..8)
+        ) {
+            let members: Vec<_> = values.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            match read(&format!("{{{}}}", members.join(","))) {
+                Ok(draft) => prop_assert!(draft.target.as_str().starts_with("http")),
+                Err(problem) => {
+                    prop_assert_eq!(problem.kind, Kind::Invalid);
+                    prop_assert!(!problem.errors.is_empty());
+                    for fault in &problem.errors {
+                        let named = fault.field == "url" || values.iter().any(|(name, _)| *name == fault.field);
+                        prop_assert!(named, "{:?}", fault);
+                    }
+                }
+            }
+        }
+    }
+}

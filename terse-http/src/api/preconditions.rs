@@ -100,3 +100,60 @@ pub(crate) fn parse(text: &str) -> Option<Tags> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn listed(text: &str) -> Option<Vec<(String, bool)>> {
+        match parse(text)? {
+            Tags::Listed(tags) => Some(tags),
+            Tags::Any => panic!("{text} is no list"),
+        }
+    }
+
+    #[test]
+    fn lists_of_tags_are_read() {
+        assert_eq!(parse(" * "), Some(Tags::Any));
+        let strong = |tag: &str| (tag.to_owned(), false);
+        assert_eq!(listed("\"1\""), Some(vec![strong("1")]));
+        assert_eq!(listed("\"1\" ,W/\"2\",, \"\""), Some(vec![strong("1"), ("2".into(), true), strong("")]));
+        assert_eq!(listed("\"a,b\""), Some(vec![strong("a,b")]));
+    }
+
+    #[test]
+    fn what_is_no_list_of_tags_is_refused() {
+        for text in
+            ["", ",", "1", "\"1", "1\"", "\"1\"\"2\"", "\"1\" \"2\"", "w/\"1\"", "W/ \"1\"", "*, \"1\"", "\"a b\""]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_version_as_it_is_written_is_one() {
+        assert_eq!(version("7"), Some(Version(7)));
+        for text in ["", "07", "+7", "-7", "7.0", "7 ", "99999999999999999999999"] {
+            assert_eq!(version(text), None, "{text}");
+        }
+        assert_eq!(etag(Version(7)).to_str().unwrap(), "\"7\"");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_list_or_refused(text in ".{0,40}") {
+            if let Some(Tags::Listed(tags)) = parse(&text) {
+                prop_assert!(!tags.is_empty());
+            }
+        }
+
+        #[test]
+        fn written_lists_are_read_back(tags in proptest::collection::vec(("[!#-~]{0,6}", any::<bool>()), 1..6)) {
+            let texts: Vec<_> =
+                tags.iter().map(|(tag, weak)| format!("{}\"{tag}\"", if *weak { "W/" } else { "" })).collect();
+            prop_assert_eq!(parse(&texts.join(", ")), Some(Tags::Listed(tags)));
+        }
+    }
+}
