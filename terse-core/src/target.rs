@@ -228,15 +228,12 @@ fn parse_port(text: &str) -> Result<u16, TargetError> {
     if plain { text.parse().map_err(|_| TargetError::Port) } else { Err(TargetError::Port) }
 }
 
-/// The host as it goes out: as sent if it is ASCII, else its IDNA form.
+/// The host as it goes out: as sent if it is ASCII, else its IDNA form. It is
+/// not percent-decoded, as lenient parsers do: a `%` is refused.
 fn ascii_host(sent: &str) -> Result<Cow<'_, str>, TargetError> {
     if sent.starts_with('[') {
         // Left to `Host::parse`, which knows no zone ids.
         return Ok(sent.into());
-    }
-    // Decoded by some programs, and by `Host::parse`; never needed.
-    if sent.contains('%') {
-        return Err(TargetError::Host);
     }
     let mapped = Uts46::new().to_ascii(
         sent.as_bytes(),
@@ -254,8 +251,6 @@ fn ascii_host(sent: &str) -> Result<Cow<'_, str>, TargetError> {
 fn is_label(label: &str) -> bool {
     (1..=MAX_LABEL).contains(&label.len())
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        && !label.starts_with('-')
-        && !label.ends_with('-')
 }
 
 /// Whether the `url` crate reads the same host and port from `whole`.
