@@ -292,3 +292,66 @@ async fn purge_once(store: &dyn IdempotencyStore, clock: &dyn Clock) -> Result<u
     }
     Ok(purged)
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_core::ports::{AttemptId, IdempotencyRecord};
+    use terse_core::{Owner, ShortCode};
+    use terse_store::MemoryStore;
+    use terse_testkit::TestClock;
+
+    use super::*;
+    use crate::config::keys::{DATA_DIR, DRAIN_DELAY, LISTEN};
+    use crate::config::raw::Inputs;
+
+    fn config(data_dir: &std::path::Path) -> Config {
+        let flags = vec![
+            (&LISTEN, "127.0.0.1:0".to_owned()),
+            (&DRAIN_DELAY, "0s".to_owned()),
+            (&DATA_DIR, data_dir.display().to_string()),
+        ];
+        Config::load(Inputs { flags, working_dir: data_dir.to_owned(), ..Inputs::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_dies_ends_the_server_with_an_error() {
+        let place = tempfile::tempdir().unwrap();
+        let mut application = Application::build(config(place.path())).await.unwrap();
+        assert_ne!(application.address().port(), 0);
+        application.tasks.every("doomed", Duration::from_secs(1), || async { panic!("on purpose") });
+        let error = application.run_until_stopped().await.unwrap_err();
+        assert_eq!((error.exit, error.message.as_str()), (Exit::Internal, "the task 'doomed' has died"));
+        // Everything was given back: the lock, the port, the store.
+        Application::build(config(place.path())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_gives_back_what_it_took() {
+        let place = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut wrong = config(place.path());
+        wrong.http.listen = taken.local_addr().unwrap();
+        assert_eq!(Application::build(wrong).await.err().map(|e| e.exit), Some(Exit::Unavailable));
+        Application::build(config(place.path())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn old_idempotency_keys_are_purged_in_batches_and_young_ones_kept() {
+        let (store, clock) = (MemoryStore::new(), TestClock::default());
+        let record = |age_ms: i64| IdempotencyRecord {
+            body_hash: [0; 32],
+            code: ShortCode::parse("abc").unwrap(),
+            attempt: AttemptId([0; 16]),
+            created_at: clock.now().plus_millis(-age_ms),
+        };
+        let long_ago = clock.now().plus_millis(-10 * IDEMPOTENCY_MS);
+        for number in 0..PURGE_BATCH + 5 {
+            let key = format!("old-{number}");
+            store.claim_key(&Owner::open(), &key, &record(IDEMPOTENCY_MS + 1), long_ago).await.unwrap();
+        }
+        store.claim_key(&Owner::open(), "young", &record(IDEMPOTENCY_MS - 1), long_ago).await.unwrap();
+        assert_eq!(purge_once(&store, &clock).await.ok(), Some(PURGE_BATCH + 5));
+        assert!(store.find_key(&Owner::open(), "young").await.unwrap().is_some());
+        assert_eq!(purge_once(&store, &clock).await.ok(), Some(0));
+    }
+}

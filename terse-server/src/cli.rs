@@ -241,7 +241,8 @@ fn after_help() -> String {
     let mut text = format!(
         "Configuration: a flag overrides its environment variable, which overrides terse.toml (there the key is\n\
          written with '_', such as public_url = \"https://trs.example\"), which overrides the default.\n\
-         A variable with {FILE_SUFFIX} after its name reads the value from a file. Several shards stand in terse.toml:\n\n  \
+         A variable with {FILE_SUFFIX} after its name reads the value from a file. Several shards stand in\n\
+         terse.toml:\n\n  \
          [[shard]]\n  name = \"a\"\n  slots = \"0-2047\"\n  store = \"sqlite\"\n\n\
          Every key, with its default:\n"
     );

@@ -44,6 +44,8 @@ pub fn run(arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> 
 }
 
 fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Result<(), StartError> {
+    // Stores hold the key of the permutation; whoever reads it can tell codes in advance.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let load = || {
         let working_dir = std::env::current_dir().unwrap_or_default();
         Config::load(Inputs { flags: cli.keys.0, config_file: cli.config, environment, working_dir })

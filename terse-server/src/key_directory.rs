@@ -116,3 +116,163 @@ impl Authenticator for KeyDirectory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_core::access::KeyText;
+    use terse_core::metrics::Metrics;
+    use terse_core::ports::KeyStore;
+    use terse_store::{MemoryStore, SqliteConfig, SqliteStore};
+    use terse_testkit::{Fault, FaultyStore, Operation, SeededEntropy, TestClock, When};
+
+    use super::*;
+
+    struct Bench {
+        store: Arc<FaultyStore<MemoryStore>>,
+        clock: Arc<TestClock>,
+        entropy: SeededEntropy,
+        keys: KeyDirectory,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+            let clock = Arc::new(TestClock::default());
+            let entropy = SeededEntropy::new(7);
+            let keys = KeyDirectory::new(store.clone(), clock.clone(), &entropy);
+            Self { store, clock, entropy, keys }
+        }
+
+        fn issue(&self, role: Role, expires_at: Option<Timestamp>) -> (ApiKey, KeyText) {
+            let request = KeyRequest { name: "test".to_owned(), role, owner: None, expires_at };
+            ApiKey::issue(request, self.clock.now(), &self.entropy)
+        }
+
+        async fn added(&self, role: Role) -> (ApiKey, KeyText) {
+            let (key, text) = self.issue(role, None);
+            self.store.add_key(&key).await.unwrap();
+            (key, text)
+        }
+
+        fn authenticate(&self, text: &KeyText) -> Result<Caller, Denied> {
+            self.keys.authenticate(text.reveal(), self.clock.now())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_gives_its_owner_and_role_once_it_is_read() {
+        let bench = Bench::new();
+        let (key, text) = bench.added(Role::Writer).await;
+        assert_eq!(bench.authenticate(&text), Err(Denied::Unavailable), "nothing was read yet");
+        assert_eq!(bench.keys.refresh_once().await.ok(), Some(true));
+        let caller = bench.authenticate(&text).unwrap();
+        assert_eq!((caller.owner, caller.role, caller.key), (key.owner, Role::Writer, Some(key.id)));
+    }
+
+    #[tokio::test]
+    async fn keys_are_read_again_only_when_they_changed() {
+        let bench = Bench::new();
+        let (key, text) = bench.added(Role::Reader).await;
+        for changed in [true, false, false] {
+            assert_eq!(bench.keys.refresh_once().await.ok(), Some(changed));
+        }
+        assert_eq!(bench.store.faults.calls(Operation::Keys), 1);
+        bench.store.revoke_key(&key.id, bench.clock.now()).await.unwrap();
+        assert!(bench.authenticate(&text).is_ok(), "not known yet");
+        assert_eq!(bench.keys.refresh_once().await.ok(), Some(true));
+        assert_eq!(bench.authenticate(&text), Err(Denied::Unknown));
+        assert!(bench.keys.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_key_or_a_wrong_one_is_denied() {
+        let bench = Bench::new();
+        let (_, text) = bench.added(Role::Admin).await;
+        bench.keys.refresh_once().await.unwrap();
+        let (_, stranger) = bench.issue(Role::Admin, None);
+        assert_eq!(bench.authenticate(&stranger), Err(Denied::Unknown));
+        let whole = text.reveal();
+        // The id of a known key with the secret of another.
+        let forged =
+            bench.keys.authenticate(&format!("{}{}", &whole[..15], &stranger.reveal()[15..]), bench.clock.now());
+        assert_eq!(forged, Err(Denied::Unknown));
+        for presented in ["", "trs_", "Bearer", &whole[..whole.len() - 1], &format!("{whole} ")] {
+            assert_eq!(bench.keys.authenticate(presented, bench.clock.now()), Err(Denied::Unknown), "{presented}");
+        }
+        assert_eq!(bench.keys.authenticate(&bench.decoy_like(), bench.clock.now()), Err(Denied::Unknown));
+    }
+
+    impl Bench {
+        /// The key that the directory made as its decoy: the first of the same seed.
+        fn decoy_like(&self) -> String {
+            let request = KeyRequest { name: String::new(), role: Role::Reader, owner: None, expires_at: None };
+            ApiKey::issue(request, self.clock.now(), &SeededEntropy::new(7)).1.reveal().to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_ends_at_its_expiry_without_a_read() {
+        let bench = Bench::new();
+        let (key, text) = bench.issue(Role::Writer, Some(bench.clock.now().plus_millis(60_000)));
+        bench.store.add_key(&key).await.unwrap();
+        bench.keys.refresh_once().await.unwrap();
+        bench.clock.advance(Duration::from_millis(59_999));
+        assert!(bench.authenticate(&text).is_ok());
+        bench.clock.advance(Duration::from_millis(1));
+        assert_eq!(bench.authenticate(&text), Err(Denied::Unknown));
+    }
+
+    #[tokio::test]
+    async fn keys_are_honoured_for_five_minutes_without_the_store() {
+        let bench = Bench::new();
+        let (_, text) = bench.added(Role::Writer).await;
+        bench.keys.refresh_once().await.unwrap();
+        bench.store.faults.add(Operation::KeysRevision, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+        bench.clock.advance(HONOURED_FOR);
+        assert!(bench.keys.refresh_once().await.is_err());
+        assert!(bench.authenticate(&text).is_ok());
+        bench.clock.advance(Duration::from_millis(1));
+        assert_eq!(bench.authenticate(&text), Err(Denied::Unavailable));
+        bench.store.faults.heal();
+        bench.keys.refresh_once().await.unwrap();
+        assert!(bench.authenticate(&text).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_failed_read_of_the_keys_keeps_the_last_ones_and_is_tried_again() {
+        let bench = Bench::new();
+        let (_, first) = bench.added(Role::Writer).await;
+        bench.keys.refresh_once().await.unwrap();
+        let (_, second) = bench.added(Role::Writer).await;
+        bench.store.faults.add(Operation::Keys, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+        assert!(bench.keys.refresh_once().await.is_err());
+        assert!(bench.authenticate(&first).is_ok());
+        assert_eq!(bench.authenticate(&second), Err(Denied::Unknown));
+        bench.store.faults.heal();
+        assert_eq!(bench.keys.refresh_once().await.ok(), Some(true));
+        assert!(bench.authenticate(&second).is_ok());
+    }
+
+    #[tokio::test]
+    async fn another_process_on_the_same_file_is_seen_at_the_next_refresh() {
+        let place = tempfile::tempdir().unwrap();
+        let open = || {
+            SqliteStore::open(SqliteConfig::new(place.path().join("links.sqlite"), "main"), &Metrics::new()).unwrap()
+        };
+        let (server, command) = (open(), open());
+        let bench = Bench::new();
+        let keys = KeyDirectory::new(server.clone(), bench.clock.clone(), &bench.entropy);
+        keys.refresh_once().await.unwrap();
+        let (key, text) = bench.issue(Role::Admin, None);
+        let now = bench.clock.now();
+        command.add_key(&key).await.unwrap();
+        assert_eq!(keys.authenticate(text.reveal(), now), Err(Denied::Unknown));
+        assert_eq!(keys.refresh_once().await.ok(), Some(true));
+        assert!(keys.authenticate(text.reveal(), now).is_ok());
+        command.revoke_key(&key.id, now).await.unwrap();
+        assert_eq!(keys.refresh_once().await.ok(), Some(true));
+        assert_eq!(keys.authenticate(text.reveal(), now), Err(Denied::Unknown));
+        command.close();
+        server.close();
+    }
+}

@@ -112,3 +112,88 @@ fn report(task: &'static str, was_failing: bool, outcome: Result<(), StoreError>
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn counting(tasks: &mut Tasks, name: &'static str) -> Arc<AtomicUsize> {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&steps);
+        tasks.every(name, SECOND, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { Ok(()) }
+        });
+        steps
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_done_at_once_and_then_each_period_until_the_end() {
+        let mut tasks = Tasks::new();
+        let steps = counting(&mut tasks, "counting");
+        tokio::time::sleep(SECOND * 5 / 2).await;
+        assert_eq!(steps.load(Ordering::SeqCst), 3);
+        assert_eq!(tasks.join(SECOND).await, Vec::<&str>::new());
+        tokio::time::sleep(SECOND * 10).await;
+        assert_eq!(steps.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_step_is_tried_again() {
+        let mut tasks = Tasks::new();
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&steps);
+        tasks.every("failing", SECOND, move || {
+            let odd = counted.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+            async move { if odd { Ok(()) } else { Err(StoreError::new(StoreErrorKind::Unavailable, "away")) } }
+        });
+        tokio::time::sleep(SECOND * 7 / 2).await;
+        assert_eq!(steps.load(Ordering::SeqCst), 4);
+        assert!(timeout(SECOND, tasks.failed()).await.is_err(), "a failing step is no dead task");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_hangs_is_given_up_and_tried_again() {
+        let mut tasks = Tasks::new();
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&steps);
+        tasks.every("hanging", SECOND, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::pending()
+        });
+        tokio::time::sleep(STEP_TIMEOUT * 2 + SECOND * 3).await;
+        assert!(steps.load(Ordering::SeqCst) >= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_told_by_name() {
+        let mut tasks = Tasks::new();
+        counting(&mut tasks, "sound");
+        assert!(timeout(SECOND, tasks.failed()).await.is_err());
+        tasks.every("doomed", SECOND, || async { panic!("on purpose") });
+        assert_eq!(tasks.failed().await, "doomed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_is_late_at_the_end_is_cut_off_and_told() {
+        let mut tasks = Tasks::new();
+        counting(&mut tasks, "sound");
+        tasks.every("late", SECOND, std::future::pending);
+        tokio::task::yield_now().await;
+        assert_eq!(tasks.join(SECOND * 2).await, ["late"]);
+    }
+
+    #[test]
+    fn only_a_change_between_working_and_failing_is_news() {
+        let failure = || Err(StoreError::new(StoreErrorKind::Unavailable, "away"));
+        assert!(report("t", false, failure()));
+        assert!(report("t", true, failure()));
+        assert!(!report("t", true, Ok(())));
+        assert!(!report("t", false, Ok(())));
+    }
+}

@@ -43,10 +43,11 @@ impl Filter {
             part.parse::<Directive>().map_err(|error| format!("is not a log filter: {error}"))?;
             // A bare word is taken as a module; a mistyped level would silently log too much or nothing.
             let word = part.to_ascii_lowercase();
-            if !part.contains(['=', '[', ':']) && !LEVELS.contains(&word.as_str()) {
-                if let Some(level) = nearest(&word, LEVELS) {
-                    return Err(format!("'{}' is not a level; did you mean '{level}'?", shown(part)));
-                }
+            if !part.contains(['=', '[', ':'])
+                && !LEVELS.contains(&word.as_str())
+                && let Some(level) = nearest(&word, LEVELS)
+            {
+                return Err(format!("'{}' is not a level; did you mean '{level}'?", shown(part)));
             }
         }
         let text = parts.join(",");

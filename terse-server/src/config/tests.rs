@@ -198,7 +198,8 @@ fn what_comes_later_is_accepted_and_says_so() {
 #[test]
 fn shards_stand_in_the_file_and_exclude_a_store() {
     let file = "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
-                [[shard]]\nname='b'\nslots='2048-4095'\nstore='cql://me:pw@db/k'\ntranslate={'10.0.0.1:9042'='127.0.0.1:9142'}";
+                [[shard]]\nname='b'\nslots='2048-4095'\nstore='cql://me:pw@db/k'\n\
+                translate={'10.0.0.1:9042'='127.0.0.1:9142'}";
     let config = Setup { file, ..Setup::default() }.load().unwrap();
     assert_eq!(config.store.map.names(), ["a", "b"]);
     assert_eq!(config.store.shards[0].backend, ShardBackend::Sqlite { file: "links-a.sqlite".into() });

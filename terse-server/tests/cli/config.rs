@@ -1,0 +1,172 @@
+//! Configuration and command line, as an operator meets them.
+
+use crate::program::Place;
+
+#[test]
+fn every_bad_value_is_one_line_and_exit_code_64() {
+    for (variable, value, told) in [
+        ("TERSE_LISTEN", "8080", "must be an address and a port"),
+        ("TERSE_LISTEN", "", "is empty"),
+        ("TERSE_PUBLIC_URL", "trs.example", "must begin with http:// or https://"),
+        ("TERSE_PUBLIC_URL", "https://trs.example/s", "no path, query or fragment"),
+        ("TERSE_DATA_DIR", "", "is empty"),
+        ("TERSE_STORE", "sqlit", "did you mean 'sqlite'?"),
+        ("TERSE_STORE", "postgres://u:s3cret@h/d", "must be sqlite or cql://"),
+        ("TERSE_STORE", "cql://h", "needs a keyspace"),
+        ("TERSE_STORE", "cql://h/k?replication=x", "replication"),
+        ("TERSE_STATS", "cql://h:port/k", "port"),
+        ("TERSE_STATS", "mysql", "must be sqlite or cql://"),
+        ("TERSE_CACHE", "memcached://h", "must be none or redis://"),
+        ("TERSE_CACHE", "redis://u:s3cret@h/db", "database number"),
+        ("TERSE_BUS", "kafka", "must be local or amqp://"),
+        ("TERSE_BUS", "amqp://u:s3cret@/v", "needs a host"),
+        ("TERSE_AUTH", "opne", "did you mean 'open'?"),
+        ("TERSE_REDIRECT_STATUS", "303", "must be one of 301, 302, 307, 308"),
+        ("TERSE_TRUSTED_PROXIES", "10.0.0.1/8", "did you mean '10.0.0.0/8'?"),
+        ("TERSE_LIMITS", "maybe", "must be one of on, off"),
+        ("TERSE_ALLOW_PRIVATE_TARGETS", "yes", "must be one of true, false"),
+        ("TERSE_LOG", "inof", "did you mean 'info'?"),
+        ("TERSE_LOG", "terse=loud", "is not a log filter"),
+        ("TERSE_LOG_FORMAT", "xml", "must be one of auto, pretty, json"),
+        ("TERSE_WORKERS", "0", "from 1 to 256"),
+        ("TERSE_GRACE_PERIOD", "20", "must be a time such as"),
+        ("TERSE_CACHE_BYTES", "64", "must be a size such as"),
+    ] {
+        for command in ["serve", "check-config"] {
+            let ended = Place::new().with(variable, value).run(&[command]);
+            let line = ended.refusal(64);
+            assert!(line.starts_with(&format!("terse: {variable}: ")) && line.contains(told), "{line}");
+            assert!(!line.contains("s3cret"), "{line}");
+        }
+        let flag = format!("--{}={value}", variable["TERSE_".len()..].to_lowercase().replace('_', "-"));
+        let ended = Place::new().run(&["serve", &flag]);
+        assert!(ended.refusal(64).contains(told), "{flag}: {}", ended.err);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_one_line_and_exit_code_64_in_all_three_places() {
+    let line = Place::new().with("TERSE_LISTN", "x").run(&["serve"]);
+    assert!(line.refusal(64).contains("did you mean 'TERSE_LISTEN'?"));
+    let line = Place::new().run(&["serve", "--listn", "x"]);
+    assert!(line.refusal(64).contains("did you mean '--listen'?"), "{}", line.err);
+    let place = Place::new();
+    place.write("terse.toml", "listn = 'x'");
+    assert!(place.run(&["serve"]).refusal(64).contains("did you mean 'listen'?"));
+    place.write("other.toml", "[listen");
+    assert!(place.run(&["serve", "--config", "other.toml"]).refusal(64).contains("other.toml line 1"));
+    assert!(place.run(&["serve", "--config", "absent.toml"]).refusal(64).contains("cannot read absent.toml"));
+}
+
+#[test]
+fn usage_errors_are_one_line_and_exit_code_64() {
+    let place = Place::new();
+    for arguments in [
+        &["serf"][..],
+        &["serve", "now"],
+        &["serve", "--role", "everything"],
+        &["serve", "--listen"],
+        &["keys", "create", "--name", "x"],
+        &["keys", "create", "--name", "x", "--role", "root"],
+        &["keys", "create", "--name", "x", "--role", "admin", "--expires", "tomorrow"],
+        &["keys", "revoke"],
+        &["keys", "revoke", "short"],
+        &["shards", "show"],
+        &["shards", "show", "a/b"],
+        &["dead", "bury"],
+    ] {
+        assert!(place.run(arguments).refusal(64).starts_with("terse: "), "{arguments:?}");
+    }
+    let ended = place.run(&[]);
+    assert_eq!(ended.code, Some(64));
+    assert!(ended.err.contains("Usage: terse") && ended.out.is_empty());
+}
+
+#[test]
+fn check_config_shows_each_key_with_its_source_and_no_secret() {
+    let place = Place::new().with("TERSE_LISTEN", "0.0.0.0:80").with("TERSE_AUTH", "open").with("TERSE_URL", "x");
+    place.write("cache", "redis://me:s3cret@cache:6379\n");
+    place.write("terse.toml", "public_url = 'https://trs.example'\nlisten = '127.0.0.1:1'");
+    let place = place.with("TERSE_CACHE_FILE", "cache");
+    let ended = place.run(&["check-config", "--log", "debug"]);
+    let line = |name: &str| {
+        let start = format!("{name} = ");
+        let line = ended.success().lines().find(|line| line.starts_with(&start)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("listen"), r#"listen = "0.0.0.0:80" # TERSE_LISTEN"#);
+    assert!(line("public_url").starts_with(r#"public_url = "https://trs.example" # "#));
+    assert!(line("public_url").ends_with("terse.toml"));
+    assert_eq!(line("log"), r#"log = "debug" # --log"#);
+    assert_eq!(line("cache"), r#"cache = "redis://***@cache:6379" # TERSE_CACHE_FILE (cache)"#);
+    assert_eq!(line("store"), r#"store = "sqlite" # default"#);
+    assert!(ended.err.contains("warning: access is open on 0.0.0.0:80"), "{}", ended.err);
+    assert!(ended.err.contains("warning: a shared cache is not in this version yet"), "{}", ended.err);
+    assert!(!format!("{}{}", ended.out, ended.err).contains("s3cret"));
+    assert!(!place.path().join("data").exists(), "checking changes nothing");
+}
+
+#[test]
+fn the_help_names_every_key_of_the_contract() {
+    let place = Place::new();
+    let help = place.run(&["--help"]);
+    for key in [
+        "LISTEN",
+        "PUBLIC_URL",
+        "DATA_DIR",
+        "STORE",
+        "STATS",
+        "CACHE",
+        "BUS",
+        "AUTH",
+        "REDIRECT_STATUS",
+        "TRUSTED_PROXIES",
+        "LIMITS",
+        "ALLOW_PRIVATE_TARGETS",
+        "LOG",
+        "LOG_FORMAT",
+    ] {
+        let flag = format!("--{}", key.to_lowercase().replace('_', "-"));
+        assert!(help.success().contains(&format!("TERSE_{key} ")) && help.out.contains(&flag), "{key}");
+    }
+    for command in ["serve", "migrate", "check-config", "keys", "shards", "dead", "replay", "estimate", "quiz"] {
+        assert!(help.out.contains(&format!("\n  {command} ")), "{command}");
+    }
+    assert_eq!(place.run(&["--version"]).success().trim(), concat!("terse ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn what_comes_later_is_known_and_says_so() {
+    let place = Place::new();
+    for arguments in [
+        &["dead", "list"][..],
+        &["dead", "requeue"],
+        &["dead", "discard"],
+        &["replay", "--into", "fresh.sqlite", "--verify"],
+        &["estimate"],
+        &["quiz"],
+        &["shards", "show", "skew"],
+        &["shards", "show", "leases"],
+    ] {
+        assert!(place.run(arguments).refusal(69).contains("not in this version"), "{arguments:?}");
+    }
+    for command in [&["serve"][..], &["migrate"], &["keys", "list"]] {
+        let ended = Place::new().with("TERSE_STORE", "cql://me:s3cret@db/links").run(command);
+        assert!(ended.refusal(69).contains("cql://***@db/links"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn codes_are_shown_with_slot_and_shard() {
+    let place = Place::new();
+    place.write(
+        "terse.toml",
+        "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
+         [[shard]]\nname='b'\nslots='2048-4095'\nstore='sqlite:bee'",
+    );
+    let shown = place.run(&["shards", "show", "00x", "zz", "_"]);
+    let lines: Vec<&str> = shown.success().lines().collect();
+    assert_eq!(lines[0], "00x slot 0 shard a on sqlite (links-a.sqlite)");
+    assert_eq!(lines[1], "zz slot 3965 shard b on sqlite (links-bee.sqlite)");
+    assert_eq!(lines[2], "_ slot 4032 shard b on sqlite (links-bee.sqlite)");
+}

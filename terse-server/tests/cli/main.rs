@@ -1,0 +1,9 @@
+//! Tests of the program `terse` itself: its command line, configuration, keys,
+//! start and end. One binary, modules inside.
+#![allow(clippy::unwrap_used)]
+
+mod config;
+mod end;
+mod keys;
+mod program;
+mod start;
