@@ -61,6 +61,14 @@ pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
 }
 
+/// The time of an RFC 3339 text in milliseconds since 1970.
+#[must_use]
+#[track_caller]
+pub fn millis(text: &str) -> i64 {
+    let time: jiff::Timestamp = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+    time.as_millisecond()
+}
+
 /// A small generator for test data: the same numbers for the same seed (xorshift64*, Vigna 2016).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
@@ -88,6 +96,7 @@ mod tests {
     #[test]
     fn a_time_is_written_as_rfc_3339() {
         assert_eq!(rfc3339(1_767_323_045_678), "2026-01-02T03:04:05.678Z");
+        assert_eq!(millis("2026-01-02T03:04:05.67Z"), 1_767_323_045_670);
     }
 
     #[test]

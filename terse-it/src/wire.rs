@@ -154,6 +154,14 @@ impl Connection {
         self.stream.set_read_timeout(Some(limit))
     }
 
+    /// The same connection once more, to read answers while this one still writes.
+    ///
+    /// # Errors
+    /// When the socket can't be shared.
+    pub fn split(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, host: self.host.clone(), unread: Vec::new() })
+    }
+
     /// Writes bytes as they are.
     ///
     /// # Errors

@@ -58,6 +58,8 @@ fn without_a_valid_key_the_api_is_401_and_redirects_go_on() {
     let it = guarded();
     let code = it.writer.shorten("https://example.com/");
     let (sound, _) = it.server.setup().create_key("writer", &[]);
+    let known = it.server.client().with_key(&sound);
+    await_true("the new key to work", EFFECTIVE, || known.get(API_LINKS).status == 200);
     let mistyped = format!("{}{}", &sound[..sound.len() - 1], if sound.ends_with('a') { 'b' } else { 'a' });
     let nobody = it.server.client();
     let mut denied = vec![None, Some(String::new()), Some("Bearer".to_owned()), Some("Bearer ".to_owned())];

@@ -36,7 +36,7 @@ fn unknown_and_bad_variables_are_one_line_and_64() {
         ("TERSE_ALLOW_PRIVATE_TARGETS", "perhaps", "allow_private_targets"),
         ("TERSE_TRUSTED_PROXIES", "10.0.0.0/99", "trusted_proxies"),
         ("TERSE_LOG_FORMAT", "xml", "log_format"),
-        ("TERSE_LISTEN_FILE", "/no/such/file", "/no/such/file"),
+        ("TERSE_PUBLIC_URL_FILE", "/no/such/file", "/no/such/file"),
     ];
     for (name, value, named) in table {
         for command in ["check-config", "serve"] {
@@ -149,9 +149,9 @@ fn help_and_version_are_answered() {
 #[test]
 fn subcommands_of_later_releases_are_known_and_say_so() {
     for arguments in [
-        vec!["shards", "skew"],
+        vec!["shards", "show", "skew"],
         vec!["shards", "show", "abc"],
-        vec!["shards", "leases"],
+        vec!["shards", "show", "leases"],
         vec!["dead", "list"],
         vec!["dead", "requeue"],
         vec!["dead", "discard"],
