@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::access::Caller;
 use crate::codegen::CodeSource;
 use crate::cursor::Cursor;
+use crate::metrics::Metrics;
 use crate::ports::{IdempotencyStore, LinkCatalog, LinkWriter, StoreError, StoreErrorKind};
 use crate::{Alias, Clock, Entropy, Link, LinkState, ShortCode, Tags, TargetUrl, Timestamp, Title, Version};
 
@@ -117,6 +118,8 @@ pub struct Shortener {
     pub clock: Arc<dyn Clock>,
     /// Randomness, for attempt ids.
     pub entropy: Arc<dyn Entropy>,
+    /// Where created links are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Shortener {

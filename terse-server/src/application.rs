@@ -218,6 +218,7 @@ fn state(
         idempotency: links.clone(),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
+        metrics: Arc::clone(&world.metrics),
     };
     State {
         shortener: Arc::new(shortener),

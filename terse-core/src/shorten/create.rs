@@ -133,8 +133,17 @@ impl Shortener {
         let mut unknown = None;
         for _ in 0..MAX_UNKNOWN {
             match self.writer.insert_if_absent(link, attempt).await {
-                Ok(Insert::Created) => return Ok(true),
-                Ok(Insert::Taken { attempt: winner }) => return Ok(winner == attempt),
+                Ok(Insert::Created) => {
+                    self.metrics.link_created();
+                    return Ok(true);
+                }
+                Ok(Insert::Taken { attempt: winner }) => {
+                    // Created by a try of this very call, or by an earlier request, which counted it.
+                    if winner == attempt && unknown.is_some() {
+                        self.metrics.link_created();
+                    }
+                    return Ok(winner == attempt);
+                }
                 Err(error) if is_unknown(&error) => unknown = Some(error),
                 Err(error) => return Err(error.into()),
             }

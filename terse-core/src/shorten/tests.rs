@@ -36,12 +36,20 @@ impl Bench {
             idempotency: store.clone(),
             clock: clock.clone(),
             entropy: Arc::new(FakeEntropy::seeded(7)),
+            metrics: Arc::default(),
         };
         Self { shortener, store, clock }
     }
 
     fn create(&self, draft: &Draft) -> Result<Link, ServiceError> {
         block_on(self.shortener.create(&writer("ann"), draft, None))
+    }
+
+    /// What the metric of created links says.
+    fn counted(&self) -> u64 {
+        let text = self.shortener.metrics.encode().unwrap();
+        let line = text.lines().find(|line| line.starts_with(crate::metrics::LINKS_CREATED)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
     fn create_with_key(&self, draft: &Draft, key: &Idempotency) -> Result<Link, ServiceError> {

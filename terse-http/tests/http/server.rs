@@ -82,6 +82,7 @@ impl Server {
             idempotency: store.clone(),
             clock: clock.clone(),
             entropy: entropy.clone(),
+            metrics: metrics.clone(),
         };
         let settings = Settings {
             public_url: choices.public_url,

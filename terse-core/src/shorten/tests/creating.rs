@@ -74,6 +74,20 @@ fn the_alias_of_a_deleted_link_stays_taken() {
 }
 
 #[test]
+fn each_link_is_counted_once_however_often_it_was_asked_for() {
+    let bench = Bench::new();
+    let key = Idempotency { key: "key".to_owned(), body_hash: [1; 32] };
+    bench.create_with_key(&draft(), &key).unwrap();
+    bench.create_with_key(&draft(), &key).unwrap();
+    assert_eq!(bench.counted(), 1, "a retry creates nothing");
+    bench.store.cue(Op::Insert, Cue::FailAfter(UnknownOutcome));
+    bench.create(&draft().alias("mine")).unwrap();
+    assert_eq!(bench.counted(), 2, "an answer that was lost is found out");
+    assert_fails!(bench.create(&draft().alias("mine")), ServiceError::AliasTaken);
+    assert_eq!(bench.counted(), 2, "a taken alias creates nothing");
+}
+
+#[test]
 fn a_generated_code_that_is_taken_is_followed_by_the_next() {
     let bench = Bench::new();
     bench.occupy("code1");
