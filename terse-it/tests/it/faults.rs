@@ -107,7 +107,7 @@ fn a_damaged_store_is_503_and_never_404_while_cached_links_redirect() {
     assert_unavailable(&client.get(API_LINKS));
     assert_unavailable(&client.patch(&cold[cold.len() - 1], &json!({ "title": "x" })));
     assert_unavailable(&client.delete(&cold[cold.len() - 1]));
-    assert_unavailable(&client.post(API_LINKS, &json!({ "url": "https://example.com/", "alias": "fresh-one" })));
+    assert_unavailable(&client.post(API_LINKS, &json!({ "url": "https://example.com/", "alias": "link-1500-fresh" })));
     assert_eq!(client.get("/livez").status, 200);
     assert_eq!(client.get("/readyz").status, 200);
     let text = client.get("/metrics").expect(200).text();
