@@ -6,9 +6,10 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
 
+use crate::api::body::CreateBody;
 use crate::api::{batch, link, links};
 use crate::problem::{self, FieldFault, Kind, ProblemBody};
-use crate::{Access, State, health, metrics, redirect};
+use crate::{Access, State, health, metrics, redirect, site};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,9 +21,9 @@ use crate::{Access, State, health, metrics, redirect};
     ),
     paths(
         links::create, links::list, link::read, link::edit, link::delete, batch::create,
-        redirect::follow, health::livez, health::readyz, health::health, metrics::text
+        redirect::follow, health::livez, health::readyz, health::health, metrics::text, site::robots
     ),
-    components(schemas(ProblemBody, FieldFault)),
+    components(schemas(ProblemBody, FieldFault, CreateBody)),
     tags(
         (name = "links", description = "Create, list, read, edit and delete links"),
         (name = "redirect", description = "What short links are for"),
@@ -33,6 +34,9 @@ struct Base;
 
 /// The name of the security scheme.
 const BEARER: &str = "api_key";
+
+/// Where redirects are described.
+const REDIRECT_PATH: &str = "/{code}";
 
 /// How each operation can fail. 414 can happen to all of them.
 const FAILURES: [(&str, &[u16]); 7] = [
@@ -60,7 +64,26 @@ pub(crate) fn describe(state: &State) -> utoipa::openapi::OpenApi {
             complete(operation, keys);
         }
     }
+    describe_redirect(&mut document, state);
     document
+}
+
+/// A redirect has the status that the operator chose, and is answered to HEAD as to GET.
+fn describe_redirect(document: &mut utoipa::openapi::OpenApi, state: &State) {
+    let Some(item) = document.paths.paths.get_mut(REDIRECT_PATH) else {
+        return;
+    };
+    if let Some(get) = &mut item.get
+        && let Some(found) = get.responses.responses.remove("302")
+    {
+        let status = redirect::status(state.settings.redirect_status).0;
+        get.responses.responses.insert(status.as_str().to_owned(), found);
+    }
+    item.head = item.get.clone();
+    if let Some(head) = &mut item.head {
+        head.operation_id = Some("redirect_head".to_owned());
+        head.summary = Some("Tells where the link leads, as GET does; not counted as a click.".to_owned());
+    }
 }
 
 fn scheme() -> SecurityScheme {

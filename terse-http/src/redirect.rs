@@ -30,14 +30,19 @@ pub(crate) struct Redirects {
     entropy: Arc<dyn Entropy>,
 }
 
+/// The status code of `chosen`, and whether browsers may keep the answer.
+pub(crate) fn status(chosen: RedirectStatus) -> (StatusCode, bool) {
+    match chosen {
+        RedirectStatus::MovedPermanently => (StatusCode::MOVED_PERMANENTLY, true),
+        RedirectStatus::Found => (StatusCode::FOUND, false),
+        RedirectStatus::TemporaryRedirect => (StatusCode::TEMPORARY_REDIRECT, false),
+        RedirectStatus::PermanentRedirect => (StatusCode::PERMANENT_REDIRECT, true),
+    }
+}
+
 impl Redirects {
     pub(crate) fn new(state: &State) -> Self {
-        let (status, cacheable) = match state.settings.redirect_status {
-            RedirectStatus::MovedPermanently => (StatusCode::MOVED_PERMANENTLY, true),
-            RedirectStatus::Found => (StatusCode::FOUND, false),
-            RedirectStatus::TemporaryRedirect => (StatusCode::TEMPORARY_REDIRECT, false),
-            RedirectStatus::PermanentRedirect => (StatusCode::PERMANENT_REDIRECT, true),
-        };
+        let (status, cacheable) = status(state.settings.redirect_status);
         let max_age = format!("private, max-age={}", state.settings.redirect_max_age_s);
         let cache_control = match HeaderValue::try_from(max_age) {
             Ok(value) if cacheable => value,
@@ -138,7 +143,7 @@ impl Redirects {
 /// Sends the browser to the link's target. The query string is ignored. The status is the operator's choice.
 #[utoipa::path(get, path = "/{code}", operation_id = "redirect", tag = "redirect",
     params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$")),
-    responses((status = 302, description = "Found; 301, 307 or 308 if the operator chose so",
+    responses((status = 302, description = "The link's target; 301, 302, 307 or 308, as the operator chose",
         headers(("Location" = String, description = "The link's target"),
             ("Cache-Control" = String, description = "`no-store`; with 301 and 308 `private, max-age=N`")))))]
 #[allow(dead_code, reason = "it describes what is answered in front of all handlers")]

@@ -8,7 +8,9 @@ use crate::html::ICON;
 /// Links are nobody's content to index; the page itself may be.
 const ROBOTS: &str = "User-agent: *\nAllow: /$\nDisallow: /\n";
 
-/// `GET /robots.txt`.
+/// Tells crawlers where not to go.
+#[utoipa::path(get, path = "/robots.txt", operation_id = "robots", tag = "operation",
+    responses((status = 200, description = "The rules", body = String, content_type = "text/plain")))]
 pub(crate) async fn robots() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(ROBOTS)
 }
