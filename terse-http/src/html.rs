@@ -16,7 +16,9 @@ pub(crate) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 const STYLE: &str = include_str!("style.css");
 
 /// The mark of terse, as an SVG.
-pub(crate) const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><rect width='32' height='32' rx='8' fill='#4f46e5'/><path d='M9 10h14M16 10v13M19.5 23h4' stroke='#fff' stroke-width='3.5' stroke-linecap='round'/></svg>";
+pub(crate) const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'>\
+    <rect width='32' height='32' rx='8' fill='#4f46e5'/>\
+    <path d='M9 10h14M16 10v13M19.5 23h4' stroke='#fff' stroke-width='3.5' stroke-linecap='round'/></svg>";
 
 /// A text that is written with everything escaped that HTML gives a meaning,
 /// in content and in quoted attributes alike.

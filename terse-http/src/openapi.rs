@@ -16,7 +16,7 @@ use crate::{Access, State, health, metrics, redirect, site};
     info(
         title = "terse",
         description = "A URL shortener. Errors are `application/problem+json`; their `code` is stable. Every answer \
-                       has an `X-Request-Id`, which is the request's own if that had one.",
+                       of the API has an `X-Request-Id`: the request's own if that had a usable one.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     paths(

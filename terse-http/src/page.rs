@@ -205,7 +205,7 @@ fn result(link: &Link, state: &State) -> String {
          <div class=\"row\"><input id=\"short\" value=\"{short}\" readonly aria-label=\"Short link\">\
          <button type=\"button\" data-copy hidden>Copy</button></div>\
          <p class=\"soft cut\">leads to <a href=\"{target}\" rel=\"noreferrer nofollow\">{target}</a></p>\
-         <p><a href=\"{short}\">{short}</a></p></section>"
+         <p><a href=\"{short}\">Try it</a></p></section>"
     )
 }
 
@@ -221,7 +221,8 @@ fn form_page(state: &State, nonce: &Nonce, input: &Input, note: &str, faults: &[
         }
     };
     let main = format!(
-        "<main><h1><a href=\"/\">terse<span>.</span></a></h1><p class=\"soft\">Paste a long address, get a short one.</p>\
+        "<main><h1><a href=\"/\">terse<span>.</span></a></h1>\
+         <p class=\"soft\">Paste a long address, get a short one.</p>\
          {note}<form method=\"post\" action=\"/\"><input type=\"hidden\" name=\"token\" value=\"{token}\">\
          <label>Long address<input name=\"url\" type=\"text\" inputmode=\"url\" required maxlength=\"8192\" \
          placeholder=\"https://example.com/a/long/path\" autocomplete=\"off\" autocapitalize=\"none\" \

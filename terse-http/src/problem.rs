@@ -367,8 +367,9 @@ mod tests {
     fn the_body_is_that_of_rfc_9457_and_tells_the_faults() {
         let problem = Problem::invalid_field("url", "required", "is required");
         let body: serde_json::Value = serde_json::to_value(problem.body(Some("r1"))).unwrap();
-        let expected = serde_json::json!({"type": "urn:terse:problem:validation_failed", "title": "The request is invalid",
-            "status": 422, "detail": "1 fault was found", "code": "validation_failed", "request_id": "r1",
+        let expected = serde_json::json!({"type": "urn:terse:problem:validation_failed",
+            "title": "The request is invalid", "status": 422,
+            "detail": "1 fault was found", "code": "validation_failed", "request_id": "r1",
             "errors": [{"field": "url", "code": "required", "detail": "is required"}]});
         assert_eq!(body, expected);
         let bare = serde_json::to_value(Problem::no_such_path().body(None)).unwrap();

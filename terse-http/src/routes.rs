@@ -31,7 +31,7 @@ fn operation(config: &mut ServiceConfig) {
 fn api(config: &mut ServiceConfig) {
     let links = at("/api/v1/links", "GET, HEAD, POST").route(get(links::list)).route(web::post().to(links::create));
     // An alias may be `batch`; its link is reached by the other methods.
-    let batch = web::resource("/api/v1/links/{code:batch}")
+    let batch = web::resource("/api/v1/links/batch")
         .route(web::post().to(batch::create))
         .default_service(web::to(batch::alias));
     let link = at("/api/v1/links/{code}", "GET, HEAD, PATCH, DELETE")

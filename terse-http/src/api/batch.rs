@@ -7,6 +7,8 @@ use serde::Serialize;
 use terse_core::access::Caller;
 use terse_core::{Link, shorten::ServiceError};
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{AnyOfBuilder, Array, ArrayBuilder, ObjectBuilder, SchemaType};
 
 use super::links::IDEMPOTENCY_KEY;
 use super::view::LinkView;
@@ -54,8 +56,16 @@ pub(crate) struct BatchView<'a> {
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "it describes the API; items are read one by one")]
 pub(crate) struct BatchBody {
-    #[schema(min_items = 1, max_items = 1000)]
-    items: Vec<body::CreateBody>,
+    #[schema(schema_with = batch_items)]
+    items: Vec<Json>,
+}
+
+/// A list of create bodies. Others are taken too: they fail alone, in their place.
+fn batch_items() -> Array {
+    let create = Ref::from_schema_name("Create");
+    let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some("fails alone with 422"));
+    let item = AnyOfBuilder::new().item(create).item(anything);
+    ArrayBuilder::new().items(item).min_items(Some(1)).max_items(Some(MAX_ITEMS)).build()
 }
 
 /// Creates up to 1,000 links. Each item succeeds or fails alone; the answer is in the order of the request.

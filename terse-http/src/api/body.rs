@@ -13,7 +13,8 @@ use crate::problem::Problem;
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateBody {
     /// Where it shall lead: http or https, a host that is reachable from anywhere, no userinfo.
-    #[schema(value_type = String, required, format = "uri", min_length = 1, max_length = 8192, example = "https://example.com/a/long/path?x=1")]
+    #[schema(value_type = String, required, format = "uri", min_length = 1, max_length = 8192,
+        example = "https://example.com/a/long/path?x=1")]
     url: Option<Option<String>>,
     /// The code that it shall have, instead of a generated one.
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{1,64}$", example = json!(null))]
@@ -36,7 +37,8 @@ pub(crate) struct CreateBody {
 #[schema(as = Edit)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditBody {
-    #[schema(value_type = String, required = false, format = "uri", min_length = 1, max_length = 8192, example = "https://example.com/elsewhere")]
+    #[schema(value_type = String, required = false, format = "uri", min_length = 1, max_length = 8192,
+        example = "https://example.com/elsewhere")]
     url: Option<Option<String>>,
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200, example = "Elsewhere")]
     title: Option<Option<String>>,
@@ -212,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_draft_has_what_was_sent() {
-        let text = r#"{"url":"https://example.com/","alias":"a-1","title":"t","tags":["x"],"valid_from":"2026-01-01T00:00:00Z"}"#;
+        let text = r#"{"url":"https://example.com/","alias":"a-1","title":"t","tags":["x"],
+            "valid_from":"2026-01-01T00:00:00Z"}"#;
         let draft = read(text).unwrap();
         assert_eq!(draft.target.as_str(), "https://example.com/");
         assert_eq!(draft.alias.unwrap().as_code().as_str(), "a-1");

@@ -15,7 +15,7 @@ use crate::{State, auth};
 #[utoipa::path(
     get, path = "/api/v1/links/{code}", operation_id = "read_link", tag = "links",
     params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-None-Match" = Option<String>, Header, description = "Versions that are known already",
+        ("If-None-Match" = Option<String>, Header, nullable = false, description = "Versions that are known already",
             pattern = "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$")),
     responses((status = 200, description = "The link", body = LinkView,
             headers(("ETag" = String, description = "The link's version, in quotes"))),
@@ -37,7 +37,8 @@ pub(crate) async fn read(request: HttpRequest, state: web::Data<State>) -> Resul
 #[utoipa::path(
     patch, path = "/api/v1/links/{code}", operation_id = "edit_link", tag = "links",
     params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = Option<String>, Header, description = "`*` or quoted versions, of which the link must have one",
+        ("If-Match" = Option<String>, Header, nullable = false,
+            description = "`*` or quoted versions, of which the link must have one",
             pattern = "^(\\*|\"[!#-~]*\"(, ?\"[!#-~]*\")*)$")),
     request_body(content = body::EditBody),
     responses((status = 200, description = "The link as it is now", body = LinkView,
@@ -57,7 +58,8 @@ pub(crate) async fn edit(request: HttpRequest, state: web::Data<State>) -> Resul
 #[utoipa::path(
     delete, path = "/api/v1/links/{code}", operation_id = "delete_link", tag = "links",
     params(("code" = String, Path, description = "The link's code", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = Option<String>, Header, description = "`*` or quoted versions, of which the link must have one",
+        ("If-Match" = Option<String>, Header, nullable = false,
+            description = "`*` or quoted versions, of which the link must have one",
             pattern = "^(\\*|\"[!#-~]*\"(, ?\"[!#-~]*\")*)$")),
     responses((status = 204, description = "The link is deleted: its redirect answers 410 from now on"))
 )]
@@ -69,9 +71,12 @@ pub(crate) async fn delete(request: HttpRequest, state: web::Data<State>) -> Res
     Ok(HttpResponse::new(StatusCode::NO_CONTENT))
 }
 
+/// The alias that a path of its own stands in front of.
+const BATCH: &str = "batch";
+
 /// The code in the path. What can't be one is answered like a missing link.
 pub(crate) fn code(request: &HttpRequest) -> Result<ShortCode, Problem> {
-    let text = request.match_info().query("code");
+    let text = request.match_info().get("code").unwrap_or(BATCH);
     ShortCode::parse(text).map_err(|_| Problem::new(Kind::NotFound, "there is no such link"))
 }
 

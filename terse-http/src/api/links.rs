@@ -27,7 +27,8 @@ const MAX_LIMIT: usize = 200;
 /// link for 24 hours; the same key with another body is refused.
 #[utoipa::path(
     post, path = "/api/v1/links", operation_id = "create_link", tag = "links",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters",
+    params(("Idempotency-Key" = Option<String>, Header, nullable = false,
+        description = "1 to 255 printable ASCII characters",
         min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]{0,253}[!-~])?$")),
     request_body(content = body::CreateBody),
     responses((status = 201, description = "The link was created, durably", body = LinkView,
@@ -46,9 +47,9 @@ pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Res
 /// Lists one's own links, newest first.
 #[utoipa::path(
     get, path = "/api/v1/links", operation_id = "list_links", tag = "links",
-    params(("limit" = Option<u16>, Query, description = "How many links at most; 50 unless told",
+    params(("limit" = Option<u16>, Query, nullable = false, description = "How many links at most; 50 unless told",
             minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+        ("cursor" = Option<String>, Query, nullable = false, description = "`next_cursor` of the page before",
             pattern = "^(0|[1-9a-f][0-9a-f]{0,10})\\.[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "A page of links", body = LinkPage))
 )]

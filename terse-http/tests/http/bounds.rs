@@ -12,6 +12,10 @@ use crate::server::{Answer, Choices, Server, read_to_end};
 const LINKS: &str = "/api/v1/links";
 const BATCH: &str = "/api/v1/links/batch";
 
+/// A create of whose body only the first byte arrives.
+const BEGUN: &str = "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                     Content-Length: 9\r\n\r\n{";
+
 fn bounded(bounds: Bounds) -> Server {
     Server::with(Choices { bounds, ..Choices::default() })
 }
@@ -60,7 +64,8 @@ fn a_chunked_body_without_end_is_refused_and_not_read_on() {
     for path in [LINKS, "/abc", "/api/v1/links/c1/none"] {
         let mut stream = server.connect();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         let chunk = [b"4000\r\n".as_slice(), &[b' '; 0x4000], b"\r\n"].concat();
@@ -85,8 +90,7 @@ fn a_chunked_body_within_its_bound_is_taken() {
 fn a_body_that_does_not_arrive_in_time_is_408() {
     let server = bounded(Bounds { body_timeout: Duration::from_millis(100), ..Bounds::default() });
     let mut stream = server.connect();
-    let head = "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(BEGUN.as_bytes()).unwrap();
     let answer = Answer::parse(&read_to_end(&mut stream));
     answer.assert_problem(408, "request_timeout");
     assert_eq!(answer.header("connection"), Some("close"));
@@ -96,8 +100,7 @@ fn a_body_that_does_not_arrive_in_time_is_408() {
 fn a_body_that_breaks_off_is_400() {
     let server = Server::start();
     let mut stream = server.connect();
-    let head = "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(BEGUN.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     Answer::parse(&read_to_end(&mut stream)).assert_problem(400, "malformed_json");
 }

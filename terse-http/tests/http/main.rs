@@ -6,6 +6,7 @@ mod access;
 mod batch;
 mod bounds;
 mod links;
+mod log;
 mod operation;
 mod page;
 mod redirects;

@@ -45,7 +45,8 @@ fn a_connection_is_kept_between_requests() {
     let server = Server::start();
     let body = "{\"url\":\"https://example.com/\"}";
     let create = format!(
-        "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let text =

@@ -1,0 +1,80 @@
+//! The access log: what is told of a request, and what never is.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use terse_core::Role;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::server::{Choices, Keys, Server};
+
+/// Everything that was logged by this test process.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The log lines of the level `info` that mention `id`.
+fn logged(id: &str) -> Vec<String> {
+    static LINES: OnceLock<Lines> = OnceLock::new();
+    let lines = LINES.get_or_init(|| {
+        let lines = Lines::default();
+        tracing_subscriber::fmt().json().with_writer(lines.clone()).init();
+        lines
+    });
+    let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+    text.lines().filter(|line| line.contains(id)).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_api_request_is_one_line_without_secrets() {
+    assert_eq!(logged("log-1"), Vec::<String>::new());
+    let keys = Arc::new(Keys::default());
+    let key = keys.issue("a", Role::Writer).reveal().to_owned();
+    let server = Server::with(Choices { keys: Some(keys), ..Choices::default() });
+    let request = server.ask("GET", "/api/v1/links/some-code?secret=query").header("X-Request-Id", "log-1");
+    request.header("Authorization", &format!("Bearer {key}")).send().assert_problem(404, "not_found");
+    let lines = logged("log-1");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line: Value = serde_json::from_str(&lines[0]).unwrap();
+    let fields = &line["fields"];
+    assert_eq!((&fields["method"], &fields["status"]), (&Value::from("GET"), &Value::from(404)));
+    assert_eq!(fields["route"], "/api/v1/links/{code}");
+    assert_eq!(fields["client"], "127.0.0.0/24");
+    assert_eq!(fields["key"], key.split('_').nth(1).unwrap());
+    assert!(fields["ms"].is_u64());
+    for secret in ["secret", "some-code", "127.0.0.1", key.rsplit('_').next().unwrap()] {
+        assert!(!lines[0].contains(secret), "{secret} in {}", lines[0]);
+    }
+}
+
+#[test]
+fn redirects_and_probes_are_not_logged_as_a_rule() {
+    assert_eq!(logged("log-2"), Vec::<String>::new());
+    let server = Server::start();
+    for path in ["/none", "/livez", "/metrics"] {
+        server.ask("GET", path).header("X-Request-Id", "log-2").send();
+    }
+    assert_eq!(logged("log-2"), Vec::<String>::new());
+    server.ask("GET", "/api/v1/links/batch").header("X-Request-Id", "log-2").send();
+    assert!(logged("log-2")[0].contains("\"/api/v1/links/batch\""));
+}
