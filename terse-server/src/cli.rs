@@ -259,6 +259,7 @@ fn after_help() -> String {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -330,5 +331,21 @@ mod tests {
     #[test]
     fn flags_are_printed_without_their_values() {
         assert!(!format!("{:?}", action("terse serve --cache redis://:s3cret@h")).contains("s3cret"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_command_line_is_understood_or_refused_in_one_line(
+            words in proptest::collection::vec(
+                "[a-z-]{0,12}|--[a-z-]{1,14}(=.{0,8})?|serve|keys|create|show|\\PC{0,10}",
+                0..5,
+            ),
+        ) {
+            let line = std::iter::once("terse".to_owned()).chain(words).map(OsString::from);
+            if let Err(error) = parse(line) {
+                prop_assert!(error.exit == Exit::Config && !error.message.contains('\n'), "{error}");
+                prop_assert!(!error.message.is_empty());
+            }
+        }
     }
 }

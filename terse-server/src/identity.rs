@@ -208,4 +208,56 @@ mod tests {
         assert_eq!(refused.exit, Exit::Config);
         assert!(refused.message.contains("shard 'a' owns the slots 0-2047"), "{refused}");
     }
+
+    #[tokio::test]
+    async fn two_first_starts_at_once_make_one_deployment() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), "");
+        let (one, other) = tokio::join!(settled(&config, 1), settled(&config, 2));
+        assert!(one.unwrap() == other.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_store_of_another_deployment_is_refused_with_both_ids() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config_here = config(here.path(), "");
+        let own = settled(&config_here, 1).await.unwrap().deployment_text();
+        let foreign = settled(&config(there.path(), ""), 2).await.unwrap().deployment_text();
+        std::fs::copy(there.path().join("links.sqlite"), here.path().join("links.sqlite")).unwrap();
+        let refused = settled(&config_here, 3).await.err().unwrap();
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.message.contains(&own) && refused.message.contains(&foreign), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_shard_of_another_deployment_is_refused() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let shards = "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
+                      [[shard]]\nname='b'\nslots='2048-4095'\nstore='sqlite'";
+        let config_here = config(here.path(), shards);
+        settled(&config_here, 1).await.unwrap();
+        settled(&config(there.path(), shards), 2).await.unwrap();
+        std::fs::copy(there.path().join("links-b.sqlite"), here.path().join("links-b.sqlite")).unwrap();
+        let refused = settled(&config_here, 3).await.err().unwrap();
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.message.contains("shard 'b' belongs to deployment"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_copy_is_told_by_name_and_made_again_once_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), "");
+        let first = settled(&config, 1).await.unwrap();
+        std::fs::write(place.path().join(FILE), "{").unwrap();
+        let refused = settled(&config, 2).await.err().unwrap();
+        assert_eq!(refused.exit, Exit::Io);
+        assert!(refused.message.contains("identity.json is damaged"), "{refused}");
+        std::fs::remove_file(place.path().join(FILE)).unwrap();
+        assert!(settled(&config, 2).await.unwrap() == first);
+    }
+
+    #[test]
+    fn bytes_are_written_as_two_digits_each() {
+        assert_eq!(hex(&[0, 0x0f, 0xff]), "000fff");
+    }
 }

@@ -90,3 +90,69 @@ pub fn store_failure(shard: &str, error: &StoreError) -> StartError {
     let cause = error.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
     StartError::new(exit, format_args!("the store of shard '{shard}' failed: {error}{cause}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_core::ports::StoreHealth;
+
+    use super::*;
+    use crate::config::raw::Inputs;
+
+    fn config(directory: &Path, file: &str) -> Config {
+        std::fs::write(directory.join("terse.toml"), file).unwrap();
+        let mut config = Config::load(Inputs { working_dir: directory.to_owned(), ..Inputs::default() }).unwrap();
+        config.data_dir = directory.to_owned();
+        config
+    }
+
+    const TWO: &str = "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
+                       [[shard]]\nname='b'\nslots='2048-4095'\nstore='sqlite:bee'";
+
+    #[tokio::test]
+    async fn each_shard_is_a_file_of_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let stores = Stores::open(&config(place.path(), TWO), &Metrics::new()).unwrap();
+        let health = stores.links.check().await;
+        let names: Vec<(&str, bool)> = health.iter().map(|(name, state)| (name.as_str(), state.is_ok())).collect();
+        assert_eq!(names, [("a", true), ("b", true)]);
+        assert!(place.path().join("links-a.sqlite").exists() && place.path().join("links-bee.sqlite").exists());
+        assert!(Arc::ptr_eq(stores.home(), &stores.shards[0]));
+        stores.close();
+        assert!(stores.links.check().await.iter().all(|(_, state)| state.is_err()), "closed stores refuse");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_no_database_is_told_by_shard_and_file() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("links-bee.sqlite"), "no database, whatever its name says ".repeat(200))
+            .unwrap();
+        let refused = Stores::open(&config(place.path(), TWO), &Metrics::new()).err().unwrap();
+        assert_eq!(refused.exit, Exit::Io);
+        assert!(refused.message.contains("shard 'b'") && refused.message.contains("links-bee.sqlite"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_keyspace_is_refused_before_anything_is_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let file = TWO.replace("sqlite:bee", "cql://me:s3cret@db/links");
+        let refused = Stores::open(&config(place.path(), &file), &Metrics::new()).err().unwrap();
+        assert_eq!(refused.exit, Exit::Unavailable);
+        assert!(refused.message.contains("shard 'b'") && !refused.message.contains("s3cret"), "{refused}");
+        assert!(!place.path().join("links-a.sqlite").exists());
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_cause_and_the_exit_code_of_its_kind() {
+        for (kind, exit) in [
+            (StoreErrorKind::Unavailable, Exit::Unavailable),
+            (StoreErrorKind::Overloaded, Exit::Temporary),
+            (StoreErrorKind::UnknownOutcome, Exit::Temporary),
+            (StoreErrorKind::Corrupt, Exit::Io),
+        ] {
+            let error = StoreError::new(kind, "reading").caused_by(std::io::Error::other("disk on fire"));
+            let failure = store_failure("a", &error);
+            assert_eq!(failure.exit, exit);
+            assert_eq!(failure.message, "the store of shard 'a' failed: reading: disk on fire");
+        }
+    }
+}

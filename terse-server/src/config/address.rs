@@ -217,6 +217,8 @@ pub fn parse_host(text: &str) -> Result<Host, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -278,5 +280,32 @@ mod tests {
         assert_eq!(urls[0].to_string(), "redis://***@cache:6379/1");
         assert_eq!(urls[0].reveal_userinfo(), Some(":s3cret"));
         assert_eq!(urls[2].to_string(), "cql://***@a,b/k?replication=2");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_is_neither_a_panic_nor_a_leak(text in ".{0,60}", password in "[a-z@:/?#]{0,12}QQQ") {
+            let urls = [
+                text.clone(),
+                format!("redis://u:{password}@{text}"),
+                format!("amqp://u:{password}@{text}"),
+                format!("cql://u:{password}@{text}/k"),
+            ];
+            for url in urls {
+                let told = [
+                    parse_redis(&url).map_or_else(|fault| fault, |url| format!("{url} {url:?}")),
+                    parse_amqp(&url).map_or_else(|fault| fault, |url| format!("{url} {url:?}")),
+                    CqlAddress::parse(&url).map_or_else(|fault| fault, |address| format!("{address:?}")),
+                ];
+                prop_assert!(told.iter().all(|text| !text.contains("QQQ")), "{url}: {told:?}");
+            }
+        }
+
+        #[test]
+        fn hosts_come_back_as_they_were_written(name in "[a-z][a-z0-9.-]{0,20}", port in 1u16..) {
+            let url = parse_redis(&format!("redis://{name}:{port}/3")).unwrap();
+            prop_assert_eq!(url.hosts(), [Host { name: name.clone(), port: Some(port) }]);
+            prop_assert_eq!(url.to_string(), format!("redis://{name}:{port}/3"));
+        }
     }
 }

@@ -260,3 +260,141 @@ fn read_shard(item: toml::Value) -> Result<RawShard, String> {
     };
     Ok(RawShard { name: text("name")?, slots: text("slots")?, store: text("store")?, translate })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::keys::{AUTH, CACHE, LISTEN, PUBLIC_URL, WORKERS};
+
+    fn read_file(text: &str) -> Result<RawConfig, StartError> {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join(DEFAULT_FILE), text).unwrap();
+        RawConfig::read(Inputs { working_dir: place.path().to_owned(), ..Inputs::default() })
+    }
+
+    fn text(raw: &RawConfig, key: &Key) -> String {
+        raw.get(key).unwrap().text.clone()
+    }
+
+    #[test]
+    fn without_any_input_each_key_has_its_default_or_none() {
+        let raw = RawConfig::read(Inputs::default()).unwrap();
+        for key in KEYS {
+            assert_eq!(raw.get(key).map(|value| value.text.as_str()), key.default, "{}", key.name);
+        }
+        assert!(raw.get(&AUTH).is_none() && raw.file.is_none() && raw.shards.is_empty());
+    }
+
+    #[test]
+    fn each_kind_of_value_in_the_file_becomes_the_text_of_a_flag() {
+        let raw = read_file("listen = '1.2.3.4:5'\nworkers = 7\nauth = true\ncache = ['a', 'b']\npublic_url = []");
+        let raw = raw.unwrap();
+        assert_eq!(text(&raw, &LISTEN), "1.2.3.4:5");
+        assert_eq!(text(&raw, &WORKERS), "7");
+        assert_eq!(text(&raw, &AUTH), "true");
+        assert_eq!(text(&raw, &CACHE), "a,b");
+        assert_eq!(text(&raw, &PUBLIC_URL), "none");
+        assert!(matches!(raw.get(&LISTEN).unwrap().source, Source::File(_)));
+    }
+
+    #[test]
+    fn values_that_are_no_text_are_refused_by_name() {
+        for value in ["1.5", "[1, 2]", "{ a = 1 }", "2026-01-02T03:04:05Z", "[['a']]"] {
+            let refused = read_file(&format!("listen = {value}")).err().unwrap();
+            assert!(refused.message.contains("'listen' must be a text"), "{value}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_shard_is_read_with_all_its_keys() {
+        let raw = read_file("[[shard]]\nname = 'a'\nslots = ['0-9', '20-29']\nstore = 's'\ntranslate = { x = 'y' }");
+        let shard = &raw.unwrap().shards[0];
+        assert_eq!((shard.name.as_str(), shard.slots.as_str(), shard.store.as_str()), ("a", "0-9,20-29", "s"));
+        assert_eq!(shard.translate, [("x".to_owned(), "y".to_owned())]);
+    }
+
+    #[test]
+    fn a_faulty_shard_is_told_by_its_number() {
+        let sound = "[[shard]]\nname='a'\nslots='0'\nstore='s'\n";
+        for (faulty, told) in [
+            ("name='b'\nslots='1'", "'store' is missing"),
+            ("name='b'\nslots='1'\nstore=1.5", "'store' must be a text"),
+            ("name='b'\nslots='1'\nstore='s'\ntranslate='x'", "'translate' is a table"),
+            ("name='b'\nslots='1'\nstore='s'\ntranslate={x=1}", "'translate' maps an address"),
+            ("nmae='b'", "did you mean 'name'?"),
+        ] {
+            let refused = read_file(&format!("{sound}[[shard]]\n{faulty}")).err().unwrap();
+            assert!(refused.message.contains("[[shard]] number 2: ") && refused.message.contains(told), "{refused}");
+        }
+        assert!(read_file("shard = [1]").err().unwrap().message.contains("number 1: is not a table"));
+    }
+
+    #[test]
+    fn a_file_beyond_its_bound_or_of_other_bytes_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("big");
+        std::fs::write(&path, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+        assert!(read_bounded(&path).unwrap_err().message.contains("larger than 1 MiB"));
+        std::fs::write(&path, vec![b'#'; 1024 * 1024]).unwrap();
+        assert!(read_bounded(&path).is_ok());
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(read_bounded(&path).unwrap_err().message.contains("not UTF-8"));
+        assert!(read_bounded(place.path()).unwrap_err().message.contains("cannot read"));
+    }
+
+    #[test]
+    fn a_named_file_replaces_the_one_in_the_working_directory() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join(DEFAULT_FILE), "listen = 'default'").unwrap();
+        let other = place.path().join("other.toml");
+        std::fs::write(&other, "workers = 3").unwrap();
+        let inputs =
+            Inputs { config_file: Some(other.clone()), working_dir: place.path().to_owned(), ..Inputs::default() };
+        let raw = RawConfig::read(inputs).unwrap();
+        assert_eq!(raw.file, Some(other));
+        assert_eq!((text(&raw, &LISTEN).as_str(), text(&raw, &WORKERS).as_str()), ("127.0.0.1:8080", "3"));
+    }
+
+    #[test]
+    fn only_the_line_end_of_a_secret_file_is_cut() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("secret");
+        for (written, read) in [("a b ", "a b "), ("x\n", "x"), ("x\r\n", "x"), ("", "")] {
+            std::fs::write(&path, written).unwrap();
+            let environment = vec![("TERSE_CACHE_FILE".into(), path.clone().into_os_string())];
+            let raw = RawConfig::read(Inputs { environment, ..Inputs::default() }).unwrap();
+            assert_eq!(text(&raw, &CACHE), read);
+        }
+    }
+
+    #[test]
+    fn sources_are_named_as_the_operator_wrote_them() {
+        for (source, name) in [
+            (Source::Default, "default"),
+            (Source::File("terse.toml".into()), "terse.toml"),
+            (Source::Variable("TERSE_LOG"), "TERSE_LOG"),
+            (Source::VariableFile("TERSE_LOG", "/run/log".into()), "TERSE_LOG_FILE (/run/log)"),
+            (Source::Flag("log-format"), "--log-format"),
+        ] {
+            assert_eq!(source.to_string(), name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_and_any_variable_is_read_or_refused_in_one_line(
+            file in "(.|\n){0,80}|[a-z_]{1,12} = [0-9'\\[\\]{}a-z\n]{0,40}",
+            name in "[A-Z_]{0,12}",
+            value in "\\PC{0,20}",
+        ) {
+            let environment = vec![(format!("TERSE_{name}").into(), value.into())];
+            for outcome in [read_file(&file), RawConfig::read(Inputs { environment, ..Inputs::default() })] {
+                if let Err(error) = outcome {
+                    prop_assert!(!error.message.contains('\n') && error.exit == crate::exit::Exit::Config, "{error}");
+                }
+            }
+        }
+    }
+}

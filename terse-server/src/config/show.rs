@@ -84,3 +84,50 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::Key;
+    use crate::config::raw::Inputs;
+
+    fn config(flags: &[(&'static Key, &str)]) -> Config {
+        let flags = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        Config::load(Inputs { flags, ..Inputs::default() }).unwrap()
+    }
+
+    #[test]
+    fn every_key_is_described_once_in_the_order_of_the_table() {
+        let described = config(&[]).describe();
+        let names: Vec<&str> = described.lines().filter_map(|line| line.split(" = ").next()).collect();
+        let expected: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn defaults_that_follow_from_other_keys_are_described_as_they_come_out() {
+        let described = config(&[(&keys::LISTEN, "0.0.0.0:1"), (&keys::BUS, "amqp://h/v")]).describe();
+        assert!(described.contains("auth = \"keys\""), "{described}");
+        assert!(described.contains("stats = \"beside the store\""), "{described}");
+    }
+
+    #[test]
+    fn a_value_cannot_break_out_of_its_line() {
+        let described = config(&[(&keys::DATA_DIR, "a\"\nlisten = \"x")]).describe();
+        assert!(described.contains(r#"data_dir = "a\"\nlisten = \"x""#), "{described}");
+        assert_eq!(described.lines().count(), keys::KEYS.len());
+    }
+
+    #[test]
+    fn odd_combinations_are_warned_of() {
+        let warned = |flags: &[(&'static Key, &str)], told: &str| {
+            let warnings = config(flags).warnings;
+            assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
+        };
+        warned(&[(&keys::LISTEN, "127.0.0.1:9")], "short URLs begin with http://localhost:8080");
+        warned(&[(&keys::DRAIN_DELAY, "30s")], "drain_delay is longer than grace_period");
+        warned(&[(&keys::LISTEN, "0.0.0.0:8080"), (&keys::AUTH, "open")], "everybody who reaches it is an admin");
+        let set = [(&keys::LISTEN, "127.0.0.1:9"), (&keys::PUBLIC_URL, "https://trs.example")];
+        assert!(config(&set).warnings.is_empty());
+    }
+}

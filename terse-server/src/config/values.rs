@@ -178,6 +178,8 @@ pub(crate) fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -253,5 +255,38 @@ mod tests {
     fn a_shown_value_is_short_and_printable() {
         assert_eq!(shown("a\nb\u{1b}"), "a\\nb\\u{1b}");
         assert!(shown(&"x".repeat(500)).chars().count() <= 81);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_reader_panic_or_write_a_page(
+            text in "\\PC{0,100}|.{0,300}|[0-9a-zA-Z:/.@-]{0,40}",
+        ) {
+            let faults = [
+                duration(&text).err(),
+                public_url(&text).err(),
+                networks(&text).err(),
+                socket_address(&text).err(),
+                size(&text, 0, u64::MAX).err(),
+                number(&text, 0, 9).err(),
+                one_of(&text, &[("word", ())]).err(),
+            ];
+            for fault in faults.into_iter().flatten() {
+                prop_assert!(!fault.contains(['\n', '\u{1b}']) && fault.chars().count() < 1_500, "{fault}");
+            }
+        }
+
+        #[test]
+        fn networks_come_back_masked(bits in any::<u32>(), prefix in 0u8..=32) {
+            let first = masked(IpAddr::V4(bits.into()), prefix);
+            prop_assert_eq!(networks(&format!("{first}/{prefix}")), Ok(vec![Cidr { first, prefix }]));
+        }
+
+        #[test]
+        fn durations_come_back_in_every_unit(number in 0u64..86_400) {
+            for (unit, ms) in [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)] {
+                prop_assert_eq!(duration(&format!("{number}{unit}")), Ok(Duration::from_millis(number * ms)));
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! How a server ends.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::program::{PATIENCE, Place, Server, status_of};
@@ -9,7 +11,7 @@ use crate::program::{PATIENCE, Place, Server, status_of};
 const IDLE_END: Duration = Duration::from_secs(5);
 
 /// Sends a request on a connection that stays open, and reads the answer.
-fn ask(stream: &mut std::net::TcpStream, path: &str) -> String {
+fn ask(stream: &mut TcpStream, path: &str) -> String {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = vec![0; 4_096];
     let read = stream.read(&mut answer).unwrap();
@@ -122,4 +124,80 @@ fn logs_are_json_without_a_terminal_and_readable_on_demand() {
     let log = server.end(IDLE_END).1;
     assert!(log.iter().any(|line| line.contains("INFO") && line.contains("draining")), "{log:?}");
     assert!(log.iter().all(|line| !line.starts_with('{')));
+}
+
+/// Creates links, each on a connection of its own, until none is accepted any
+/// more. Returns the aliases that were answered 201, and answers that were cut.
+fn create_until_the_end(address: SocketAddr, client: usize, started: &AtomicBool) -> (Vec<String>, Vec<String>) {
+    let (mut created, mut cut) = (vec![], vec![]);
+    for number in 0.. {
+        let alias = format!("c{client}-{number}");
+        let body = format!(r#"{{"url":"https://example.com/{alias}","alias":"{alias}"}}"#);
+        let Ok(mut stream) = TcpStream::connect(address) else { break };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sent = write!(
+            stream,
+            "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut answer = String::new();
+        // A connection that the kernel took but no worker ever read was never a request in flight.
+        if sent.is_err() || stream.read_to_string(&mut answer).is_err() || answer.is_empty() {
+            break;
+        }
+        if !answer.ends_with('}') {
+            cut.push(answer);
+        } else if status_of(&answer) == 201 {
+            created.push(alias);
+            started.store(true, Ordering::SeqCst);
+        }
+    }
+    (created, cut)
+}
+
+#[test]
+fn every_create_that_was_answered_while_ending_is_kept_and_no_answer_is_cut() {
+    let place = Place::new();
+    let server = place.serve(&["--drain-delay", "300ms", "--log", "warn"]);
+    let started: [AtomicBool; 4] = Default::default();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = started
+            .iter()
+            .enumerate()
+            .map(|(client, started)| {
+                let address = server.address;
+                scope.spawn(move || create_until_the_end(address, client, started))
+            })
+            .collect();
+        let deadline = Instant::now() + PATIENCE;
+        while !started.iter().all(|started| started.load(Ordering::SeqCst)) {
+            assert!(Instant::now() < deadline, "no client gets started");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.signal("TERM");
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(server.end(IDLE_END).0.code(), Some(0));
+    let server = place.serve(&["--log", "warn"]);
+    for (created, cut) in results {
+        assert_eq!(cut, Vec::<String>::new());
+        for alias in created {
+            let (status, answer) = server.get(&format!("/{alias}"));
+            assert!(status == 302 && answer.contains(&format!("https://example.com/{alias}\r\n")), "{alias}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn no_connection_is_taken_once_it_has_ended() {
+    let place = Place::new();
+    let server = place.serve(&["--drain-delay", "0s"]);
+    let address = server.address;
+    server.signal("TERM");
+    assert_eq!(server.end(IDLE_END).0.code(), Some(0));
+    assert!(TcpStream::connect(address).is_err());
+    // The port and the data directory are free for the next server at once.
+    let next = place.run_to_greeting(&["serve", "--listen", &address.to_string()]);
+    assert_eq!(next.address, address);
 }

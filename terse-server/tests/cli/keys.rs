@@ -1,6 +1,6 @@
 //! API keys, from the command line to a running server.
 
-use crate::program::{Place, within_a_second};
+use crate::program::{PATIENCE, Place, within_a_second};
 
 fn create(place: &Place, more: &[&str]) -> String {
     let arguments: Vec<&str> = ["keys", "create", "--name", "test"].iter().chain(more).copied().collect();
@@ -60,4 +60,58 @@ fn the_list_shows_every_key_with_its_state() {
         assert!(!ended.out.contains(&key[15..47]), "a secret is listed");
     }
     assert!(place.run(&["keys", "revoke", "0000000000"]).refusal(64).contains("there is no key '0000000000'"));
+}
+
+#[test]
+fn a_key_ends_at_its_expiry() {
+    let place = Place::new();
+    let key = create(&place, &["--role", "writer", "--expires", "2s"]);
+    let server = place.serve(&["--auth", "keys"]);
+    assert_eq!(server.create("before", Some(&key)), 201);
+    let expired = || server.create("after", Some(&key)) == 401;
+    assert!(within_a_second(expired) || within_a_second(expired) || within_a_second(expired));
+    assert!(place.run(&["keys", "list"]).success().contains("expired"));
+}
+
+#[test]
+fn roles_and_owners_of_keys_hold() {
+    let place = Place::new();
+    let owned = |role: &str| create(&place, &["--role", role, "--owner", "team"]);
+    let (writer, reader) = (owned("writer"), owned("reader"));
+    let (stranger, admin) = (create(&place, &["--role", "reader"]), create(&place, &["--role", "admin"]));
+    let server = place.serve(&["--auth", "keys"]);
+    assert_eq!(server.create("ours", Some(&writer)), 201);
+    assert_eq!(server.create("theirs", Some(&reader)), 403);
+    let read =
+        |key: &str| server.request("GET", "/api/v1/links/ours", &[&format!("Authorization: Bearer {key}")], "").0;
+    assert_eq!((read(&writer), read(&reader), read(&stranger), read(&admin)), (200, 200, 404, 200));
+}
+
+#[test]
+fn a_key_never_appears_in_the_log() {
+    let place = Place::new();
+    let key = create(&place, &["--role", "writer"]);
+    let server = place.serve(&["--auth", "keys", "--log", "trace"]);
+    assert_eq!(server.create("logged", Some(&key)), 201);
+    let forged = format!("{}x", &key[..key.len() - 1]);
+    assert_eq!(server.create("refused", Some(&forged)), 401);
+    server.signal("TERM");
+    let log = server.end(PATIENCE).1;
+    assert!(log.iter().any(|line| line.contains("/api/v1/links")), "{log:?}");
+    // The id may be logged, the secret part never.
+    assert!(log.iter().all(|line| !line.contains(&key[15..40])), "{log:?}");
+}
+
+#[test]
+fn keys_are_made_listed_and_revoked_without_a_server() {
+    let place = Place::new();
+    assert_eq!(place.run(&["keys", "list"]).success().lines().count(), 1);
+    let key = create(&place, &["--role", "reader", "--data-dir", "elsewhere"]);
+    assert_eq!(place.run(&["keys", "list"]).success().lines().count(), 1);
+    let listed = place.run(&["keys", "list", "--data-dir", "elsewhere"]);
+    assert!(listed.success().contains(id(&key)));
+    let refused = place.run(&["keys", "create", "--name", "a\nb", "--role", "admin"]);
+    assert!(refused.refusal(64).contains("--name: must be 1 to 100 characters"));
+    let refused = place.run(&["keys", "create", "--name", "x", "--role", "admin", "--expires", "2020-01-01T00:00:00Z"]);
+    assert!(refused.refusal(64).contains("is not in the future"));
 }

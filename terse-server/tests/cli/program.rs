@@ -54,10 +54,21 @@ impl Place {
         Ended::from(guard.0.take().unwrap().wait_with_output().unwrap())
     }
 
+    /// Starts the program and leaves it running.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
+        let child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Running(Guard(Some(child)))
+    }
+
     /// Starts a server on a free port and waits until it listens.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Server {
         let all: Vec<&str> = ["serve", "--listen", "127.0.0.1:0"].iter().chain(arguments).copied().collect();
-        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.run_to_greeting(&all)
+    }
+
+    /// Starts a server with these arguments and waits until it listens.
+    pub(crate) fn run_to_greeting(&self, arguments: &[&str]) -> Server {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
         let mut server =
             Server { guard: Guard(Some(child)), stderr, greeting: vec![], address: ([0, 0, 0, 0], 0).into() };
@@ -126,6 +137,16 @@ impl Drop for Guard {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// A program of which only the end is of interest.
+pub(crate) struct Running(Guard);
+
+impl Running {
+    /// Its exit code, if it has ended.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        self.0.0.as_mut()?.try_wait().unwrap().and_then(|status| status.code())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::program::{PATIENCE, Place};
+use crate::program::{PATIENCE, Place, within_a_second};
 
 #[test]
 fn the_greeting_tells_the_real_address_and_a_line_that_works() {
@@ -132,4 +132,92 @@ fn roles_decide_what_is_served() {
         server.signal("TERM");
         assert!(server.end(PATIENCE).0.success());
     }
+}
+
+#[test]
+fn migrating_first_changes_nothing_for_the_server() {
+    let place = Place::new();
+    let migrated = place.run(&["migrate"]);
+    let deployment = migrated.success().lines().last().unwrap().to_owned();
+    assert!(migrated.out.contains("shard 'main' on sqlite (links.sqlite)"), "{}", migrated.out);
+    let server = place.serve(&[]);
+    assert_eq!(server.create("migrated", None), 201);
+    assert_eq!(place.run(&["migrate"]).success().lines().last(), Some(deployment.as_str()));
+    assert_eq!(server.get("/migrated").0, 302);
+}
+
+#[test]
+fn settings_reach_the_answers() {
+    let place = Place::new();
+    place.write("terse.toml", "redirect_status = 308\nredirect_max_age = '90s'\npublic_url = 'https://trs.example'");
+    let server = place.serve(&["--allow-private-targets", "true"]);
+    let body = r#"{"url":"http://10.1.2.3/","alias":"inside"}"#;
+    let (status, answer) = server.request("POST", "/api/v1/links", &["Content-Type: application/json"], body);
+    assert_eq!(status, 201, "{answer}");
+    assert!(answer.contains("https://trs.example/inside"), "{answer}");
+    let (status, answer) = server.get("/inside");
+    assert_eq!(status, 308);
+    assert!(answer.to_lowercase().contains("cache-control: private, max-age=90"), "{answer}");
+    let body = r#"{"url":"https://trs.example/x"}"#;
+    assert_eq!(server.request("POST", "/api/v1/links", &["Content-Type: application/json"], body).0, 422);
+}
+
+#[test]
+fn a_killed_server_leaves_nothing_that_hinders_the_next() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    assert_eq!(server.create("killed", None), 201);
+    server.signal("KILL");
+    assert!(!server.end(PATIENCE).0.success());
+    assert_eq!(place.serve(&[]).get("/killed").0, 302);
+}
+
+#[test]
+fn what_this_version_lacks_is_warned_of_and_does_not_hinder_serving() {
+    let place = Place::new().with("TERSE_CACHE", "redis://u:s3cret@127.0.0.1:1").with("TERSE_LIMITS", "off");
+    let server = place.serve(&[]);
+    assert_eq!(server.get("/readyz").0, 200);
+    server.signal("TERM");
+    let log = server.end(PATIENCE).1;
+    for told in ["a shared cache is not in this version yet", "rate limiting is not in this version yet"] {
+        assert!(log.iter().any(|line| line.contains(told) && line.contains("WARN")), "{log:?}");
+    }
+    assert!(log.iter().all(|line| !line.contains("s3cret")));
+}
+
+#[test]
+fn of_many_servers_that_start_at_once_exactly_one_serves() {
+    let place = Place::new();
+    // Long enough that none has ended before all have tried.
+    let mut children: Vec<_> =
+        (0..6).map(|_| place.spawn(&["serve", "--listen", "127.0.0.1:0", "--drain-delay", "0s"])).collect();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let refused = |children: &mut Vec<crate::program::Running>| children.iter_mut().filter_map(|c| c.code()).count();
+    while refused(&mut children) < 5 {
+        assert!(std::time::Instant::now() < deadline, "the servers are not refused");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let codes: Vec<i32> = children.iter_mut().filter_map(|child| child.code()).collect();
+    assert_eq!(codes, [75; 5]);
+}
+
+#[test]
+fn a_server_comes_up_while_keys_are_made_beside_it() {
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        let commands: Vec<_> = (0..6)
+            .map(|number| {
+                let (place, name) = (&place, format!("key-{number}"));
+                scope.spawn(move || place.run(&["keys", "create", "--role", "writer", "--name", &name]))
+            })
+            .collect();
+        let server = place.serve(&["--auth", "keys"]);
+        for command in commands {
+            let ended = command.join().unwrap();
+            let key = ended.success().trim().to_owned();
+            let alias = &key[4..14];
+            assert!(within_a_second(|| server.create(alias, Some(&key)) == 201), "{key}");
+        }
+    });
+    assert_eq!(place.run(&["keys", "list"]).success().lines().count(), 7);
 }
