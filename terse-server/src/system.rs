@@ -33,6 +33,10 @@ impl Clock for SystemClock {
     fn monotonic_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+
+    fn monotonic_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The random generator of the operating system.
@@ -51,6 +55,12 @@ impl Entropy for OsEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nanoseconds_are_finer_than_milliseconds() {
+        let clock = SystemClock::new();
+        assert!((0..1_000).any(|_| !clock.monotonic_ns().is_multiple_of(1_000_000)));
+    }
 
     #[test]
     fn the_clock_tells_this_century_and_goes_forward() {

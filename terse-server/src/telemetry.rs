@@ -18,7 +18,8 @@ use crate::exit::{Exit, StartError};
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// What the frameworks below log is news only when it is trouble, unless the filter names them.
-const QUIET: [&str; 3] = ["actix_server=warn", "actix_http=warn", "mio=warn"];
+/// `actix_http` calls every head that it can't parse an error: clients could fill the log at will.
+const QUIET: [&str; 3] = ["actix_server=warn", "actix_http=off", "mio=warn"];
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
