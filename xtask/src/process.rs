@@ -160,13 +160,13 @@ impl Supervisor {
     /// command's result; a process left behind or a signal makes it a failure.
     ///
     /// # Errors
-    /// That of `done`, or what was left behind, or that a signal came.
+    /// That a signal came, or that of `done`, or what was left behind.
     pub fn finish(&self, done: Result<()>) -> Result<()> {
         let left = self.sweep();
-        done?;
         if self.shared.state().interrupted {
             bail!("interrupted");
         }
+        done?;
         if !left.is_empty() {
             bail!("left behind and ended now: {}", left.join(", "));
         }
@@ -479,7 +479,9 @@ mod tests {
         other.interrupt();
         assert!(!waiter.join().unwrap().success());
         assert_eq!(supervisor.run(&mut shell("true"), GRACE).unwrap_err().to_string(), "interrupted");
-        assert_eq!(supervisor.finish(Ok(())).unwrap_err().to_string(), "interrupted");
+        for done in [Ok(()), Err(anyhow::anyhow!("the tests failed"))] {
+            assert_eq!(supervisor.finish(done).unwrap_err().to_string(), "interrupted");
+        }
     }
 
     #[test]

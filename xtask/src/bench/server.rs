@@ -106,15 +106,11 @@ impl Servers<'_> {
     /// When it isn't ready in time.
     pub fn floor(&self, target: &str) -> Result<Server> {
         let address = free_address()?;
-        // This program, also when its file has been replaced by a build meanwhile.
-        let mut command = Command::new("/proc/self/exe");
+        // This very program, also when a build has replaced its file meanwhile.
+        let program = self.folder.join("floor");
+        fs::copy("/proc/self/exe", &program)?;
+        let mut command = Command::new(program);
         command.args(["floor", &address.to_string(), target]);
-        let program = std::env::current_exe()?;
-        if program.exists() {
-            let mut named = Command::new(program);
-            named.args(command.get_args());
-            command = named;
-        }
         self.start("floor", &command, address, "/abcdefg", 302)
     }
 
