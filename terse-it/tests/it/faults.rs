@@ -156,30 +156,65 @@ fn a_damaged_shard_leaves_the_other_untouched() {
     assert_high_is_down(&server.client(), &low, &high);
 }
 
+/// A shard's files set aside, garbage in their place.
+struct Spoilt {
+    files: [PathBuf; 3],
+    sound: [Option<Vec<u8>>; 3],
+}
+
+impl Spoilt {
+    fn spoil(path: &Path) -> Self {
+        let files = [path.to_path_buf(), beside(path, "-wal"), beside(path, "-shm")];
+        let sound = files.each_ref().map(|file| std::fs::read(file).ok());
+        for file in &files {
+            let _ = std::fs::remove_file(file);
+        }
+        std::fs::write(path, vec![0x5a; 64 * 1024]).unwrap();
+        Self { files, sound }
+    }
+
+    fn mend(self) {
+        for (file, bytes) in self.files.iter().zip(self.sound) {
+            let _ = std::fs::remove_file(file);
+            if let Some(bytes) = bytes {
+                std::fs::write(file, bytes).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
+fn a_spoilt_file_is_named_at_start_and_never_overwritten() {
+    let mut server = Setup::new().file(TWO_SHARDS).start();
+    let high = create_many(&server.client(), "z", 50);
+    server.stop(Stop::Politely);
+    let path = databases(server.setup().data(), "high").remove(0);
+    let spoilt = Spoilt::spoil(&path);
+    let refused = server.setup().run(&["serve"]);
+    assert!(!matches!(refused.code, Some(0 | 101) | None), "{refused:?}");
+    assert!(refused.stderr.contains(path.to_str().unwrap()), "{refused:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), vec![0x5a; 64 * 1024], "the file was changed");
+    spoilt.mend();
+    server.restart();
+    for alias in &high {
+        assert_eq!(server.client().target(alias), format!("https://example.com/{alias}"));
+    }
+}
+
+#[test]
+#[ignore = "a start with a shard away is refused; a degraded start comes with stores that can be out of reach"]
 fn a_shard_that_is_away_at_start_costs_only_itself() {
     let mut server = Setup::new().file(TWO_SHARDS).start();
     let low = create_many(&server.client(), "A", 50);
     let high = create_many(&server.client(), "z", 50);
     server.stop(Stop::Politely);
-    let path = databases(server.setup().data(), "high").remove(0);
-    let files = [path.clone(), beside(&path, "-wal"), beside(&path, "-shm")];
-    let sound = files.each_ref().map(|file| std::fs::read(file).ok());
-    for file in &files[1..] {
-        let _ = std::fs::remove_file(file);
-    }
-    std::fs::write(&path, vec![0x5a; 64 * 1024]).unwrap();
+    let spoilt = Spoilt::spoil(&databases(server.setup().data(), "high").remove(0));
     server.restart();
     assert_high_is_down(&server.client(), &low, &high);
     let health = server.client().get("/health").expect(200).json();
     assert_eq!(health["status"], "degraded", "{health}");
     server.stop(Stop::Politely);
-    for (file, bytes) in files.iter().zip(sound) {
-        let _ = std::fs::remove_file(file);
-        if let Some(bytes) = bytes {
-            std::fs::write(file, bytes).unwrap();
-        }
-    }
+    spoilt.mend();
     server.restart();
     for alias in low.iter().chain(&high) {
         assert_eq!(server.client().target(alias), format!("https://example.com/{alias}"));
