@@ -2,8 +2,8 @@
 //! costs on disk, and how fast a redirect is that no cache of terse knows.
 //!
 //! The links are made through the batch API. Before each start the store's
-//! files are written back and dropped from the kernel's page cache, so that the
-//! first reads really go to the disk; a second contender reads from the page cache.
+//! files are written back; for the one contender they are also dropped from the
+//! kernel's page cache, so that the first reads really go to the disk.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -120,16 +120,17 @@ fn drop_page_cache(folder: &Path) -> Result<()> {
 }
 
 fn report(series: Vec<Series>, bytes: f64) -> Report {
-    let median = |reading: &str| {
-        let cold = series.iter().find(|series| series.name == COLD)?;
-        cold.spread(reading).map(|spread| spread.median)
+    let median = |name: &str, reading: &str| {
+        let found = series.iter().find(|series| series.name == name)?;
+        found.spread(reading).map(|spread| spread.median)
     };
     let promise = |what, limit, measured| Promise { what, limit, at_least: false, measured };
     let promises = vec![
-        promise("start until ready, seconds", 1.0, median("start_s")),
-        promise("redirect that no cache knows, p99 at 2,000/s, milliseconds", 5.0, median("p99_ms")),
+        promise("start until ready, page cache dropped, seconds", 1.0, median(COLD, "start_s")),
+        promise("uncached redirect, p99 at 2,000/s, milliseconds", 5.0, median(WARM, "p99_ms")),
+        promise("the same with the page cache dropped, milliseconds", 5.0, median(COLD, "p99_ms")),
         promise("disk of a link beyond its URL, bytes", 300.0, Some(bytes)),
-        promise("idle memory, megabytes", 40.0, median("idle_memory_mb")),
+        promise("idle memory, megabytes", 40.0, median(COLD, "idle_memory_mb")),
     ];
     Report { name: "scale", series, promises }
 }
@@ -139,13 +140,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn promises_are_judged_by_the_cold_start() {
+    fn start_and_memory_are_judged_cold_and_latency_both_ways() {
         let mut cold = Series::new(COLD);
         cold.add(vec![("start_s", 0.5), ("p99_ms", 6.0), ("idle_memory_mb", 20.0)]);
         let mut warm = Series::new(WARM);
         warm.add(vec![("start_s", 0.1), ("p99_ms", 1.0), ("idle_memory_mb", 10.0)]);
         let measured: Vec<_> = report(vec![warm, cold], 250.0).promises.iter().map(|p| p.measured).collect();
-        assert_eq!(measured, [Some(0.5), Some(6.0), Some(250.0), Some(20.0)]);
+        assert_eq!(measured, [Some(0.5), Some(1.0), Some(6.0), Some(250.0), Some(20.0)]);
     }
 
     #[test]
