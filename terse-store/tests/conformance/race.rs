@@ -2,8 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Barrier;
+
+/// How long a race may take; a task that waits for a failed one must not wait for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `count` tasks that all begin when the last of them is ready; their results in their order.
 pub(crate) async fn race<T, R>(count: usize, make: impl Fn(usize) -> R) -> Vec<T>
@@ -23,7 +27,7 @@ where
         .collect();
     let mut results = Vec::with_capacity(count);
     for task in tasks {
-        results.push(task.await.unwrap());
+        results.push(tokio::time::timeout(PATIENCE, task).await.expect("the race took too long").unwrap());
     }
     results
 }
