@@ -181,7 +181,8 @@ impl<'a> Generator<'a> {
         };
         let mut opened = None;
         let mut now = start;
-        while now < end && !self.is_done() {
+        // However late this thread gets to run, there is a window.
+        while (opened.is_none() || now < end) && !self.is_done() {
             if opened.is_none() && now >= window_start {
                 on_edge()?;
                 self.reset()?;

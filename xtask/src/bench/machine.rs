@@ -17,16 +17,26 @@ pub fn machine(cores: Cores) -> Value {
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "load_average": load_average(&read("/proc/loadavg")),
+        "load_average": load_average(&read("/proc/loadavg"), 1),
         "server_core": cores.server,
         "generator_core": cores.generator,
     })
 }
 
-/// The load average over the last five minutes. Server and generator make up
-/// at most 2 of it; with more, others took time from what was measured.
-fn load_average(line: &str) -> f64 {
-    line.split(' ').nth(1).and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
+/// What others take from this machine just now, as a warning; `None` = next to nothing.
+#[must_use]
+pub fn busy_with_other_things() -> Option<String> {
+    let load = load_average(&fs::read_to_string("/proc/loadavg").unwrap_or_default(), 0);
+    (load > IDLE_LOAD).then(|| format!("load average {load}: others use this machine, the numbers will be theirs too"))
+}
+
+/// Up to this load average over a minute the machine counts as idle.
+const IDLE_LOAD: f64 = 0.7;
+
+/// The load average over one, five or fifteen minutes. Server and generator
+/// make up at most 2 of it; with more, others took time from what was measured.
+fn load_average(line: &str, which: usize) -> f64 {
+    line.split(' ').nth(which).and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
 /// The versions of all that took part.
@@ -82,8 +92,8 @@ mod tests {
 
     #[test]
     fn the_load_of_five_minutes_is_the_second_of_three() {
-        assert!((load_average("6.11 5.75 5.90 7/206 123") - 5.75).abs() < 1e-9);
-        assert!(load_average("").is_nan());
+        assert!((load_average("6.11 5.75 5.90 7/206 123", 1) - 5.75).abs() < 1e-9);
+        assert!(load_average("", 1).is_nan());
     }
 
     #[test]

@@ -142,6 +142,9 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         return run_optimised(workspace, supervisor);
     }
     let bench = Bench::prepare(workspace, supervisor, run)?;
+    if let Some(warning) = machine::busy_with_other_things() {
+        println!("{warning}");
+    }
     let report = measure(&bench)?;
     fs::remove_dir_all(&bench.folder)?;
     print!("\n{}\n{}", report.table(), report.promises());

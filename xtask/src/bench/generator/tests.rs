@@ -168,3 +168,19 @@ fn requests_and_answers_larger_than_the_buffers_pass() {
     let error = drive(address, &load(Pace::Closed, 20_000), &mut Large, &mut || Ok(())).err().unwrap();
     assert_eq!(error.to_string(), "seen");
 }
+
+#[test]
+fn a_load_that_ends_in_its_warm_up_is_an_error() {
+    let address = serve_one(OK, 0, Duration::ZERO);
+    let load = Load { warm_up: Duration::from_secs(20), ..load(Pace::Closed, 50) };
+    let error = drive(address, &load, &mut Repeat::times(3), &mut || Ok(())).err().unwrap();
+    assert_eq!(error.to_string(), "the load ended before its window began");
+}
+
+#[test]
+fn a_server_that_stalls_beyond_warm_up_and_window_has_a_window_all_the_same() {
+    let address = serve_one(OK, 1, Duration::from_millis(200));
+    let load = Load { warm_up: Duration::from_millis(1), ..load(Pace::Closed, 1) };
+    let outcome = drive(address, &load, &mut Repeat::times(u64::MAX), &mut || Ok(())).unwrap();
+    assert!(outcome.seconds >= 0.001);
+}
