@@ -146,6 +146,20 @@ fn lists_and_idempotency_keys_are_each_owners_own() {
 }
 
 #[test]
+fn a_key_made_for_an_owner_works_on_that_owners_links() {
+    let setup = keyed_setup();
+    let (first, owner) = setup.create_key("writer", &[]);
+    let [reader, successor] = ["reader", "writer"].map(|role| setup.create_key(role, &["--owner", &owner]).0);
+    let server = setup.start();
+    let [first, reader, successor] = [first, reader, successor].map(|key| server.client().with_key(&key));
+    let code = first.shorten("https://example.com/");
+    assert_eq!(reader.link(&code)["url"], "https://example.com/");
+    assert_eq!(reader.all_links(50).len(), 1);
+    assert_problem(&reader.patch(&code, &json!({ "title": "mine" })), 403, None);
+    assert_eq!(successor.patch(&code, &json!({ "title": "handed over" })).expect(200).json()["version"], 2);
+}
+
+#[test]
 fn a_blocked_link_is_451_and_only_an_admin_unblocks_it() {
     let it = guarded();
     let code = it.writer.shorten("https://example.com/");
