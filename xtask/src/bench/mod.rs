@@ -22,9 +22,9 @@ pub mod stats;
 pub mod usage;
 pub mod wire;
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -126,6 +126,22 @@ pub struct Bench<'a> {
     terse: PathBuf,
     /// Where data directories are made; emptied at the start and at the end.
     folder: PathBuf,
+    /// Held for as long as it is measured.
+    _lock: File,
+}
+
+/// Claims `folder` for one benchmark at a time, since two would measure each
+/// other, and makes an empty folder in it. What a failed run left goes.
+fn claim(folder: &Path) -> Result<(File, PathBuf)> {
+    fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    lock.try_lock().context("another benchmark is running")?;
+    let run = folder.join("run");
+    if run.exists() {
+        fs::remove_dir_all(&run)?;
+    }
+    fs::create_dir(&run)?;
+    Ok((lock, run))
 }
 
 /// Measures.
@@ -174,13 +190,12 @@ impl<'a> Bench<'a> {
             None if run.quick => workspace.build(supervisor, BUILD_ALL, "terse")?,
             None => workspace.build(supervisor, &["--profile", "bench", "--package", "terse-server"], "terse")?,
         };
-        let folder = workspace.target.join("bench").join(std::process::id().to_string());
-        fs::create_dir_all(&folder)?;
+        let (lock, folder) = claim(&workspace.target.join("bench"))?;
         // A copy, since another build may replace the file while it is measured.
         let terse = folder.join("terse");
         fs::copy(&built, &terse).with_context(|| built.display().to_string())?;
         let servers = Servers { supervisor, core: cores.server, folder: folder.clone() };
-        Ok(Self { run, workspace, supervisor, servers, cores, terse, folder })
+        Ok(Self { run, workspace, supervisor, servers, cores, terse, folder, _lock: lock })
     }
 
     fn about(&self) -> serde_json::Value {
@@ -263,6 +278,18 @@ mod tests {
         assert!(!Run { only: vec!["nginx".into()], ..Run::default() }.writes());
         assert!(!Run { links: Some(1_000), ..Run::default() }.writes());
         assert!(Run { quick: true, write: true, ..Run::default() }.writes());
+    }
+
+    #[test]
+    fn two_benchmarks_never_run_at_once_and_leftovers_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, run) = claim(folder.path()).unwrap();
+        fs::write(run.join("left"), "x").unwrap();
+        assert_eq!(claim(folder.path()).unwrap_err().to_string(), "another benchmark is running");
+        assert!(run.join("left").exists());
+        drop(lock);
+        let (_lock, run) = claim(folder.path()).unwrap();
+        assert!(!run.join("left").exists());
     }
 
     #[test]
