@@ -9,6 +9,9 @@ use terse_it::{Client, Connection, Request, Response, Setup, await_true, code_of
 
 /// How many visitors hammer a code.
 const VISITORS: usize = 6;
+/// How long a visitor rests between two visits. Without any rest the debug build keeps
+/// both cores of a small machine busy, and the kernel then finishes an fsync only after seconds.
+const REST: Duration = Duration::from_micros(300);
 /// Most visits of one visitor to one code.
 const VISITS: u64 = 200_000;
 
@@ -33,6 +36,7 @@ fn under_load(client: &Client, code: &str, change: impl FnOnce(), after: impl Fn
                 let mut connection = client.connect();
                 for _ in 0..VISITS {
                     visit(&mut connection);
+                    std::thread::sleep(REST);
                     if ended.load(Ordering::Relaxed) {
                         return;
                     }
