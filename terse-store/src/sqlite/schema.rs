@@ -17,9 +17,12 @@ const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_links.s
 
 /// Brings the file of `connection` to this release's schema.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Fault> {
-    if applied(connection)? == MIGRATIONS.len() {
+    // One snapshot: another process may migrate between two statements, and half of what it did looks foreign.
+    let snapshot = connection.transaction()?;
+    if applied(&snapshot)? == MIGRATIONS.len() {
         return Ok(());
     }
+    drop(snapshot);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have migrated while this one waited for the lock.
     let done = applied(&transaction)?;
