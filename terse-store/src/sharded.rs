@@ -160,3 +160,115 @@ impl StoreHealth for Sharded {
         join_all(self.shards.iter().map(|shard| shard.check())).await.into_iter().flatten().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_core::metrics::Metrics;
+    use terse_core::ports::{AttemptId, StoreErrorKind};
+    use terse_testkit::links::{attempt, code, link};
+    use terse_testkit::{Fault, FaultyStore, Operation, When};
+
+    use super::*;
+    use crate::{MemoryStore, SqliteConfig, SqliteStore};
+
+    type Faulty = Arc<FaultyStore<MemoryStore>>;
+
+    /// Codes of digits on the first shard, all others on the second.
+    fn two_shards() -> (Sharded, [Faulty; 2]) {
+        let map = ShardMap::parse(&[("digits", "0-639"), ("letters", "640-4095")]).unwrap();
+        let faulty = [(); 2].map(|()| Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+        let ports = faulty.iter().map(|shard| Arc::clone(shard) as Arc<dyn ShardStore>).collect();
+        (Sharded::new(map, ports).unwrap(), faulty)
+    }
+
+    fn record(created_ms: i64) -> IdempotencyRecord {
+        let created_at = Timestamp::from_millis(created_ms);
+        IdempotencyRecord { body_hash: [1; 32], code: code("code"), attempt: AttemptId([1; 16]), created_at }
+    }
+
+    /// Records that moved could not be found again: these numbers must stay.
+    #[test]
+    fn idempotency_keys_keep_their_slots() {
+        for (owner, key, slot) in [
+            ("open", "key", 848),
+            ("open", "", 2769),
+            ("a", "b", 2660),
+            ("0123456789", "6f1c2f3e-8a53-4d3b-9f5e-2d1a7c1b0e11", 3134),
+        ] {
+            assert_eq!(key_slot(&Owner::parse(owner).unwrap(), key).number(), slot, "{owner} {key}");
+        }
+    }
+
+    #[test]
+    fn idempotency_keys_spread_over_the_slots() {
+        let mut counts = [0_u32; 16];
+        for number in 0..16_000 {
+            counts[usize::from(key_slot(&Owner::open(), &number.to_string()).number() / 256)] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn each_shard_needs_one_store() {
+        let error = Sharded::new(ShardMap::single("main"), Vec::new()).err().unwrap();
+        assert_eq!(error.to_string(), "the map has 1 shards, but there are 0 stores");
+    }
+
+    #[tokio::test]
+    async fn a_link_lives_on_the_shard_of_its_slot_alone() {
+        let (ring, shards) = two_shards();
+        for (text, home) in [("0abc", 0), ("9", 0), ("Abc", 1), ("_", 1)] {
+            ring.insert_if_absent(&link(text), attempt(1)).await.unwrap();
+            for (number, shard) in shards.iter().enumerate() {
+                let found = shard.inner().get(&code(text)).await.unwrap().is_some();
+                assert_eq!(found, number == home, "{text}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_one_shard_fails_its_own_codes_only() {
+        let (ring, shards) = two_shards();
+        for text in ["0mine", "other"] {
+            ring.insert_if_absent(&link(text), attempt(1)).await.unwrap();
+        }
+        for operation in [Operation::Resolve, Operation::InsertIfAbsent, Operation::List, Operation::Check] {
+            shards[0].faults.add(operation, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+        }
+        assert_eq!(ring.resolve(&code("0mine")).await.unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert!(ring.resolve(&code("other")).await.unwrap().link.is_some());
+        assert!(ring.insert_if_absent(&link("0new"), attempt(1)).await.is_err());
+        assert_eq!(ring.insert_if_absent(&link("new"), attempt(1)).await.unwrap(), Insert::Created);
+        // A list without the links of one shard would be a wrong answer.
+        assert_eq!(ring.list(&Owner::open(), None, 10).await.unwrap_err().kind, StoreErrorKind::Unavailable);
+        let health: Vec<bool> = ring.check().await.into_iter().map(|(_, health)| health.is_ok()).collect();
+        assert_eq!(health, [false, true]);
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_one_shard_leaves_the_others_purged() {
+        let (ring, shards) = two_shards();
+        for shard in &shards {
+            let claimed = shard.inner().claim_key(&Owner::open(), "key", &record(1), Timestamp::from_millis(0)).await;
+            assert_eq!(claimed.unwrap(), None);
+        }
+        shards[0].faults.add(Operation::PurgeKeys, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+        ring.purge_keys(Timestamp::from_millis(9), 100).await.unwrap_err();
+        assert!(shards[0].inner().find_key(&Owner::open(), "key").await.unwrap().is_some());
+        assert!(shards[1].inner().find_key(&Owner::open(), "key").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn health_names_the_shards() {
+        let directory = tempfile::tempdir().unwrap();
+        let map = ShardMap::parse(&[("east", "0-2047"), ("west", "2048-4095")]).unwrap();
+        let open = |name: &String| {
+            let config = SqliteConfig::new(directory.path().join(name), name.as_str());
+            SqliteStore::open(config, &Metrics::new()).unwrap() as Arc<dyn ShardStore>
+        };
+        let shards = map.names().iter().map(open).collect();
+        let ring = Sharded::new(map, shards).unwrap();
+        let names: Vec<String> = ring.check().await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["east", "west"]);
+    }
+}

@@ -223,3 +223,76 @@ impl Wal {
 fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<(i64, i64)> {
     connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert_setting(name: &'static str) -> (Box<dyn Job>, oneshot::Receiver<Result<usize, StoreError>>) {
+        let (job, answer) = Pending::new("test", move |connection: &Connection| {
+            Ok(connection.execute("INSERT INTO settings (name, value) VALUES (?1, x'00')", [name])?)
+        });
+        (Box::new(job), answer)
+    }
+
+    fn writer(directory: &tempfile::TempDir) -> GroupCommit {
+        let path = directory.path().join("links.db");
+        let mut connection = open_writer(&path).unwrap();
+        super::super::schema::migrate(&mut connection).unwrap();
+        GroupCommit::new("main".to_owned(), path, connection)
+    }
+
+    #[test]
+    fn a_connection_in_doubt_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(&directory);
+        writer.connection = None;
+        let (job, mut answer) = insert_setting("one");
+        writer.commit_once(&mut vec![job]);
+        assert_eq!(answer.try_recv().unwrap().unwrap(), 1);
+        assert!(writer.connection.is_some());
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_opened_fails_the_group_and_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(&directory);
+        writer.connection = None;
+        let there = std::mem::replace(&mut writer.path, directory.path().join("absent/links.db"));
+        let (job, mut answer) = insert_setting("one");
+        writer.commit_once(&mut vec![job]);
+        assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, StoreErrorKind::Unavailable);
+        assert!(writer.failing);
+
+        writer.path = there;
+        let (job, mut answer) = insert_setting("one");
+        writer.commit_once(&mut vec![job]);
+        assert_eq!(answer.try_recv().unwrap().unwrap(), 1);
+        assert!(!writer.failing);
+    }
+
+    #[test]
+    fn a_group_has_a_greatest_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(&directory);
+        let reader = super::super::connection::open_reader(&writer.path).unwrap();
+        let (sender, queue) = flume::unbounded();
+        // The operation after a full group already sees that group committed.
+        let mut answers = Vec::new();
+        for number in 0..=GROUP_MAX {
+            let (job, answer) = Pending::new("test", move |connection: &Connection| {
+                Ok(connection.execute("INSERT INTO leases (counter, next_id) VALUES (?1, 0)", [number.to_string()])?)
+            });
+            sender.send(Box::new(job) as Box<dyn Job>).unwrap();
+            answers.push(answer);
+        }
+        let (job, mut seen) = Pending::new("test", move |_: &Connection| {
+            Ok(reader.query_row("SELECT count(*) FROM leases", [], |row| row.get::<_, i64>(0))?)
+        });
+        sender.send(Box::new(job)).unwrap();
+        drop(sender);
+        writer.run(&queue);
+        assert_eq!(seen.try_recv().unwrap().unwrap(), GROUP_MAX as i64);
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().unwrap().is_ok()));
+    }
+}
