@@ -306,6 +306,41 @@ pub trait LeaseStore: Send + Sync + 'static {
     async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError>;
 }
 
+/// A note in the store that a link changed, or was about to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeMark {
+    /// Distinct for each mark.
+    pub id: [u8; 16],
+    /// The code of the link.
+    pub code: ShortCode,
+    /// The least version that may be served by now: before a write the one it
+    /// would make, after it the one that was read back.
+    pub version: Version,
+    /// When it was written, by the writer's clock.
+    pub at: Timestamp,
+}
+
+/// What [`ChangeFeed::marks`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangeMarks {
+    /// The marks, in no particular order.
+    pub marks: Vec<ChangeMark>,
+    /// Whether these are all; `false` = there are more than were asked for.
+    pub complete: bool,
+}
+
+/// Tells what other nodes changed. Every edit writes a mark before and after
+/// itself, at a quorum; marks last an hour.
+#[async_trait]
+pub trait ChangeFeed: Send + Sync + 'static {
+    /// Up to `limit` marks whose time lies within `from..=until`, and perhaps
+    /// some up to ten seconds outside.
+    ///
+    /// # Errors
+    /// [`StoreError`] when not all of them could be read.
+    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError>;
+}
+
 /// Keeps API keys.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
