@@ -17,6 +17,10 @@ pub struct CacheConfig {
     pub fresh_for: Duration,
     /// How long "no such link" is answered from memory at most.
     pub negative_for: Duration,
+    /// Answers in memory that the inner reader itself called stale; beyond, the coldest are evicted.
+    pub max_outdated: usize,
+    /// How long such an answer is repeated from memory, as stale; then the inner reader is asked again.
+    pub outdated_for: Duration,
     /// How long after its age limit a link is still served when it can't be read; then the failure is the answer.
     pub stale_for: Duration,
     /// How long one waits for a look-up; then it counts as failed.
@@ -37,6 +41,8 @@ impl Default for CacheConfig {
             max_negative: 10_000,
             fresh_for: Duration::from_secs(30 * 60),
             negative_for: Duration::from_secs(1),
+            max_outdated: 4_096,
+            outdated_for: Duration::from_millis(500),
             stale_for: Duration::from_secs(3_600),
             wait: Duration::from_secs(1),
             max_waiters: 20_000,

@@ -1,4 +1,5 @@
-//! What this process remembers of codes: links (L1), and codes without a link.
+//! What this process remembers of codes: links (L1), codes without a link, and
+//! answers that may be outdated (each apart, so that neither of the others evicts links).
 //!
 //! Times are monotonic milliseconds. Reading takes no lock of ours. Changes are
 //! made under the lock of the code's stripe (see [`crate::flight`]), which makes
@@ -11,7 +12,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use quick_cache::{UnitWeighter, Weighter};
 use terse_core::ports::{Lookup, Tier};
-use terse_core::{Resolution, ShortCode};
+use terse_core::{Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
 
@@ -29,6 +30,13 @@ pub(crate) struct Entry {
     link: Arc<Resolution>,
     fresh_until_ms: u64,
     stale_until_ms: u64,
+}
+
+/// An answer that the inner reader itself called stale.
+#[derive(Clone)]
+struct Outdated {
+    link: Arc<Resolution>,
+    until_ms: u64,
 }
 
 #[derive(Clone)]
@@ -50,6 +58,8 @@ impl Weighter<ShortCode, Entry> for ByBytes {
 pub(crate) struct Memory {
     links: Cache<ShortCode, Entry, ByBytes>,
     negative: Cache<ShortCode, u64, UnitWeighter>,
+    outdated: Cache<ShortCode, Outdated, UnitWeighter>,
+    outdated_ms: u64,
     fresh_ms: u64,
     negative_ms: u64,
     stale_ms: u64,
@@ -61,6 +71,8 @@ impl Memory {
         Self {
             links: Cache::with_weighter(config.max_links, config.max_bytes, ByBytes { least }),
             negative: Cache::new(config.max_negative),
+            outdated: Cache::new(config.max_outdated),
+            outdated_ms: millis(config.outdated_for),
             fresh_ms: millis(config.fresh_for),
             negative_ms: millis(config.negative_for),
             stale_ms: millis(config.stale_for),
@@ -74,8 +86,18 @@ impl Memory {
         {
             return Some(Lookup { link: Some(entry.link), tier: Tier::L1 });
         }
-        let until_ms = self.negative.get(code)?;
-        (now_ms < until_ms).then_some(Lookup { link: None, tier: Tier::L1 })
+        if let Some(until_ms) = self.negative.get(code)
+            && now_ms < until_ms
+        {
+            return Some(Lookup { link: None, tier: Tier::L1 });
+        }
+        let outdated = self.outdated.get(code).filter(|outdated| now_ms < outdated.until_ms)?;
+        Some(Lookup { link: Some(outdated.link), tier: Tier::Stale })
+    }
+
+    /// The version of `code` that is in memory, of whatever age.
+    pub(crate) fn version(&self, code: &ShortCode) -> Option<Version> {
+        self.links.peek(code.as_str()).map(|entry| entry.link.version)
     }
 
     /// The link of `code`, as long as it may be served when nothing better is in reach.
@@ -85,9 +107,15 @@ impl Memory {
         Some(Lookup { link: Some(entry.link), tier })
     }
 
+    /// Remembers for a moment what the inner reader called stale as of `as_of_ms`. It takes nothing's place.
+    pub(crate) fn put_outdated(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+        let until_ms = as_of_ms.saturating_add(self.outdated_ms);
+        self.outdated.insert(code.clone(), Outdated { link, until_ms });
+    }
+
     /// Remembers a link as of `as_of_ms`.
     pub(crate) fn put(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
-        self.negative.remove(code.as_str());
+        self.forget_negative(code);
         let fresh_until_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
         let stale_until_ms = fresh_until_ms.saturating_add(self.stale_ms);
         self.links.insert(code.clone(), Entry { link, fresh_until_ms, stale_until_ms });
@@ -95,25 +123,26 @@ impl Memory {
 
     /// Remembers that there was no link of `code` as of `as_of_ms`.
     pub(crate) fn put_negative(&self, code: &ShortCode, as_of_ms: u64) {
-        self.links.remove(code.as_str());
+        self.forget(code);
         self.negative.insert(code.clone(), as_of_ms.saturating_add(self.negative_ms));
     }
 
     /// Forgets all about `code`.
     pub(crate) fn forget(&self, code: &ShortCode) {
-        self.negative.remove(code.as_str());
+        self.forget_negative(code);
         self.links.remove(code.as_str());
     }
 
-    /// Forgets that there was no link of `code`.
+    /// Forgets that there was no link of `code`, or an outdated one.
     pub(crate) fn forget_negative(&self, code: &ShortCode) {
         self.negative.remove(code.as_str());
+        self.outdated.remove(code.as_str());
     }
 
     /// Ends the freshness of what is known of `code`: it is read again before
     /// it is trusted, but still there if that fails.
     pub(crate) fn end_freshness(&self, code: &ShortCode) {
-        self.negative.remove(code.as_str());
+        self.forget_negative(code);
         if let Some(entry) = self.links.peek(code.as_str()) {
             self.links.insert(code.clone(), Entry { fresh_until_ms: 0, ..entry });
         }
@@ -151,7 +180,6 @@ fn jitter(code: &ShortCode, limit_ms: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use terse_core::Version;
     use terse_testkit::links;
 
     use super::*;

@@ -161,12 +161,28 @@ impl ReadThrough {
             }
             return Ok(found);
         };
-        // What the inner reader itself calls stale must not become fresh by being kept.
+        if found.tier == Tier::Stale {
+            return self.land_outdated(code, link, began_ms, may_store);
+        }
         let newer = self.newer(code, link);
-        if may_store && newer.is_none() && found.tier != Tier::Stale {
+        if may_store && newer.is_none() {
             self.memory.put(code, Arc::clone(link), began_ms);
         }
         Ok(newer.unwrap_or(found))
+    }
+
+    /// Judges what the inner reader itself calls stale: refused if memory knows
+    /// a newer version, so that no known edit or deletion is undone, and never
+    /// kept as fresh.
+    fn land_outdated(&self, code: &ShortCode, link: &Arc<Resolution>, began_ms: u64, may_store: bool) -> Answer {
+        if self.memory.version(code).is_some_and(|known| known > link.version) {
+            let newer = self.memory.stale(code.as_str(), self.clock.monotonic_ms());
+            return newer.ok_or_else(|| unavailable("only an outdated version is in reach"));
+        }
+        if may_store {
+            self.memory.put_outdated(code, Arc::clone(link), began_ms);
+        }
+        Ok(Lookup { link: Some(Arc::clone(link)), tier: Tier::Stale })
     }
 }
 

@@ -186,13 +186,46 @@ async fn a_panic_and_an_overload_are_failures_that_stale_links_outlive() {
 }
 
 #[tokio::test]
-async fn what_the_inner_reader_calls_stale_is_passed_on_and_not_kept() {
+async fn what_the_inner_reader_calls_stale_is_repeated_as_stale_for_a_moment_only() {
     let fixture = Fixture::new();
     fixture.store.inner().lag(links::resolution("abc", 1));
     assert_eq!(fixture.answer("abc").await, (1, Tier::Stale));
+    fixture.clock.advance(Duration::from_millis(499));
+    assert_eq!((fixture.peek("abc"), fixture.reads()), (Some((1, Tier::Stale)), 1));
+    fixture.clock.advance(Duration::from_millis(1));
     assert_eq!(fixture.peek("abc"), None);
     assert_eq!(fixture.answer("abc").await, (1, Tier::Stale));
-    assert_eq!(fixture.reads(), 2);
+    assert_eq!((fixture.reads(), fixture.cache.stats().links), (2, 0));
+}
+
+#[tokio::test]
+async fn a_write_ends_what_was_repeated_as_stale() {
+    let fixture = Fixture::new();
+    fixture.store_link("abc");
+    fixture.store.inner().lag(links::resolution("abc", 1));
+    assert_eq!(fixture.answer("abc").await, (1, Tier::Stale));
+    fixture.edit("abc", 1, LinkState::Disabled).await.unwrap();
+    assert_eq!(fixture.peek("abc"), Some((2, Tier::L1)));
+}
+
+#[tokio::test]
+async fn an_outdated_answer_prolongs_nothing_of_a_link_in_memory() {
+    let fixture = aged().await;
+    fixture.store.inner().lag(links::resolution("abc", 1));
+    assert_eq!(fixture.answer("abc").await, (1, Tier::Stale));
+    fixture.fail(Operation::Resolve, StoreErrorKind::Unavailable);
+    fixture.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(fixture.resolve("abc").await.unwrap_err(), StoreErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn an_outdated_answer_is_refused_even_when_the_newer_one_is_too_old_to_serve() {
+    let fixture = Fixture::new();
+    fixture.create("abc").await.unwrap();
+    fixture.edit("abc", 1, LinkState::Deleted).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1_800 + 3_600));
+    fixture.store.inner().lag(links::resolution("abc", 1));
+    assert_eq!(fixture.resolve("abc").await.unwrap_err(), StoreErrorKind::Unavailable);
 }
 
 #[tokio::test]
