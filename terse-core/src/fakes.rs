@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use crate::codegen::CodeSource;
 use crate::cursor::Cursor;
 use crate::ports::{
-    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, LeaseStore, LinkCatalog, LinkChange, LinkWriter,
+    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, Lease, LeaseStore, LinkCatalog, LinkChange, LinkWriter,
     StoreError, StoreErrorKind, Update,
 };
 use crate::{Clock, Entropy, Link, LinkState, Owner, ShortCode, Timestamp, Version};
@@ -112,11 +112,12 @@ pub(crate) struct FakeLeases {
     pub(crate) asked: AtomicU64,
     pub(crate) failing: std::sync::atomic::AtomicBool,
     pub(crate) empty: std::sync::atomic::AtomicBool,
+    pub(crate) log: Mutex<Vec<Lease>>,
 }
 
 #[async_trait]
 impl LeaseStore for FakeLeases {
-    async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError> {
+    async fn lease(&self, counter: &str, size: u64, holder: &str, at: Timestamp) -> Result<Range<u64>, StoreError> {
         assert_eq!(counter, "ids");
         self.asked.fetch_add(1, Ordering::SeqCst);
         Turn::end().await;
@@ -125,7 +126,17 @@ impl LeaseStore for FakeLeases {
         }
         let size = if self.empty.load(Ordering::SeqCst) { 0 } else { size };
         let start = self.next.fetch_add(size, Ordering::SeqCst);
-        Ok(start..start + size)
+        let ids = start..start + size;
+        self.log.lock().unwrap().push(Lease { ids: ids.clone(), holder: holder.to_owned(), leased_at: at });
+        Ok(ids)
+    }
+
+    async fn leases(&self, _counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {
+        let mut found = self.log.lock().unwrap().clone();
+        found.retain(|lease| lease.ids.start >= from);
+        found.sort_by_key(|lease| lease.ids.start);
+        found.truncate(limit);
+        Ok(found)
     }
 }
 

@@ -295,15 +295,47 @@ pub trait SettingsStore: Send + Sync + 'static {
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError>;
 }
 
-/// Hands out ranges of ids, each at most once.
+/// Most bytes of the text that tells who holds a lease; a longer one is cut by [`Lease::holder_text`].
+pub const LEASE_HOLDER_MAX_BYTES: usize = 256;
+
+/// The record of ids that were handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The ids, at least one.
+    pub ids: Range<u64>,
+    /// Who leased them, for people to read; at most [`LEASE_HOLDER_MAX_BYTES`].
+    pub holder: String,
+    /// When, by the holder's clock.
+    pub leased_at: Timestamp,
+}
+
+impl Lease {
+    /// What a store keeps of `holder`: as many whole characters as fit [`LEASE_HOLDER_MAX_BYTES`].
+    #[must_use]
+    pub fn holder_text(holder: &str) -> &str {
+        &holder[..holder.floor_char_boundary(LEASE_HOLDER_MAX_BYTES)]
+    }
+}
+
+/// Hands out ranges of ids, each at most once, and keeps a record of each for ever.
 #[async_trait]
 pub trait LeaseStore: Send + Sync + 'static {
     /// The next `size` ids of `counter`, never handed out before nor again, also
     /// after a crash. Ids start at 0. A lost answer costs a gap, never a repeat.
+    /// That `holder` leased them `at` this time is recorded in the same step,
+    /// unless `size` is 0: then there is nothing to record.
     ///
     /// # Errors
-    /// [`StoreError`] when no range could be leased.
-    async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError>;
+    /// [`StoreError`] when no range could be leased; with
+    /// [`StoreErrorKind::UnknownOutcome`] one may be recorded that nobody got.
+    async fn lease(&self, counter: &str, size: u64, holder: &str, at: Timestamp) -> Result<Range<u64>, StoreError>;
+
+    /// Up to `limit` records of `counter` whose first id is `from` or a later
+    /// one, in the order of their first ids. A lease that was answered before the call is among them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn leases(&self, counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError>;
 }
 
 /// A note in the store that a link changed, or was about to.

@@ -21,7 +21,7 @@ use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{Stores, store_failure};
-use crate::system::{OsEntropy, SystemClock};
+use crate::system::{self, OsEntropy, SystemClock};
 use crate::tasks::Tasks;
 
 /// File descriptors that are asked for: connections, and a few files.
@@ -70,10 +70,10 @@ impl Application {
         let lock = lock_if_serving(&config)?;
         let stores = Stores::open(&config, &world.metrics)?;
         let identity = identity::settle(&config, &stores, world.entropy.as_ref()).await?;
-        let codes = Arc::new(codes(&config, &stores, &identity));
         let keys = Arc::new(keys(&config, &stores, &world).await?);
         let listener = bind(config.http.listen)?;
         let address = listener.local_addr().map_err(|error| cannot_listen(config.http.listen, &error))?;
+        let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
         let state = state(&config, address, &stores, &codes, &keys, &world);
         let server =
             terse_http::serve(listener, config.http.workers, state).map_err(|error| cannot_listen(address, &error))?;
@@ -173,8 +173,16 @@ fn lock_if_serving(config: &Config) -> Result<Option<HttpLock>, StartError> {
     serves.then(|| data_dir::lock_for_http(&config.data_dir)).transpose()
 }
 
-fn codes(config: &Config, stores: &Stores, identity: &Identity) -> LeasedCodes {
-    LeasedCodes::new(CodeSpace::new(identity.permutation_key), stores.home().clone(), config.store.code_block)
+fn codes(
+    config: &Config,
+    address: SocketAddr,
+    stores: &Stores,
+    identity: &Identity,
+    world: &World,
+) -> LeasedCodes {
+    let space = CodeSpace::new(identity.permutation_key);
+    let holder = format!("{} {address}", system::host_name());
+    LeasedCodes::new(space, stores.home().clone(), config.store.code_block, holder, Arc::clone(&world.clock))
 }
 
 /// The keys, read once, so that the first request can be authenticated.

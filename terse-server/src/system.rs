@@ -1,4 +1,4 @@
-//! The real clock and the real randomness; tests hand in their own.
+//! The real clock, the real randomness and the host's name; tests hand in their own.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -52,9 +52,20 @@ impl Entropy for OsEntropy {
     }
 }
 
+/// The name that this host gives itself, for people to read.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_has_a_name() {
+        assert!(!host_name().is_empty());
+    }
 
     #[test]
     fn nanoseconds_are_finer_than_milliseconds() {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use terse_core::cursor::Cursor;
 use terse_core::ports::{
-    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, LeaseStore, LinkCatalog, LinkChange, LinkReader,
-    LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth, Tier, Update,
+    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, Lease, LeaseStore, LinkCatalog, LinkChange,
+    LinkReader, LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth, Tier, Update,
 };
 use terse_core::{ApiKey, KeyId, Link, LinkState, Owner, ShortCode, Timestamp, Version};
 
@@ -31,6 +31,8 @@ struct State {
     idempotency: HashMap<(Owner, String), IdempotencyRecord>,
     settings: HashMap<String, Vec<u8>>,
     leases: HashMap<String, u64>,
+    /// What was leased, by counter and first id.
+    lease_log: BTreeMap<(String, u64), Lease>,
     keys: BTreeMap<KeyId, ApiKey>,
     keys_revision: u64,
 }
@@ -167,14 +169,26 @@ impl SettingsStore for MemoryStore {
 
 #[async_trait]
 impl LeaseStore for MemoryStore {
-    async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError> {
+    async fn lease(&self, counter: &str, size: u64, holder: &str, at: Timestamp) -> Result<Range<u64>, StoreError> {
         let mut state = self.state.lock();
-        let next = state.leases.entry(counter.to_owned()).or_default();
+        let State { leases, lease_log, .. } = &mut *state;
+        let next = leases.entry(counter.to_owned()).or_default();
         let start = *next;
         // As every other store, which keep a signed number.
         let end = start.checked_add(size).filter(|end| i64::try_from(*end).is_ok());
         *next = end.ok_or_else(|| StoreError::new(StoreErrorKind::Unavailable, "the counter has run out of ids"))?;
-        Ok(start..*next)
+        let ids = start..*next;
+        if !ids.is_empty() {
+            let holder = Lease::holder_text(holder).to_owned();
+            lease_log.insert((counter.to_owned(), start), Lease { ids: ids.clone(), holder, leased_at: at });
+        }
+        Ok(ids)
+    }
+
+    async fn leases(&self, counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {
+        let state = self.state.lock();
+        let range = (counter.to_owned(), from)..=(counter.to_owned(), u64::MAX);
+        Ok(state.lease_log.range(range).take(limit).map(|(_, lease)| lease.clone()).collect())
     }
 }
 

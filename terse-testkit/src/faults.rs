@@ -25,6 +25,7 @@ pub enum Operation {
     Setting,
     Settle,
     Lease,
+    Leases,
     AddKey,
     Keys,
     RevokeKey,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use terse_core::cursor::Cursor;
 use terse_core::ports::{
-    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, LeaseStore, LinkCatalog, LinkChange, LinkReader,
-    LinkWriter, Lookup, SettingsStore, StoreError, StoreHealth, Update,
+    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, Lease, LeaseStore, LinkCatalog, LinkChange,
+    LinkReader, LinkWriter, Lookup, SettingsStore, StoreError, StoreHealth, Update,
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 
@@ -112,8 +112,12 @@ impl<S: SettingsStore + ?Sized> SettingsStore for FaultyStore<S> {
 
 #[async_trait]
 impl<S: LeaseStore + ?Sized> LeaseStore for FaultyStore<S> {
-    async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError> {
-        self.faults.apply(Operation::Lease, self.inner.lease(counter, size)).await
+    async fn lease(&self, counter: &str, size: u64, holder: &str, at: Timestamp) -> Result<Range<u64>, StoreError> {
+        self.faults.apply(Operation::Lease, self.inner.lease(counter, size, holder, at)).await
+    }
+
+    async fn leases(&self, counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {
+        self.faults.apply(Operation::Leases, self.inner.leases(counter, from, limit)).await
     }
 }
 
@@ -164,9 +168,15 @@ mod tests {
 
     #[async_trait]
     impl LeaseStore for Counter {
-        async fn lease(&self, _counter: &str, size: u64) -> Result<Range<u64>, StoreError> {
+        async fn lease(&self, _: &str, size: u64, _: &str, _: Timestamp) -> Result<Range<u64>, StoreError> {
             let start = self.0.fetch_add(size, Ordering::SeqCst);
             Ok(start..start + size)
+        }
+
+        /// All that was leased, as one record.
+        async fn leases(&self, _: &str, _: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {
+            let ids = 0..self.0.load(Ordering::SeqCst);
+            Ok([Lease { ids, holder: HOLDER.to_owned(), leased_at: AT }].into_iter().take(limit).collect())
         }
     }
 
@@ -177,8 +187,11 @@ mod tests {
         }
     }
 
+    const HOLDER: &str = "web1";
+    const AT: Timestamp = Timestamp::from_millis(7_000);
+
     fn lease(store: &FaultyStore<Counter>) -> Result<Range<u64>, StoreErrorKind> {
-        store.lease("codes", 10).now_or_never().unwrap().map_err(|error| error.kind)
+        store.lease("codes", 10, HOLDER, AT).now_or_never().unwrap().map_err(|error| error.kind)
     }
 
     #[test]
@@ -207,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn a_read_of_leases_can_fail_too() {
+        let store = FaultyStore::new(Arc::new(Counter::default()));
+        lease(&store).unwrap();
+        let read = || store.leases("codes", 0, 5).now_or_never().unwrap();
+        assert_eq!(read().unwrap(), [Lease { ids: 0..10, holder: HOLDER.to_owned(), leased_at: AT }]);
+        store.faults.add(Operation::Leases, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+        assert_eq!(read().unwrap_err().kind, StoreErrorKind::Unavailable);
+    }
+
+    #[test]
     fn a_fault_of_the_check_is_a_failing_shard() {
         let store = FaultyStore::new(Arc::new(Counter::default()));
         assert!(store.check().now_or_never().unwrap()[0].1.is_ok());
@@ -218,6 +241,6 @@ mod tests {
     fn a_port_behind_a_pointer_can_be_wrapped() {
         let inner: Arc<dyn LeaseStore> = Arc::new(Counter::default());
         let store = FaultyStore::new(inner);
-        assert_eq!(store.lease("codes", 3).now_or_never().unwrap().unwrap(), 0..3);
+        assert_eq!(store.lease("codes", 3, HOLDER, AT).now_or_never().unwrap().unwrap(), 0..3);
     }
 }

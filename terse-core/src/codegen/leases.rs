@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{CodeSource, CodeSpace};
-use crate::ShortCode;
+use crate::{Clock, ShortCode};
 use crate::code::is_reserved;
 use crate::ports::{LeaseStore, StoreError, StoreErrorKind};
 
@@ -27,6 +27,8 @@ pub struct LeasedCodes {
     space: CodeSpace,
     leases: Arc<dyn LeaseStore>,
     block: u64,
+    holder: String,
+    clock: Arc<dyn Clock>,
     held: Mutex<Held>,
     /// Whoever leases holds this, so that one lease is asked for at a time.
     leasing: async_lock::Mutex<()>,
@@ -58,10 +60,25 @@ impl Held {
 }
 
 impl LeasedCodes {
-    /// Codes of `space`, from blocks of `block` ids (at least 1) leased at `leases`.
+    /// Codes of `space`, from blocks of `block` ids (at least 1) leased at
+    /// `leases`, where `holder` and the time by `clock` are recorded for each.
     #[must_use]
-    pub fn new(space: CodeSpace, leases: Arc<dyn LeaseStore>, block: u64) -> Self {
-        Self { space, leases, block: block.max(1), held: Mutex::default(), leasing: async_lock::Mutex::new(()) }
+    pub fn new(
+        space: CodeSpace,
+        leases: Arc<dyn LeaseStore>,
+        block: u64,
+        holder: impl Into<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            space,
+            leases,
+            block: block.max(1),
+            holder: holder.into(),
+            clock,
+            held: Mutex::default(),
+            leasing: async_lock::Mutex::new(()),
+        }
     }
 
     /// Leases the next block if less than half of a block is left; returns whether it did.
@@ -107,7 +124,7 @@ impl LeasedCodes {
 
     /// Leases one block. Called only while `leasing` is held.
     async fn lease(&self) -> Result<(), StoreError> {
-        let leased = match self.leases.lease(IDS, self.block).await {
+        let leased = match self.leases.lease(IDS, self.block, &self.holder, self.clock.now()).await {
             Ok(range) if range.is_empty() => Err(StoreError::new(StoreErrorKind::Corrupt, "an empty block was leased")),
             leased => leased,
         };
@@ -161,13 +178,18 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::fakes::{FakeLeases, block_on};
+    use crate::Timestamp;
+    use crate::fakes::{FakeClock, FakeLeases, block_on};
 
     const KEY: [u8; 16] = *b"terse test key 1";
 
     fn leased(space: CodeSpace, block: u64) -> (LeasedCodes, Arc<FakeLeases>) {
         let leases = Arc::new(FakeLeases::default());
-        (LeasedCodes::new(space, leases.clone(), block), leases)
+        (node(space, leases.clone(), block, "one"), leases)
+    }
+
+    fn node(space: CodeSpace, leases: Arc<FakeLeases>, block: u64, holder: &str) -> LeasedCodes {
+        LeasedCodes::new(space, leases, block, holder, Arc::new(FakeClock::at(Timestamp::from_millis(7_000))))
     }
 
     fn take(codes: &LeasedCodes, count: usize) -> Vec<String> {
@@ -197,7 +219,7 @@ mod tests {
     #[test]
     fn two_nodes_never_make_the_same_code() {
         let (one, leases) = leased(CodeSpace::new(KEY), 10);
-        let other = LeasedCodes::new(CodeSpace::new(KEY), leases, 7);
+        let other = node(CodeSpace::new(KEY), leases, 7, "other");
         let mut all = Vec::new();
         for _ in 0..50 {
             all.extend(take(&one, 3));

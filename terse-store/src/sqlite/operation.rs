@@ -18,6 +18,7 @@ pub(super) enum Operation {
     Setting,
     Settle,
     Lease,
+    Leases,
     AddKey,
     Keys,
     RevokeKey,
@@ -27,7 +28,7 @@ pub(super) enum Operation {
 
 impl Operation {
     /// All operations, in the order of their numbers.
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Resolve,
         Self::Insert,
         Self::Update,
@@ -40,6 +41,7 @@ impl Operation {
         Self::Setting,
         Self::Settle,
         Self::Lease,
+        Self::Leases,
         Self::AddKey,
         Self::Keys,
         Self::RevokeKey,
@@ -62,6 +64,7 @@ impl Operation {
             Self::Setting => "setting",
             Self::Settle => "settle",
             Self::Lease => "lease",
+            Self::Leases => "leases",
             Self::AddKey => "add_key",
             Self::Keys => "keys",
             Self::RevokeKey => "revoke_key",

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use terse_core::cursor::Cursor;
 use terse_core::ports::{
-    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, LeaseStore, LinkCatalog, LinkChange, LinkReader,
-    LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth, Tier, Update,
+    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, Lease, LeaseStore, LinkCatalog, LinkChange,
+    LinkReader, LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth, Tier, Update,
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 
@@ -105,9 +105,14 @@ impl SettingsStore for SqliteStore {
 
 #[async_trait]
 impl LeaseStore for SqliteStore {
-    async fn lease(&self, counter: &str, size: u64) -> Result<Range<u64>, StoreError> {
+    async fn lease(&self, counter: &str, size: u64, holder: &str, at: Timestamp) -> Result<Range<u64>, StoreError> {
+        let (counter, holder) = (counter.to_owned(), Lease::holder_text(holder).to_owned());
+        self.write(Operation::Lease, move |connection| writes::lease(connection, &counter, size, &holder, at)).await
+    }
+
+    async fn leases(&self, counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {
         let counter = counter.to_owned();
-        self.write(Operation::Lease, move |connection| writes::lease(connection, &counter, size)).await
+        self.read(Operation::Leases, move |connection| reads::leases(connection, &counter, from, limit)).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 use terse_core::cursor::Cursor;
-use terse_core::ports::IdempotencyRecord;
+use terse_core::ports::{IdempotencyRecord, Lease};
 use terse_core::{ApiKey, Link, Owner, Resolution, ShortCode};
 
 use super::fault::Fault;
@@ -80,6 +80,16 @@ pub(super) fn setting(connection: &Connection, name: &str) -> Result<Option<Vec<
     first(connection, "SELECT value FROM settings WHERE name = ?1", [name], |row| Ok(row.get(0)?))
 }
 
+const LEASES: &str = "SELECT first_id, end_id, holder, leased_at FROM lease_log \
+     WHERE counter = ?1 AND first_id >= ?2 ORDER BY first_id LIMIT ?3";
+
+pub(super) fn leases(connection: &Connection, counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, Fault> {
+    // No counter gets beyond what a signed number holds.
+    let Ok(from) = i64::try_from(from) else { return Ok(Vec::new()) };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    all(connection, LEASES, (counter, from, limit), rows::lease)
+}
+
 pub(super) fn keys(connection: &Connection) -> Result<Vec<ApiKey>, Fault> {
     all(connection, "SELECT * FROM api_keys ORDER BY created_at, id", [], rows::api_key)
 }
@@ -104,7 +114,7 @@ mod tests {
 
     /// A scan or a sort would make the cost of an answer grow with the table.
     #[test]
-    fn every_read_of_links_goes_through_an_index() {
+    fn every_read_of_what_grows_goes_through_an_index() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = open_writer(&directory.path().join("links.db")).unwrap();
         migrate(&mut connection).unwrap();
@@ -113,6 +123,7 @@ mod tests {
             (GET, "links_by_code (code=?)"),
             (LIST, "links_by_owner (owner=?)"),
             (LIST_AFTER, "links_by_owner (owner=? AND (created_at,code)<(?,?))"),
+            (LEASES, "PRIMARY KEY (counter=? AND first_id>?)"),
             (FIND_KEY, "idempotency_by_key (owner=? AND key=?)"),
         ] {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

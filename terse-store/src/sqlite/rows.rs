@@ -3,7 +3,7 @@
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
-use terse_core::ports::{AttemptId, IdempotencyRecord};
+use terse_core::ports::{AttemptId, IdempotencyRecord, Lease};
 use terse_core::{
     ApiKey, KeyId, Link, LinkState, Owner, Resolution, Role, ShortCode, Tags, TargetUrl, Timestamp, Title, Version,
 };
@@ -137,6 +137,16 @@ pub(super) fn idempotency_record(row: &Row<'_>) -> Result<IdempotencyRecord, Fau
         code: code(row)?,
         attempt: attempt(row)?,
         created_at: time(row, "created_at")?,
+    })
+}
+
+/// A row of `lease_log` without its counter.
+pub(super) fn lease(row: &Row<'_>) -> Result<Lease, Fault> {
+    let id = |column| u64::try_from(number(row, column)?).map_err(|_| wrong(column));
+    Ok(Lease {
+        ids: id("first_id")?..id("end_id")?,
+        holder: text(row, "holder")?.to_owned(),
+        leased_at: time(row, "leased_at")?,
     })
 }
 

@@ -13,7 +13,10 @@ use super::fault::Fault;
 const APPLICATION_ID: i64 = 0x7465_7273;
 
 /// The migrations in order; a release only ever adds to the end.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_links.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_links.sql"),
+    include_str!("../../migrations/sqlite/0002_lease_log.sql"),
+];
 
 /// Brings the file of `connection` to this release's schema.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Fault> {

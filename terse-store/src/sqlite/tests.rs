@@ -22,6 +22,10 @@ mod processes;
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Who leases in these tests, and when.
+const HOLDER: &str = "web1 127.0.0.1:8080";
+const AT: Timestamp = Timestamp::from_millis(1_700_000_000_123);
+
 struct File {
     directory: TempDir,
 }
@@ -124,7 +128,7 @@ async fn reopening_keeps_everything() {
     store.update(&code("gone"), Version::FIRST, &deleted).await.unwrap();
     store.claim_key(&Owner::open(), "key", &record(), Timestamp::from_millis(0)).await.unwrap();
     store.settle("name", b"value").await.unwrap();
-    assert_eq!(store.lease("ids", 10).await.unwrap(), 0..10);
+    assert_eq!(store.lease("ids", 10, HOLDER, AT).await.unwrap(), 0..10);
     store.add_key(&key("0123456789")).await.unwrap();
     let revision = store.keys_revision().await.unwrap();
     store.close();
@@ -137,7 +141,7 @@ async fn reopening_keeps_everything() {
     assert_eq!(store.list(&Owner::open(), None, 10).await.unwrap(), [dressed("kept")]);
     assert_eq!(store.find_key(&Owner::open(), "key").await.unwrap(), Some(record()));
     assert_eq!(store.setting("name").await.unwrap().as_deref(), Some(&b"value"[..]));
-    assert_eq!(store.lease("ids", 10).await.unwrap(), 10..20);
+    assert_eq!(store.lease("ids", 10, HOLDER, AT).await.unwrap(), 10..20);
     assert_eq!(store.keys().await.unwrap(), [key("0123456789")]);
     assert_eq!(store.keys_revision().await.unwrap(), revision);
 }
@@ -360,10 +364,10 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let file = File::new();
     SqliteStore::migrate(&file.path()).unwrap();
     let connection = connection::open_writer(&file.path()).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
     let error = SqliteStore::open(file.config(), &Metrics::new()).err().unwrap();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
-    assert!(error.message.contains("schema version 2"), "{error}");
+    assert!(error.message.contains("schema version 99"), "{error}");
     SqliteStore::migrate(&file.path()).unwrap_err();
 }
 

@@ -171,15 +171,35 @@ pub(super) fn settle(connection: &Connection, name: &str, value: &[u8]) -> Resul
 const LEASE: &str = "INSERT INTO leases (counter, next_id) VALUES (?1, ?2) \
      ON CONFLICT (counter) DO UPDATE SET next_id = excluded.next_id";
 
-pub(super) fn lease(connection: &Connection, counter: &str, size: u64) -> Result<Range<u64>, Fault> {
+const LOG_LEASE: &str = "INSERT INTO lease_log (counter, first_id, end_id, holder, leased_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (counter, first_id) DO NOTHING";
+
+pub(super) fn lease(
+    connection: &Connection,
+    counter: &str,
+    size: u64,
+    holder: &str,
+    at: Timestamp,
+) -> Result<Range<u64>, Fault> {
     let next = reads::first(connection, "SELECT next_id FROM leases WHERE counter = ?1", [counter], |row| {
         Ok(row.get::<_, i64>(0)?)
     })?;
     let start = u64::try_from(next.unwrap_or(0)).map_err(|_| Fault::corrupt("a negative id in a lease"))?;
     let end = start.checked_add(size).and_then(|end| i64::try_from(end).ok());
     let end = end.ok_or_else(|| Fault::Refused(format!("the counter '{counter}' has run out of ids")))?;
-    execute(connection, LEASE, (counter, end))?;
-    Ok(start..end.unsigned_abs())
+    let ids = start..end.unsigned_abs();
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    in_savepoint(connection, |connection| {
+        execute(connection, LEASE, (counter, end))?;
+        let row = (counter, end - size.cast_signed(), end, holder, at.as_millis());
+        if execute(connection, LOG_LEASE, row)? == 0 {
+            // Handing these ids out again would make codes that exist.
+            return Err(Fault::corrupt(format!("the counter '{counter}' went back: id {start} is leased already")));
+        }
+        Ok(ids)
+    })
 }
 
 const ADD_KEY: &str = "INSERT INTO api_keys (id, name, owner, role, secret_hash, created_at, expires_at, revoked_at) \

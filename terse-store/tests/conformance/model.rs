@@ -28,7 +28,8 @@ enum Step {
 enum HomeStep {
     Settle { name: u8, value: u8 },
     Setting { name: u8 },
-    Lease { counter: u8, size: u8 },
+    Lease { counter: u8, size: u8, at: u8 },
+    Leases { counter: u8, from: u8, limit: u8 },
     AddKey { id: u8, at: u8 },
     Revoke { id: u8, at: u8 },
     Keys,
@@ -39,7 +40,12 @@ fn step() -> impl Strategy<Value = Step> {
     let home = prop_oneof![
         (few.clone(), any::<u8>()).prop_map(|(name, value)| HomeStep::Settle { name, value }),
         few.clone().prop_map(|name| HomeStep::Setting { name }),
-        (few.clone(), any::<u8>()).prop_map(|(counter, size)| HomeStep::Lease { counter, size }),
+        (few.clone(), any::<u8>(), more.clone()).prop_map(|(counter, size, at)| HomeStep::Lease { counter, size, at }),
+        (few.clone(), any::<u8>(), more.clone()).prop_map(|(counter, from, limit)| HomeStep::Leases {
+            counter,
+            from,
+            limit
+        }),
         (more.clone(), more.clone()).prop_map(|(id, at)| HomeStep::AddKey { id, at }),
         (more.clone(), more.clone()).prop_map(|(id, at)| HomeStep::Revoke { id, at }),
         Just(HomeStep::Keys),
@@ -140,7 +146,13 @@ async fn home_step(store: &dyn HomeStore, step: &HomeStep) -> String {
     match *step {
         HomeStep::Settle { name, value } => format!("{:?}", store.settle(&name.to_string(), &[value]).await),
         HomeStep::Setting { name } => format!("{:?}", store.setting(&name.to_string()).await),
-        HomeStep::Lease { counter, size } => format!("{:?}", store.lease(&counter.to_string(), size.into()).await),
+        HomeStep::Lease { counter, size, at } => {
+            let holder = format!("holder {at}");
+            format!("{:?}", store.lease(&counter.to_string(), size.into(), &holder, time(at)).await)
+        }
+        HomeStep::Leases { counter, from, limit } => {
+            format!("{:?}", store.leases(&counter.to_string(), from.into(), limit.into()).await)
+        }
         HomeStep::AddKey { id: number, at } => {
             let key = ApiKey {
                 id: id(number),

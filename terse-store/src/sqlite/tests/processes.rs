@@ -84,7 +84,8 @@ async fn two_stores_on_one_file_lease_disjoint_ranges() {
     let stores = [file.open(), file.open()];
     let mut ranges = Vec::new();
     for _ in 0..50 {
-        let (first, second) = tokio::join!(soon(stores[0].lease("ids", 10)), soon(stores[1].lease("ids", 10)));
+        let lease = |store: usize| soon(stores[store].lease("ids", 10, HOLDER, AT));
+        let (first, second) = tokio::join!(lease(0), lease(1));
         ranges.extend([first.unwrap(), second.unwrap()]);
     }
     ranges.sort_by_key(|range| range.start);
