@@ -1,10 +1,11 @@
 //! What the tests of terse share: a clock that stands still, repeatable
-//! randomness, valid links in one line, faults on schedule, and invariants as
-//! plain functions.
+//! randomness, valid links in one line, faults on schedule, a proxy that cuts
+//! the wire, and invariants as plain functions.
 //!
 //! A fake is only here for what the real part can't be made to show: a store
 //! that loses one answer, or a read that stays open until the test says so.
-//! Nothing here sleeps or knows a runtime, so it serves tests under any.
+//! Nothing here sleeps or needs a runtime, so it serves tests under any; the
+//! proxy brings its own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,9 +16,11 @@ mod faulty_store;
 mod gate;
 pub mod invariants;
 pub mod links;
+pub mod proxy;
 
 pub use clock::TestClock;
 pub use entropy::SeededEntropy;
 pub use faults::{Fault, Faults, Operation, When};
 pub use faulty_store::FaultyStore;
 pub use gate::Gate;
+pub use proxy::{Mode, Proxy};
