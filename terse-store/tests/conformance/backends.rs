@@ -11,22 +11,49 @@ pub(crate) trait LinkPorts: LinkReader + LinkWriter + LinkCatalog + IdempotencyS
 
 impl<T: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + StoreHealth> LinkPorts for T {}
 
-/// An empty store, and what must outlive it.
+/// An empty store, and what must outlive it. Clones are the same store.
+#[derive(Clone)]
 pub(crate) struct Backend {
     links: Arc<dyn LinkPorts>,
     home: Option<Arc<dyn HomeStore>>,
-    directory: Option<tempfile::TempDir>,
+    directory: Arc<Option<tempfile::TempDir>>,
+    traits: Traits,
 }
+
+/// What the suite must know of a backend.
+#[derive(Clone, Copy)]
+pub(crate) struct Traits {
+    /// How many times fewer rounds of a race it runs, because each is dear. Every check runs all the same.
+    pub(crate) fewer_rounds: usize,
+    /// Whether idempotency records vanish by themselves when they are old, so that a purge has nothing to do.
+    pub(crate) forgets_keys: bool,
+}
+
+/// A store on memory or on a disk of its own.
+const LOCAL: Traits = Traits { fewer_rounds: 1, forgets_keys: false };
 
 /// A port, and what must outlive it: the store ends before its directory goes.
 pub(crate) struct Held<P: ?Sized> {
     port: Arc<P>,
     _directory: Arc<Option<tempfile::TempDir>>,
+    traits: Traits,
 }
 
 impl<P: ?Sized> Clone for Held<P> {
     fn clone(&self) -> Self {
-        Self { port: Arc::clone(&self.port), _directory: Arc::clone(&self._directory) }
+        Self { port: Arc::clone(&self.port), _directory: Arc::clone(&self._directory), traits: self.traits }
+    }
+}
+
+impl<P: ?Sized> Held<P> {
+    /// How many rounds of a race this backend runs where a cheap one runs `rounds`.
+    pub(crate) fn rounds(&self, rounds: usize) -> usize {
+        rounds.div_ceil(self.traits.fewer_rounds)
+    }
+
+    /// Whether idempotency records vanish by themselves when they are old.
+    pub(crate) fn forgets_keys(&self) -> bool {
+        self.traits.forgets_keys
     }
 }
 
@@ -38,25 +65,35 @@ impl<P: ?Sized> std::ops::Deref for Held<P> {
 }
 
 impl Backend {
+    /// A store without a directory.
+    pub(crate) fn new(links: Arc<dyn LinkPorts>, home: Option<Arc<dyn HomeStore>>, traits: Traits) -> Self {
+        Self { links, home, directory: Arc::new(None), traits }
+    }
+
+    /// A store whose files are in `directory`.
+    fn on_disk(links: Arc<dyn LinkPorts>, home: Option<Arc<dyn HomeStore>>, directory: tempfile::TempDir) -> Self {
+        Self { links, home, directory: Arc::new(Some(directory)), traits: LOCAL }
+    }
+
     /// All ports, borrowed.
     pub(crate) fn ports(&self) -> (&Arc<dyn LinkPorts>, Option<&Arc<dyn HomeStore>>) {
         (&self.links, self.home.as_ref())
     }
 
     pub(crate) fn links(self) -> Held<dyn LinkPorts> {
-        Held { port: self.links, _directory: Arc::new(self.directory) }
+        Held { port: self.links, _directory: self.directory, traits: self.traits }
     }
 
     /// The ports of a deployment's first shard, if this backend has them.
     pub(crate) fn home(self) -> Option<Held<dyn HomeStore>> {
-        let directory = Arc::new(self.directory);
-        self.home.map(|port| Held { port, _directory: directory })
+        let (directory, traits) = (self.directory, self.traits);
+        self.home.map(|port| Held { port, _directory: directory, traits })
     }
 }
 
 pub(crate) async fn memory() -> Backend {
     let store = Arc::new(MemoryStore::new());
-    Backend { links: store.clone(), home: Some(store), directory: None }
+    Backend::new(store.clone(), Some(store), LOCAL)
 }
 
 fn sqlite_file(directory: &tempfile::TempDir, shard: &str) -> Arc<SqliteStore> {
@@ -67,12 +104,12 @@ fn sqlite_file(directory: &tempfile::TempDir, shard: &str) -> Arc<SqliteStore> {
 pub(crate) async fn sqlite() -> Backend {
     let directory = tempfile::tempdir().unwrap();
     let store = sqlite_file(&directory, "main");
-    Backend { links: store.clone(), home: Some(store), directory: Some(directory) }
+    Backend::on_disk(store.clone(), Some(store), directory)
 }
 
 pub(crate) async fn one_shard() -> Backend {
     let ring = Sharded::new(ShardMap::single("main"), vec![Arc::new(MemoryStore::new())]).unwrap();
-    Backend { links: Arc::new(ring), home: None, directory: None }
+    Backend::new(Arc::new(ring), None, LOCAL)
 }
 
 /// Interleaved ranges, so that neighbouring codes fall on different shards.
@@ -82,12 +119,12 @@ fn three_shards() -> ShardMap {
 
 pub(crate) async fn three_shards_on_memory() -> Backend {
     let shards = (0..3).map(|_| Arc::new(MemoryStore::new()) as Arc<dyn ShardStore>).collect();
-    Backend { links: Arc::new(Sharded::new(three_shards(), shards).unwrap()), home: None, directory: None }
+    Backend::new(Arc::new(Sharded::new(three_shards(), shards).unwrap()), None, LOCAL)
 }
 
 pub(crate) async fn three_shards_on_sqlite() -> Backend {
     let directory = tempfile::tempdir().unwrap();
     let map = three_shards();
     let shards = map.names().iter().map(|name| sqlite_file(&directory, name) as Arc<dyn ShardStore>).collect();
-    Backend { links: Arc::new(Sharded::new(map, shards).unwrap()), home: None, directory: Some(directory) }
+    Backend::on_disk(Arc::new(Sharded::new(map, shards).unwrap()), None, directory)
 }

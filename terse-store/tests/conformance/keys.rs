@@ -104,7 +104,7 @@ async fn a_used_id_is_refused(store: &Store) {
 }
 
 async fn of_concurrent_revocations_one_sets_the_time(store: &Store) {
-    for round in 600..640 {
+    for round in 600..600 + store.rounds(40) {
         store.add_key(&key(round)).await.unwrap();
         let results = race(2, |number| {
             let store = store.clone();
@@ -120,7 +120,7 @@ async fn of_concurrent_revocations_one_sets_the_time(store: &Store) {
 }
 
 async fn of_concurrent_adds_of_one_id_one_wins(store: &Store) {
-    for round in 700..720 {
+    for round in 700..700 + store.rounds(20) {
         let contender = |number: usize| ApiKey { name: number.to_string(), ..key(round) };
         let results = race(4, |number| {
             let (store, key) = (store.clone(), contender(number));

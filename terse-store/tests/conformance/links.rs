@@ -224,7 +224,7 @@ async fn an_edit_of_nothing_makes_nothing(store: &Store) {
 
 async fn of_concurrent_inserts_one_wins(store: &Store) {
     for (writers, rounds) in [(2, 40), (200, 3)] {
-        for round in 0..rounds {
+        for round in 0..store.rounds(rounds) {
             let text = format!("race{writers}-{round}");
             let contender =
                 |number: usize| Link { target: target(&format!("https://t.example/{number}")), ..link(&text) };
@@ -257,7 +257,7 @@ async fn different_codes_never_hinder_each_other(store: &Store) {
 
 async fn of_concurrent_edits_one_wins(store: &Store) {
     for (writers, rounds) in [(2, 40), (50, 3)] {
-        for round in 0..rounds {
+        for round in 0..store.rounds(rounds) {
             let first = link(&format!("{round}edits{writers}"));
             created(store, &first).await;
             let change = |number: usize| LinkChange {
@@ -280,7 +280,7 @@ async fn of_concurrent_edits_one_wins(store: &Store) {
 }
 
 async fn a_delete_and_an_edit_exclude_each_other(store: &Store) {
-    for round in 0..40 {
+    for round in 0..store.rounds(40) {
         let first = link(&format!("{round}delvsedit"));
         created(store, &first).await;
         let results = race(2, |number| {
@@ -297,7 +297,7 @@ async fn a_delete_and_an_edit_exclude_each_other(store: &Store) {
 }
 
 async fn an_edit_beside_an_insert_sees_it_whole_or_not(store: &Store) {
-    for round in 0..40 {
+    for round in 0..store.rounds(40) {
         let first = full(&format!("{round}insvsedit"));
         let results = race(2, |number| {
             let (store, first) = (store.clone(), first.clone());
