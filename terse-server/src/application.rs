@@ -9,7 +9,7 @@ use actix_web::dev::Server;
 use terse_cache::{CachedWriter, ReadThrough};
 use terse_core::codegen::{CodeSpace, LeasedCodes};
 use terse_core::metrics::Metrics;
-use terse_core::ports::{HomeStore, IdempotencyStore, LinkReader, LinkWriter};
+use terse_core::ports::{IdempotencyStore, LinkReader, LinkWriter, StoreErrorKind};
 use terse_core::shorten::{IDEMPOTENCY_MS, Shortener};
 use terse_core::{Clock, Entropy, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Settings, State};
@@ -28,6 +28,8 @@ use crate::tasks::Tasks;
 const WANTED_FILES: u64 = 65_536;
 /// Connections that the kernel queues until a worker takes them.
 const BACKLOG: i32 = 4_096;
+/// How often shards that are away are tried.
+const CONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is checked whether ids run low.
 const TOP_UP_EVERY: Duration = Duration::from_millis(50);
 /// How often idempotency keys that are too old are removed.
@@ -45,7 +47,7 @@ pub struct Application {
     server: Server,
     signals: Signals,
     tasks: Tasks,
-    stores: Stores,
+    stores: Arc<Stores>,
     _lock: Option<HttpLock>,
 }
 
@@ -68,7 +70,7 @@ impl Application {
         raise_file_limit();
         data_dir::create(&config.data_dir)?;
         let lock = lock_if_serving(&config)?;
-        let stores = Stores::open(&config, &world.metrics)?;
+        let stores = Arc::new(Stores::open(&config, &world.metrics)?);
         let identity = identity::settle(&config, &stores, world.entropy.as_ref()).await?;
         let keys = Arc::new(keys(&config, &stores, &world).await?);
         let listener = bind(config.http.listen)?;
@@ -77,7 +79,7 @@ impl Application {
         let state = state(&config, address, &stores, &codes, &keys, &world);
         let server =
             terse_http::serve(listener, config.http.workers, state).map_err(|error| cannot_listen(address, &error))?;
-        let tasks = tasks(&config, &stores, codes, keys, &world);
+        let tasks = tasks(&config, &stores, identity, codes, keys, &world);
         world.lifecycle.enter(Phase::Ready);
         let (shutdown, lifecycle) = (config.shutdown, world.lifecycle);
         Ok(Self { address, shutdown, lifecycle, server, signals, tasks, stores, _lock: lock })
@@ -143,7 +145,7 @@ impl World {
     }
 }
 
-async fn end_tasks_and_stores(tasks: Tasks, stores: Stores, grace: Grace) -> Result<(), StartError> {
+async fn end_tasks_and_stores(tasks: Tasks, stores: Arc<Stores>, grace: Grace) -> Result<(), StartError> {
     let late = tasks.join(grace.left(LAST_STEPS)).await;
     if !late.is_empty() {
         tracing::warn!(tasks = ?late, "tasks did not end in time");
@@ -173,13 +175,7 @@ fn lock_if_serving(config: &Config) -> Result<Option<HttpLock>, StartError> {
     serves.then(|| data_dir::lock_for_http(&config.data_dir)).transpose()
 }
 
-fn codes(
-    config: &Config,
-    address: SocketAddr,
-    stores: &Stores,
-    identity: &Identity,
-    world: &World,
-) -> LeasedCodes {
+fn codes(config: &Config, address: SocketAddr, stores: &Stores, identity: &Identity, world: &World) -> LeasedCodes {
     let space = CodeSpace::new(identity.permutation_key);
     let holder = format!("{} {address}", system::host_name());
     LeasedCodes::new(space, stores.home().clone(), config.store.code_block, holder, Arc::clone(&world.clock))
@@ -187,10 +183,16 @@ fn codes(
 
 /// The keys, read once, so that the first request can be authenticated.
 async fn keys(config: &Config, stores: &Stores, world: &World) -> Result<KeyDirectory, StartError> {
-    let home = Arc::clone(stores.home()) as Arc<dyn HomeStore>;
-    let keys = KeyDirectory::new(home, Arc::clone(&world.clock), world.entropy.as_ref());
-    keys.refresh_once().await.map_err(|error| store_failure(&config.store.shards[0].name, &error))?;
-    Ok(keys)
+    let keys = KeyDirectory::new(Arc::clone(stores.home()), Arc::clone(&world.clock), world.entropy.as_ref());
+    match keys.refresh_once().await {
+        Err(error) if error.kind == StoreErrorKind::Corrupt => Err(store_failure(&config.store.shards[0].name, &error)),
+        // The server starts all the same: it redirects, and keys are asked for again each second.
+        Err(error) => {
+            tracing::warn!(%error, "the API keys can't be read yet; requests with a key get 503 until then");
+            Ok(keys)
+        }
+        Ok(_) => Ok(keys),
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -268,8 +270,20 @@ fn cache_config(config: &CacheConfig) -> terse_cache::CacheConfig {
     }
 }
 
-fn tasks(config: &Config, stores: &Stores, codes: Arc<LeasedCodes>, keys: Arc<KeyDirectory>, world: &World) -> Tasks {
+fn tasks(
+    config: &Config,
+    stores: &Arc<Stores>,
+    identity: Identity,
+    codes: Arc<LeasedCodes>,
+    keys: Arc<KeyDirectory>,
+    world: &World,
+) -> Tasks {
     let mut tasks = Tasks::new();
+    let (connected, identity) = (Arc::clone(stores), Arc::new(identity));
+    tasks.every("shard connection", CONNECT_EVERY, move || {
+        let (stores, identity) = (Arc::clone(&connected), Arc::clone(&identity));
+        async move { identity::admit_once(&stores, stores.links.map(), &identity).await }
+    });
     tasks.every("key refresh", key_directory::REFRESH_EVERY, move || {
         let keys = Arc::clone(&keys);
         async move { keys.refresh_once().await.map(drop) }

@@ -1,24 +1,28 @@
 //! What a deployment agrees on once: its id and the key of its permutation.
 //!
 //! Both are settled in the first shard, so that all nodes share them, and
-//! copied to `identity.json` in the data directory, so that a server can later
-//! start while that shard is away. A data directory and a store that belong to
-//! different deployments are refused: one of them was lost or swapped, and
-//! codes of a lost deployment must not be made again.
+//! copied to `identity.json` in the data directory, so that a server can start
+//! while that shard is away: it redirects from the others, and the first start
+//! of all is the only one that needs it. A shard that is away is admitted when
+//! it comes back, after it told that it is the one that is meant.
+//!
+//! A data directory and a store that belong to different deployments are
+//! refused: one of them was lost or swapped, and codes of a lost deployment
+//! must not be made again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use terse_core::Entropy;
-use terse_core::ports::SettingsStore;
+use terse_core::ports::{SettingsStore, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
-use terse_store::{IdentityError, ShardMap, record_identity};
+use terse_store::{IdentityError, ShardMap, Share, record_identity};
 
 use crate::config::Config;
 use crate::data_dir::replace_private_file;
 use crate::exit::{Exit, StartError};
-use crate::stores::{Stores, store_failure};
+use crate::stores::{Patience, Stores, store_failure};
 
 /// The setting that holds the deployment's id.
 const DEPLOYMENT_SETTING: &str = "deployment_id";
@@ -53,33 +57,115 @@ struct Record {
     shards: BTreeMap<String, String>,
 }
 
-/// Settles the identity in the first shard (random at first start), records
-/// each shard's part in it, and keeps the copy.
+impl Record {
+    fn identity(&self, data_dir: &Path) -> Result<Identity, StartError> {
+        let read = |text: &str| unhex(text).ok_or_else(|| damaged(&data_dir.join(FILE)));
+        Ok(Identity { deployment: read(&self.deployment)?, permutation_key: read(&self.permutation_key)? })
+    }
+}
+
+/// Settles the identity in the first shard (random at first start), lets each
+/// shard that is in reach record its part in it, admits those, and keeps the copy.
 ///
 /// # Errors
-/// [`StartError`]: 64 when store, shard map and data directory contradict each other.
+/// [`StartError`]: 64 when store, shard map and data directory contradict each
+/// other, 69 when the first shard is away and there is no copy to go by.
 pub async fn settle(config: &Config, stores: &Stores, entropy: &dyn Entropy) -> Result<Identity, StartError> {
-    let home = stores.home().as_ref();
-    let shard = config.store.map.names()[0].as_str();
     let known = read_record(&config.data_dir)?;
-    let stored = home.setting(DEPLOYMENT_SETTING).await.map_err(|error| store_failure(shard, &error))?;
+    let away = stores.connect(if known.is_some() { Patience::One } else { Patience::FirstStart }).await?;
     if let Some(known) = &known {
-        refuse_another(&config.data_dir, &known.deployment, stored.as_deref())?;
+        refuse_moved(&config.data_dir, known, &config.store.map)?;
     }
-    let identity = Identity {
-        deployment: agree(home, shard, DEPLOYMENT_SETTING, entropy).await?,
-        permutation_key: agree(home, shard, PERMUTATION_SETTING, entropy).await?,
+    let home_is_away = away.iter().find(|away| away.shard == 0);
+    let identity = match (home_is_away, &known) {
+        (None, known) => settle_at_home(config, stores, known.as_ref(), entropy).await?,
+        (Some(_), Some(known)) => known.identity(&config.data_dir)?,
+        (Some(away), None) => return Err(store_failure(&config.store.shards[0].name, &away.error)),
     };
-    let text = identity.deployment_text();
-    record_identity(&stores.ports(), &config.store.map, &text).await.map_err(|error| match error {
-        IdentityError::Store { shard, source } => store_failure(&shard, &source),
-        differs => StartError::config(differs),
-    })?;
+    for away in &away {
+        let (shard, error) = (&config.store.shards[away.shard].name, &away.error);
+        tracing::warn!(shard, %error, "a shard is out of reach; starting without it");
+    }
+    let reached: Vec<usize> =
+        (0..stores.shards().len()).filter(|shard| away.iter().all(|away| away.shard != *shard)).collect();
+    admit(&reached, stores, &config.store.map, &identity).await?;
     let record = record_of(&identity, &config.store.map);
     if known.as_ref() != Some(&record) {
         write_record(&config.data_dir, &record)?;
     }
     Ok(identity)
+}
+
+/// Tries once to connect the shards that are not admitted yet, and admits those that are the right ones.
+///
+/// # Errors
+/// [`StoreError`] for the first shard that stays out of reach, or is none of this deployment's.
+pub async fn admit_once(stores: &Stores, map: &ShardMap, identity: &Identity) -> Result<(), StoreError> {
+    let mut failure = None;
+    for shard in stores.waiting() {
+        let admitted = match stores.shards()[shard].connect_once().await {
+            Ok(()) => admit_late(shard, stores, map, identity).await,
+            Err(error) => Err(error),
+        };
+        match admitted {
+            Ok(()) => tracing::info!(shard = map.names()[shard], "the shard is in reach"),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn admit_late(shard: usize, stores: &Stores, map: &ShardMap, identity: &Identity) -> Result<(), StoreError> {
+    if shard == 0 {
+        let home = stores.shards()[0].settings();
+        for (name, value) in
+            [(DEPLOYMENT_SETTING, &identity.deployment), (PERMUTATION_SETTING, &identity.permutation_key)]
+        {
+            if home.setting(name).await?.as_deref() != Some(value) {
+                let text =
+                    format!("shard '{}' is not this deployment's first shard: its {name} differs", map.names()[0]);
+                return Err(StoreError::new(StoreErrorKind::Corrupt, text));
+            }
+        }
+    }
+    admit(&[shard], stores, map, identity)
+        .await
+        .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, error.message))
+}
+
+/// Lets `shards` record their part in the deployment, or compares it, and admits them.
+async fn admit(shards: &[usize], stores: &Stores, map: &ShardMap, identity: &Identity) -> Result<(), StartError> {
+    let share = |shard: &usize| Share {
+        name: &map.names()[*shard],
+        slots: map.slots_text(*shard),
+        store: stores.shards()[*shard].settings(),
+    };
+    let shares: Vec<Share<'_>> = shards.iter().map(share).collect();
+    record_identity(&shares, &identity.deployment_text()).await.map_err(|error| match error {
+        IdentityError::Store { shard, source } => store_failure(&shard, &source),
+        differs => StartError::config(differs),
+    })?;
+    shards.iter().for_each(|shard| stores.shards()[*shard].admit());
+    Ok(())
+}
+
+/// What stands in the first shard, which has to be what `known` says.
+async fn settle_at_home(
+    config: &Config,
+    stores: &Stores,
+    known: Option<&Record>,
+    entropy: &dyn Entropy,
+) -> Result<Identity, StartError> {
+    let home = stores.shards()[0].settings();
+    let shard = config.store.map.names()[0].as_str();
+    let stored = home.setting(DEPLOYMENT_SETTING).await.map_err(|error| store_failure(shard, &error))?;
+    if let Some(known) = known {
+        refuse_another(&config.data_dir, &known.deployment, stored.as_deref())?;
+    }
+    Ok(Identity {
+        deployment: agree(home, shard, DEPLOYMENT_SETTING, entropy).await?,
+        permutation_key: agree(home, shard, PERMUTATION_SETTING, entropy).await?,
+    })
 }
 
 /// The value of `name` that stands in the store, after offering a random one.
@@ -108,6 +194,20 @@ fn refuse_another(data_dir: &Path, known: &str, stored: Option<&[u8]>) -> Result
     )))
 }
 
+/// Shards that are away can't tell whether their slots were moved; the copy can.
+fn refuse_moved(data_dir: &Path, known: &Record, map: &ShardMap) -> Result<(), StartError> {
+    for (number, name) in map.names().iter().enumerate() {
+        let slots = map.slots_text(number);
+        if let Some(recorded) = known.shards.get(name).filter(|recorded| **recorded != slots) {
+            return Err(StartError::config(format_args!(
+                "shard '{name}' owns the slots {recorded}, but the shard map gives it {slots} (as {FILE} in {} says)",
+                data_dir.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn record_of(identity: &Identity, map: &ShardMap) -> Record {
     let slots = map.names().iter().enumerate().map(|(number, name)| (name.clone(), map.slots_text(number)));
     Record {
@@ -125,9 +225,11 @@ fn read_record(data_dir: &Path) -> Result<Option<Record>, StartError> {
         Err(error) => return Err(StartError::new(Exit::Io, format_args!("cannot read {}: {error}", path.display()))),
     };
     // It was replaced whole, so a damaged one was damaged by somebody; the store knows better.
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| {
-        StartError::new(Exit::Io, format_args!("{} is damaged; remove it to have it made again", path.display()))
-    })
+    serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(&path))
+}
+
+fn damaged(path: &Path) -> StartError {
+    StartError::new(Exit::Io, format_args!("{} is damaged; remove it to have it made again", path.display()))
 }
 
 fn write_record(data_dir: &Path, record: &Record) -> Result<(), StartError> {
@@ -140,6 +242,13 @@ fn write_record(data_dir: &Path, record: &Record) -> Result<(), StartError> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 16 bytes from 32 hexadecimal digits.
+fn unhex(text: &str) -> Option<[u8; 16]> {
+    let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
+    Some(number.to_be_bytes())
 }
 
 #[cfg(test)]

@@ -1,25 +1,98 @@
-//! The stores of all shards, opened and migrated.
+//! The stores of all shards: opened, connected, admitted.
+//!
+//! A SQLite file is opened or stops the start. A keyspace may be away: its
+//! shard is connected by [`Shard::connect_once`], again and again until that
+//! works, and answers nothing before it is admitted: before it told that it
+//! belongs to this deployment and owns the slots that the map gives it.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use terse_core::metrics::Metrics;
-use terse_core::ports::{ShardStore, StoreError, StoreErrorKind};
+use terse_core::ports::{HomeStore, SettingsStore, ShardStore, StoreError, StoreErrorKind};
 use terse_store::{Sharded, SqliteConfig, SqliteStore};
 
 use crate::config::shards::{ShardBackend, ShardConfig};
 use crate::config::{Config, StoreConfig};
 use crate::exit::{Exit, StartError};
 
+/// How long the first start of all waits for shards to come into reach.
+const FIRST_START_WAIT: Duration = Duration::from_secs(20);
+/// Between two of its tries.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
 /// The open stores of a deployment.
 pub struct Stores {
-    shards: Vec<Arc<SqliteStore>>,
+    shards: Vec<Shard>,
+    home: Arc<dyn HomeStore>,
     /// All shards as one.
     pub links: Arc<Sharded>,
 }
 
+/// One shard's store.
+pub struct Shard {
+    backend: Backend,
+    admitted: AtomicBool,
+}
+
+/// What keeps a shard's links.
+enum Backend {
+    Sqlite(Arc<SqliteStore>),
+}
+
+/// A shard that could not be connected.
+pub struct Away {
+    /// Its number.
+    pub shard: usize,
+    /// Why.
+    pub error: StoreError,
+}
+
+/// How long to try to connect what is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Once.
+    One,
+    /// For [`FIRST_START_WAIT`]: without the first shard there is nothing to start with.
+    FirstStart,
+}
+
+impl Shard {
+    /// Connects and migrates the store, unless that is done. One bounded step.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is out of reach.
+    pub async fn connect_once(&self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Sqlite(_) => Ok(()),
+        }
+    }
+
+    /// The settings that the shard keeps, past its guards: they tell whether it may be admitted.
+    #[must_use]
+    pub fn settings(&self) -> &dyn SettingsStore {
+        match &self.backend {
+            Backend::Sqlite(store) => store.as_ref(),
+        }
+    }
+
+    /// Lets the shard answer.
+    pub fn admit(&self) {
+        self.admitted.store(true, Ordering::Release);
+    }
+
+    fn close(&self) {
+        match &self.backend {
+            Backend::Sqlite(store) => store.close(),
+        }
+    }
+}
+
 impl Stores {
-    /// Opens every shard and brings it to this version's schema.
+    /// Opens the files of all shards that have one. Nothing is connected yet.
     ///
     /// # Errors
     /// [`StartError`] for the first shard that can't be opened.
@@ -29,29 +102,60 @@ impl Stores {
         }
         let store = &config.store;
         let open = |shard| open_shard(&config.data_dir, store, shard, metrics);
-        let shards = store.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let ports = shards.iter().map(|shard| Arc::clone(shard) as Arc<dyn ShardStore>).collect();
+        let stores = store.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let ports = stores.iter().map(|shard| Arc::clone(shard) as Arc<dyn ShardStore>).collect();
         let links = Sharded::new(store.map.clone(), ports).map_err(|error| StartError::new(Exit::Internal, error))?;
-        Ok(Self { shards, links: Arc::new(links) })
+        let home = Arc::clone(&stores[0]) as Arc<dyn HomeStore>;
+        let shard = |store| Shard { backend: Backend::Sqlite(store), admitted: AtomicBool::new(false) };
+        Ok(Self { shards: stores.into_iter().map(shard).collect(), home, links: Arc::new(links) })
     }
 
     /// The first shard, home to settings, keys and leases.
     #[must_use]
-    pub fn home(&self) -> &Arc<SqliteStore> {
-        &self.shards[0]
+    pub fn home(&self) -> &Arc<dyn HomeStore> {
+        &self.home
     }
 
-    /// The shards behind their port, in the map's order.
+    /// The shards in the map's order.
     #[must_use]
-    pub fn ports(&self) -> Vec<Arc<dyn ShardStore>> {
-        self.shards.iter().map(|shard| Arc::clone(shard) as Arc<dyn ShardStore>).collect()
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The numbers of the shards that are not admitted yet.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<usize> {
+        let waits = |shard: &usize| !self.shards[*shard].admitted.load(Ordering::Acquire);
+        (0..self.shards.len()).filter(waits).collect()
+    }
+
+    /// Connects all shards at once; returns those that stay away. With
+    /// [`Patience::FirstStart`] it goes on until the first shard is there or
+    /// the wait is over.
+    ///
+    /// # Errors
+    /// [`StartError`] for a shard whose store this release can't work with.
+    pub async fn connect(&self, patience: Patience) -> Result<Vec<Away>, StartError> {
+        let since = tokio::time::Instant::now();
+        loop {
+            let outcomes = join_all(self.shards.iter().map(Shard::connect_once)).await;
+            let failed = outcomes.into_iter().enumerate();
+            let away: Vec<Away> =
+                failed.filter_map(|(shard, outcome)| outcome.err().map(|error| Away { shard, error })).collect();
+            if let Some(spoilt) = away.iter().find(|away| away.error.kind == StoreErrorKind::Corrupt) {
+                return Err(store_failure(&self.links.map().names()[spoilt.shard], &spoilt.error));
+            }
+            let home_is_away = away.iter().any(|away| away.shard == 0);
+            if !home_is_away || patience == Patience::One || since.elapsed() >= FIRST_START_WAIT {
+                return Ok(away);
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
     }
 
     /// Ends all stores: what was accepted is written. Blocks until then.
     pub fn close(&self) {
-        for shard in &self.shards {
-            shard.close();
-        }
+        self.shards.iter().for_each(Shard::close);
     }
 }
 
@@ -116,7 +220,6 @@ mod tests {
         let names: Vec<(&str, bool)> = health.iter().map(|(name, state)| (name.as_str(), state.is_ok())).collect();
         assert_eq!(names, [("a", true), ("b", true)]);
         assert!(place.path().join("links-a.sqlite").exists() && place.path().join("links-bee.sqlite").exists());
-        assert!(Arc::ptr_eq(stores.home(), &stores.shards[0]));
         stores.close();
         assert!(stores.links.check().await.iter().all(|(_, state)| state.is_err()), "closed stores refuse");
     }

@@ -2,11 +2,7 @@
 //! slots it owns. Moved slots would hide links and free taken aliases, so a
 //! shard map that differs from what the shards recorded is refused.
 
-use std::sync::Arc;
-
-use terse_core::ports::{ShardStore, StoreError};
-
-use crate::ShardMap;
+use terse_core::ports::{SettingsStore, StoreError};
 
 /// The setting in which a shard records its deployment's id.
 pub const DEPLOYMENT_SETTING: &str = "shard_deployment";
@@ -48,29 +44,31 @@ pub enum IdentityError {
     },
 }
 
-/// Records `deployment` and each shard's slots of `map` at first start, and
-/// compares them later. `shards` are in the map's order. All shards are
+/// A shard as it is asked for its identity.
+pub struct Share<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The slots that the map gives it, as [`ShardMap::slots_text`](crate::ShardMap::slots_text) writes them.
+    pub slots: String,
+    /// Its store.
+    pub store: &'a dyn SettingsStore,
+}
+
+/// Records `deployment` and each shard's slots at first start, and compares
+/// them later. `shares` may leave out shards that are out of reach. All are
 /// compared before anything is recorded, so a refused map leaves no trace.
 ///
 /// # Errors
 /// [`IdentityError`]: the first shard that differs or doesn't answer.
-///
-/// # Panics
-/// When there are fewer shards in `map` than in `shards`.
-pub async fn record_identity(
-    shards: &[Arc<dyn ShardStore>],
-    map: &ShardMap,
-    deployment: &str,
-) -> Result<(), IdentityError> {
+pub async fn record_identity(shares: &[Share<'_>], deployment: &str) -> Result<(), IdentityError> {
     for record in [false, true] {
-        for (number, shard) in shards.iter().enumerate() {
-            let name = &map.names()[number];
-            let slots = map.slots_text(number);
-            if let Some(recorded) = stand(shard.as_ref(), name, DEPLOYMENT_SETTING, deployment, record).await? {
-                return Err(IdentityError::Deployment { shard: name.clone(), recorded, wanted: deployment.to_owned() });
+        for Share { name, slots, store } in shares {
+            if let Some(recorded) = stand(*store, name, DEPLOYMENT_SETTING, deployment, record).await? {
+                let shard = (*name).to_owned();
+                return Err(IdentityError::Deployment { shard, recorded, wanted: deployment.to_owned() });
             }
-            if let Some(recorded) = stand(shard.as_ref(), name, SLOTS_SETTING, &slots, record).await? {
-                return Err(IdentityError::Slots { shard: name.clone(), recorded, wanted: slots });
+            if let Some(recorded) = stand(*store, name, SLOTS_SETTING, slots, record).await? {
+                return Err(IdentityError::Slots { shard: (*name).to_owned(), recorded, wanted: slots.clone() });
             }
         }
     }
@@ -79,7 +77,7 @@ pub async fn record_identity(
 
 /// The recorded value of `setting` if it differs from `wanted`; with `record`, `wanted` is recorded if nothing is yet.
 async fn stand(
-    shard: &dyn ShardStore,
+    shard: &dyn SettingsStore,
     name: &str,
     setting: &str,
     wanted: &str,
@@ -95,13 +93,25 @@ async fn stand(
 
 #[cfg(test)]
 mod tests {
-    use terse_core::ports::SettingsStore;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::MemoryStore;
+    use crate::{MemoryStore, ShardMap};
 
-    fn shards(count: usize) -> Vec<Arc<dyn ShardStore>> {
-        (0..count).map(|_| Arc::new(MemoryStore::new()) as Arc<dyn ShardStore>).collect()
+    fn shards(count: usize) -> Vec<Arc<MemoryStore>> {
+        (0..count).map(|_| Arc::new(MemoryStore::new())).collect()
+    }
+
+    async fn record(shards: &[Arc<MemoryStore>], map: &ShardMap, deployment: &str) -> Result<(), IdentityError> {
+        let share = |(number, store): (usize, &Arc<MemoryStore>)| {
+            (&map.names()[number], map.slots_text(number), Arc::clone(store))
+        };
+        let shares: Vec<_> = shards.iter().enumerate().map(share).collect();
+        let shares: Vec<Share<'_>> = shares
+            .iter()
+            .map(|(name, slots, store)| Share { name, slots: slots.clone(), store: store.as_ref() })
+            .collect();
+        record_identity(&shares, deployment).await
     }
 
     fn halves() -> ShardMap {
@@ -111,34 +121,34 @@ mod tests {
     #[tokio::test]
     async fn the_same_map_is_accepted_again() {
         let shards = shards(2);
-        record_identity(&shards, &halves(), "d1").await.unwrap();
-        record_identity(&shards, &halves(), "d1").await.unwrap();
+        record(&shards, &halves(), "d1").await.unwrap();
+        record(&shards, &halves(), "d1").await.unwrap();
         let respelled = ShardMap::parse(&[("a", "0-10,11-2047"), ("b", "2048-4095")]).unwrap();
-        record_identity(&shards, &respelled, "d1").await.unwrap();
+        record(&shards, &respelled, "d1").await.unwrap();
     }
 
     #[tokio::test]
     async fn moved_slots_are_refused_with_both_texts() {
         let shards = shards(2);
-        record_identity(&shards, &halves(), "d1").await.unwrap();
+        record(&shards, &halves(), "d1").await.unwrap();
         let moved = ShardMap::parse(&[("a", "0-2000"), ("b", "2001-4095")]).unwrap();
-        let error = record_identity(&shards, &moved, "d1").await.unwrap_err();
+        let error = record(&shards, &moved, "d1").await.unwrap_err();
         assert_eq!(error.to_string(), "shard 'a' owns the slots 0-2047, but the shard map gives it 0-2000");
     }
 
     #[tokio::test]
     async fn swapped_shards_are_refused() {
         let mut shards = shards(2);
-        record_identity(&shards, &halves(), "d1").await.unwrap();
+        record(&shards, &halves(), "d1").await.unwrap();
         shards.reverse();
-        assert!(matches!(record_identity(&shards, &halves(), "d1").await, Err(IdentityError::Slots { .. })));
+        assert!(matches!(record(&shards, &halves(), "d1").await, Err(IdentityError::Slots { .. })));
     }
 
     #[tokio::test]
     async fn a_shard_of_another_deployment_is_refused_with_both_ids() {
         let shards = shards(1);
-        record_identity(&shards, &ShardMap::single("main"), "d1").await.unwrap();
-        let error = record_identity(&shards, &ShardMap::single("main"), "d2").await.unwrap_err();
+        record(&shards, &ShardMap::single("main"), "d1").await.unwrap();
+        let error = record(&shards, &ShardMap::single("main"), "d2").await.unwrap_err();
         assert_eq!(error.to_string(), "shard 'main' belongs to deployment 'd1', not to 'd2'");
     }
 
@@ -147,16 +157,16 @@ mod tests {
         let fresh = Arc::new(MemoryStore::new());
         let known = Arc::new(MemoryStore::new());
         known.settle(SLOTS_SETTING, b"0-4095").await.unwrap();
-        let shards: Vec<Arc<dyn ShardStore>> = vec![fresh.clone(), known];
-        record_identity(&shards, &halves(), "d1").await.unwrap_err();
+        let shards = vec![fresh.clone(), known];
+        record(&shards, &halves(), "d1").await.unwrap_err();
         assert_eq!(fresh.setting(DEPLOYMENT_SETTING).await.unwrap(), None);
         assert_eq!(fresh.setting(SLOTS_SETTING).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn one_store_given_as_two_shards_is_refused() {
-        let same: Arc<dyn ShardStore> = Arc::new(MemoryStore::new());
-        let error = record_identity(&[Arc::clone(&same), same], &halves(), "d1").await.unwrap_err();
+        let same = Arc::new(MemoryStore::new());
+        let error = record(&[Arc::clone(&same), same], &halves(), "d1").await.unwrap_err();
         assert!(matches!(error, IdentityError::Slots { .. }), "{error}");
     }
 }

@@ -13,7 +13,7 @@ mod shard_map;
 mod sharded;
 mod sqlite;
 
-pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, record_identity};
+pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, Share, record_identity};
 pub use memory::MemoryStore;
 pub use shard_map::{ShardMap, ShardMapError};
 pub use sharded::Sharded;

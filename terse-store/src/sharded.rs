@@ -39,6 +39,12 @@ impl Sharded {
         Ok(Self { map, shards })
     }
 
+    /// Which slots each shard owns.
+    #[must_use]
+    pub fn map(&self) -> &ShardMap {
+        &self.map
+    }
+
     fn shard(&self, slot: Slot) -> &dyn ShardStore {
         self.shards[self.map.shard_of(slot)].as_ref()
     }
