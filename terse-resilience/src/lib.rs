@@ -1,5 +1,5 @@
 //! Guards for calls to something that may fail: [`Breaker`], [`Bulkhead`],
-//! [`Backoff`], [`RetryBudget`].
+//! [`Backoff`], [`RetryBudget`]; and [`Breakers`], a process's breakers by name.
 //!
 //! Nothing here knows what is called, waits, spawns, or does I/O. Time comes
 //! from an injected [`MonotonicClock`], randomness from an injected seed, so
@@ -22,6 +22,7 @@ pub mod breaker;
 pub mod bulkhead;
 mod clock;
 mod random;
+mod registry;
 pub mod retry_budget;
 mod settings;
 mod sync;
@@ -35,5 +36,6 @@ pub use breaker::{
 };
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadSnapshot, Slot};
 pub use clock::MonotonicClock;
+pub use registry::{Breakers, NameTaken};
 pub use retry_budget::{RetryBudget, RetryBudgetSettings, RetryBudgetSnapshot};
 pub use settings::SettingsError;

@@ -187,6 +187,7 @@ impl Breaker {
             forced: phase.forced(),
             generation: word.generation(),
             since_ms: core.since_ms,
+            age_ms: now_ms.saturating_sub(core.since_ms),
             open_for_ms: open_until_ms.saturating_sub(now_ms).min(self.settings.max_open_ms),
             consecutive_failures: if phase == Phase::Closed { word.failures() } else { 0 },
             probes_in_flight: if half_open { word.probes() } else { 0 },

@@ -205,6 +205,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Since when it is in this state, by its clock.
     pub since_ms: u64,
+    /// For how long it is in this state, in milliseconds.
+    pub age_ms: u64,
     /// The rest of its open time, in milliseconds; 0 when it isn't open or the next call is a probe.
     pub open_for_ms: u64,
     /// Failures without a success between them, if closed and that is the policy.
