@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
 use crate::ports::Tier;
 
@@ -15,6 +18,14 @@ pub const REDIRECT_SECONDS: &str = "terse_redirect_seconds";
 pub const LINKS_CREATED: &str = "terse_links_created_total";
 /// Seconds of a store request, by shard and operation.
 pub const STORE_REQUEST_SECONDS: &str = "terse_store_request_seconds";
+/// What a breaker does: 0 closed, 1 half-open, 2 open.
+pub const BREAKER_STATE: &str = "terse_breaker_state";
+/// A breaker's changes of state, by the state that they led to.
+pub const BREAKER_TRANSITIONS: &str = "terse_breaker_transitions_total";
+/// Calls that have a place in a bulkhead now.
+pub const BULKHEAD_IN_USE: &str = "terse_bulkhead_in_use";
+/// Calls that found a bulkhead full.
+pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
 
 /// How a redirect ended, as the metrics tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +67,10 @@ pub struct Metrics {
     redirect_seconds: Histogram,
     links_created: IntCounter,
     store_seconds: HistogramVec,
+    breaker_state: IntGaugeVec,
+    breaker_transitions: IntCounterVec,
+    bulkhead_in_use: IntGaugeVec,
+    bulkhead_rejected: IntCounterVec,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -75,6 +90,10 @@ impl Metrics {
         let redirects = registered(&registry, redirects);
         let seconds = HistogramOpts::new(REDIRECT_SECONDS, "seconds from request to answer of redirects");
         let store = HistogramOpts::new(STORE_REQUEST_SECONDS, "seconds of a store request");
+        let state = Opts::new(BREAKER_STATE, "state of a breaker: 0 closed, 1 half-open, 2 open");
+        let transitions = Opts::new(BREAKER_TRANSITIONS, "changes of a breaker's state");
+        let in_use = Opts::new(BULKHEAD_IN_USE, "calls in a bulkhead");
+        let rejected = Opts::new(BULKHEAD_REJECTED, "calls that found a bulkhead full");
         Self {
             redirects: Tier::ALL.map(|tier| {
                 Outcome::ALL.map(|outcome| redirects.with_label_values(&[tier.as_str(), outcome.as_str()]))
@@ -85,6 +104,10 @@ impl Metrics {
                 &registry,
                 HistogramVec::new(store.buckets(BUCKETS.to_vec()), &["shard", "operation"]),
             ),
+            breaker_state: registered(&registry, IntGaugeVec::new(state, &["name"])),
+            breaker_transitions: registered(&registry, IntCounterVec::new(transitions, &["name", "to"])),
+            bulkhead_in_use: registered(&registry, IntGaugeVec::new(in_use, &["name"])),
+            bulkhead_rejected: registered(&registry, IntCounterVec::new(rejected, &["name"])),
             registry,
         }
     }
@@ -104,6 +127,30 @@ impl Metrics {
     #[must_use]
     pub fn store_requests(&self, shard: &str, operation: &str) -> Histogram {
         self.store_seconds.with_label_values(&[shard, operation])
+    }
+
+    /// The state of the breaker `name`: 0 closed, 1 half-open, 2 open. Look it up once and keep it.
+    #[must_use]
+    pub fn breaker_state(&self, name: &str) -> IntGauge {
+        self.breaker_state.with_label_values(&[name])
+    }
+
+    /// The changes of the breaker `name` to the state `to` (`closed`, `half_open`, `open`). Look it up once and keep it.
+    #[must_use]
+    pub fn breaker_transitions(&self, name: &str, to: &str) -> IntCounter {
+        self.breaker_transitions.with_label_values(&[name, to])
+    }
+
+    /// The calls that are in the bulkhead `name`. Look it up once and keep it.
+    #[must_use]
+    pub fn bulkhead_in_use(&self, name: &str) -> IntGauge {
+        self.bulkhead_in_use.with_label_values(&[name])
+    }
+
+    /// The calls that found the bulkhead `name` full. Look it up once and keep it.
+    #[must_use]
+    pub fn bulkhead_rejected(&self, name: &str) -> IntCounter {
+        self.bulkhead_rejected.with_label_values(&[name])
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4.
@@ -137,6 +184,10 @@ mod tests {
     fn names_are_the_documented_ones() {
         let metrics = Metrics::new();
         metrics.store_requests("main", "resolve").observe(0.001);
+        metrics.breaker_state("main/read").set(2);
+        metrics.breaker_transitions("main/read", "open").inc();
+        metrics.bulkhead_in_use("main/read").inc();
+        metrics.bulkhead_rejected("main/read").inc_by(3);
         let text = metrics.encode().unwrap();
         for line in [
             "# TYPE terse_redirects_total counter",
@@ -144,6 +195,14 @@ mod tests {
             "# TYPE terse_links_created_total counter",
             "# TYPE terse_store_request_seconds histogram",
             "terse_store_request_seconds_count{operation=\"resolve\",shard=\"main\"} 1",
+            "# TYPE terse_breaker_state gauge",
+            "terse_breaker_state{name=\"main/read\"} 2",
+            "# TYPE terse_breaker_transitions_total counter",
+            "terse_breaker_transitions_total{name=\"main/read\",to=\"open\"} 1",
+            "# TYPE terse_bulkhead_in_use gauge",
+            "terse_bulkhead_in_use{name=\"main/read\"} 1",
+            "# TYPE terse_bulkhead_rejected_total counter",
+            "terse_bulkhead_rejected_total{name=\"main/read\"} 3",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
