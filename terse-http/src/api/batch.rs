@@ -22,7 +22,8 @@ use crate::{State, auth};
 pub(crate) const MAX_ITEMS: usize = 1_000;
 
 /// Creates of one batch that are under way at once; the others wait their turn.
-const CONCURRENT_CREATES: usize = 256;
+/// A fraction of what a shard's write bulkhead admits, so that a batch shuts nobody out.
+const CONCURRENT_CREATES: usize = 64;
 
 /// What became of one item.
 #[derive(Serialize, ToSchema)]
