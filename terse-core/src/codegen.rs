@@ -8,6 +8,7 @@
 
 mod leases;
 mod permutation;
+mod scheme;
 mod space;
 
 use async_trait::async_trait;
@@ -15,7 +16,8 @@ use async_trait::async_trait;
 use crate::ShortCode;
 use crate::ports::StoreError;
 
-pub use leases::{IDS, LeasedCodes};
+pub use leases::{IDS, LeasedCodes, MAX_BLOCKS};
+pub use scheme::Scheme;
 pub use space::CodeSpace;
 
 /// Makes codes that no link has yet (but for a counter that lost its tail, which insert-if-absent catches).

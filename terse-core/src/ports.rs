@@ -418,3 +418,15 @@ impl<T: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + SettingsStore
 pub trait HomeStore: SettingsStore + LeaseStore + KeyStore {}
 
 impl<T: SettingsStore + LeaseStore + KeyStore> HomeStore for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_cut_between_characters() {
+        assert_eq!(Lease::holder_text("web1 127.0.0.1:8080"), "web1 127.0.0.1:8080");
+        let long = format!("{}\u{e4}{}", "x".repeat(LEASE_HOLDER_MAX_BYTES - 1), "y".repeat(100));
+        assert_eq!(Lease::holder_text(&long), "x".repeat(LEASE_HOLDER_MAX_BYTES - 1));
+    }
+}

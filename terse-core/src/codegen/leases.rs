@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{CodeSource, CodeSpace};
-use crate::{Clock, ShortCode};
 use crate::code::is_reserved;
 use crate::ports::{LeaseStore, StoreError, StoreErrorKind};
+use crate::{Clock, ShortCode};
 
 /// The counter that ids of links are leased from.
 pub const IDS: &str = "ids";
 /// Blocks that a node holds at most: one in use, one ahead.
-const MAX_BLOCKS: usize = 2;
+pub const MAX_BLOCKS: usize = 2;
 
 /// Ids from leased blocks, turned into codes.
 pub struct LeasedCodes {
@@ -226,6 +226,19 @@ mod tests {
             all.extend(take(&other, 2));
         }
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), 250);
+    }
+
+    #[test]
+    fn each_lease_names_its_holder_and_its_time() {
+        let (one, leases) = leased(CodeSpace::new(KEY), 10);
+        let other = node(CodeSpace::new(KEY), leases.clone(), 7, "other");
+        take(&one, 1);
+        take(&other, 1);
+        take(&one, 10);
+        let log = block_on(leases.leases(IDS, 0, 10)).unwrap();
+        assert!(log.iter().all(|lease| lease.leased_at == Timestamp::from_millis(7_000)));
+        let told: Vec<_> = log.into_iter().map(|lease| (lease.holder, lease.ids)).collect();
+        assert_eq!(told, [("one".to_owned(), 0..10), ("other".to_owned(), 10..17), ("one".to_owned(), 17..27)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::ShortCode;
 use crate::code::LETTERS;
 
 /// Letters of the first codes.
-const FIRST_LENGTH: u8 = 7;
+pub(super) const FIRST_LENGTH: u8 = 7;
 /// Letters of the last codes. All ids up to them fit 64 bits, and so do the permuted numbers.
 const LAST_LENGTH: u8 = 10;
 
@@ -47,7 +47,7 @@ impl CodeSpace {
 }
 
 /// `number` in base62, most significant letter first, exactly `length` letters.
-fn base62(number: u64, length: u8) -> Option<ShortCode> {
+pub(super) fn base62(number: u64, length: u8) -> Option<ShortCode> {
     let mut letters = [0; LAST_LENGTH as usize];
     let letters = &mut letters[..usize::from(length)];
     let mut rest = number;
