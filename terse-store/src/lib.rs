@@ -7,12 +7,16 @@
 //! SQLite driver appears in no public signature.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod core_clock;
+mod cql;
 mod identity;
 mod memory;
 mod shard_map;
 mod sharded;
 mod sqlite;
 
+pub use core_clock::CoreClock;
+pub use cql::{CqlConfig, CqlLimits, CqlStore};
 pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, Share, record_identity};
 pub use memory::MemoryStore;
 pub use shard_map::{ShardMap, ShardMapError};

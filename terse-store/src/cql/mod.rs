@@ -1,0 +1,105 @@
+//! Links on a cluster that speaks CQL: Apache Cassandra or ScyllaDB.
+//!
+//! A [`CqlStore`] is made without any I/O and answers "unavailable" until
+//! [`CqlStore::connect_once`] has succeeded, so a server starts with any
+//! cluster away. From then on the driver keeps its connections by itself.
+//!
+//! - Links are written by conditional writes (LWT) only; one whose outcome is
+//!   unknown is read back and finished, see [`lwt`].
+//! - Rows are read at a quorum; a redirect falls back to one replica, whose
+//!   "found" is told as stale and whose "not found" is never believed, see [`levels`].
+//! - Every edit writes a mark before and after itself, see [`marks`].
+//!
+//! Every wait is bounded by [`CqlLimits`]. Nothing here queues: how many calls
+//! run at once is bounded by the guard around the store.
+
+mod config;
+mod dialect;
+mod fault;
+mod levels;
+mod rows;
+mod schema;
+mod session;
+
+use std::sync::{Arc, OnceLock};
+
+use scylla::client::session::Session;
+use terse_core::ports::StoreError;
+use terse_core::{Clock, Entropy};
+use terse_resilience::Breaker;
+use tokio::sync::Mutex;
+
+pub use config::{CqlConfig, CqlLimits};
+use schema::{Migrator, quoted};
+use session::{Preparer, Profiles};
+
+/// Links and what belongs to them in one keyspace.
+pub struct CqlStore {
+    config: CqlConfig,
+    quorum: Arc<Breaker>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    /// Set once, by `connect_once`; the driver reconnects by itself.
+    live: OnceLock<Live>,
+    /// Held while connecting, so that it happens once.
+    connecting: Mutex<()>,
+}
+
+/// A session, and all statements prepared in it.
+struct Live {
+    session: Session,
+    profiles: Profiles,
+}
+
+impl CqlStore {
+    /// A store that is not connected yet; no I/O. `quorum` is the breaker
+    /// `NAME/quorum`, which chooses the consistency of reads.
+    #[must_use]
+    pub fn new(config: CqlConfig, quorum: Arc<Breaker>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+        Arc::new(Self { config, quorum, clock, entropy, live: OnceLock::new(), connecting: Mutex::new(()) })
+    }
+
+    /// Connects, brings the keyspace to this release's schema and prepares all
+    /// statements, unless that is done already. One bounded step
+    /// ([`CqlLimits::startup_timeout_ms`]), to be called again until it
+    /// succeeds. Tells whether it was this call that connected.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`](terse_core::ports::StoreErrorKind::Corrupt) when a newer release wrote the
+    /// keyspace; else the cluster could not be reached in time.
+    pub async fn connect_once(&self) -> Result<bool, StoreError> {
+        if self.live.get().is_some() {
+            return Ok(false);
+        }
+        let connecting = async {
+            let _one_at_a_time = self.connecting.lock().await;
+            if self.live.get().is_some() {
+                return Ok(false);
+            }
+            let live = Live::connect(&self.config, &*self.clock).await?;
+            Ok(self.live.set(live).is_ok())
+        };
+        let bound = self.config.limits.startup_timeout();
+        tokio::time::timeout(bound, connecting).await.unwrap_or_else(|_| {
+            Err(fault::unavailable(format!("shard '{}': connecting took over {bound:?}", self.config.shard)))
+        })
+    }
+
+    /// The session, once there is one.
+    fn live(&self) -> Result<&Live, StoreError> {
+        self.live.get().ok_or_else(|| fault::unavailable(format!("shard '{}' is not connected", self.config.shard)))
+    }
+}
+
+impl Live {
+    async fn connect(config: &CqlConfig, clock: &dyn Clock) -> Result<Self, StoreError> {
+        let profiles = Profiles::new(&config.limits);
+        let session = session::connect(config, &profiles).await?;
+        let (keyspace, replication) = (config.keyspace.as_str(), config.replication);
+        Migrator { session: &session, profiles: &profiles, keyspace, replication }.migrate(clock.now()).await?;
+        let keyspace = quoted(keyspace);
+        let preparer = Preparer { session: &session, profiles: &profiles, keyspace: &keyspace };
+        let _ = preparer;
+        Ok(Self { session, profiles })
+    }
+}
