@@ -1,8 +1,9 @@
 //! Drives the binary `terse` from outside: starts it on a port and a directory
 //! of its own, speaks HTTP with it, ends it politely or not, starts it again.
 //!
-//! Nothing here depends on terse's crates: the tests are written from the
-//! contract, and what they use must not share a fault with what they test.
+//! Nothing here depends on terse's own crates (but for the proxy of the test
+//! kit): the tests are written from the contract, and what they use must not
+//! share a fault with what they test.
 //!
 //! Bounds: a start is given [`START_LIMIT`], an answer [`ANSWER_LIMIT`], an exit
 //! [`EXIT_LIMIT`]; a test that waits longer fails and prints the server's log.
@@ -10,6 +11,8 @@
 
 mod browser;
 mod client;
+pub mod cluster;
+pub mod load;
 mod process;
 mod wire;
 
