@@ -36,6 +36,10 @@ pub struct StoreError {
     pub message: String,
     /// When trying again makes sense, in milliseconds.
     pub retry_after_ms: u64,
+    /// Whether the store did answer this call, only not so that the answer may
+    /// be relied on, as when one replica alone knows no such link. Such a
+    /// failure says nothing against the store, and no guard counts it.
+    pub answered: bool,
     /// The driver's error, for the log.
     #[source]
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
@@ -45,7 +49,14 @@ impl StoreError {
     /// A failure of `kind` without a source; to be tried again after a second.
     #[must_use]
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after_ms: 1_000, source: None }
+        Self { kind, message: message.into(), retry_after_ms: 1_000, answered: false, source: None }
+    }
+
+    /// The same failure of a store that did answer; see [`StoreError::answered`].
+    #[must_use]
+    pub fn although_answered(mut self) -> Self {
+        self.answered = true;
+        self
     }
 
     /// The same failure with the error that caused it.

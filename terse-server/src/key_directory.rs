@@ -120,7 +120,6 @@ impl Authenticator for KeyDirectory {
 #[cfg(test)]
 mod tests {
     use terse_core::access::KeyText;
-    use terse_core::metrics::Metrics;
     use terse_core::ports::KeyStore;
     use terse_store::{MemoryStore, SqliteConfig, SqliteStore};
     use terse_testkit::{Fault, FaultyStore, Operation, SeededEntropy, TestClock, When};
@@ -257,7 +256,7 @@ mod tests {
     async fn another_process_on_the_same_file_is_seen_at_the_next_refresh() {
         let place = tempfile::tempdir().unwrap();
         let open = || {
-            SqliteStore::open(SqliteConfig::new(place.path().join("links.sqlite"), "main"), &Metrics::new()).unwrap()
+            SqliteStore::open(SqliteConfig::new(place.path().join("links.sqlite"), "main")).unwrap()
         };
         let (server, command) = (open(), open());
         let bench = Bench::new();

@@ -172,7 +172,7 @@ fn open_shard(
     data_dir: &Path,
     store: &StoreConfig,
     shard: &ShardConfig,
-    metrics: &Metrics,
+    _metrics: &Metrics,
 ) -> Result<Arc<SqliteStore>, StartError> {
     let ShardBackend::Sqlite { file } = &shard.backend else {
         let text = format!("shard '{}' is on {}: this version keeps links on SQLite only", shard.name, shard.backend);
@@ -180,7 +180,7 @@ fn open_shard(
     };
     let mut sqlite = SqliteConfig::new(data_dir.join(file), shard.name.clone());
     sqlite.readers = store.readers;
-    SqliteStore::open(sqlite, metrics).map_err(|error| store_failure(&shard.name, &error))
+    SqliteStore::open(sqlite).map_err(|error| store_failure(&shard.name, &error))
 }
 
 /// A store's failure as the end of a command.

@@ -3,20 +3,24 @@
 //!
 //! [`SqliteStore`] is the embedded default, [`MemoryStore`] is for tests and
 //! benchmarks, [`Sharded`] spreads links over several stores by the slot of
-//! their code. All of them implement the ports of [`terse_core::ports`]; the
-//! SQLite driver appears in no public signature.
+//! their code, [`Guarded`] keeps a shard's faults in that shard. All of them
+//! implement the ports of [`terse_core::ports`]; no driver appears in a public
+//! signature.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod core_clock;
 mod cql;
+mod guarded;
 mod identity;
 mod memory;
+mod operation;
 mod shard_map;
 mod sharded;
 mod sqlite;
 
 pub use core_clock::CoreClock;
 pub use cql::{CqlConfig, CqlLimits, CqlStore};
+pub use guarded::{CatalogSettings, GuardSettings, Guarded, LaneSettings, watched_breaker};
 pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, Share, record_identity};
 pub use memory::MemoryStore;
 pub use shard_map::{ShardMap, ShardMapError};

@@ -169,7 +169,6 @@ impl StoreHealth for Sharded {
 
 #[cfg(test)]
 mod tests {
-    use terse_core::metrics::Metrics;
     use terse_core::ports::{AttemptId, StoreErrorKind};
     use terse_testkit::links::{attempt, code, link};
     use terse_testkit::{Fault, FaultyStore, Operation, When};
@@ -270,7 +269,7 @@ mod tests {
         let map = ShardMap::parse(&[("east", "0-2047"), ("west", "2048-4095")]).unwrap();
         let open = |name: &String| {
             let config = SqliteConfig::new(directory.path().join(name), name.as_str());
-            SqliteStore::open(config, &Metrics::new()).unwrap() as Arc<dyn ShardStore>
+            SqliteStore::open(config).unwrap() as Arc<dyn ShardStore>
         };
         let shards = map.names().iter().map(open).collect();
         let ring = Sharded::new(map, shards).unwrap();

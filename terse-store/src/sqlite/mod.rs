@@ -16,7 +16,6 @@ mod connection;
 mod fault;
 mod group;
 mod lane;
-mod operation;
 mod ports;
 mod reads;
 mod rows;
@@ -29,14 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use terse_core::metrics::Metrics;
 use terse_core::ports::{StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
+use crate::operation::Operation;
 use fault::Fault;
 use group::{GroupCommit, Job, Pending};
 use lane::Lane;
-use operation::{Operation, Timings};
 
 /// How a [`SqliteStore`] shall be.
 #[derive(Clone, Debug)]
@@ -68,7 +66,6 @@ type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 /// [`HomeStore`](terse_core::ports::HomeStore).
 pub struct SqliteStore {
     shard: String,
-    timings: Timings,
     // Dropped before the writer: the last connection to close empties the WAL, which a reader can't.
     readers: Lane<ReadJob>,
     writer: Lane<Box<dyn Job>>,
@@ -81,7 +78,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreErrorKind::Corrupt`] when the file is no database of terse or of a
     /// newer release, else [`StoreErrorKind::Unavailable`].
-    pub fn open(config: SqliteConfig, metrics: &Metrics) -> Result<Arc<Self>, StoreError> {
+    pub fn open(config: SqliteConfig) -> Result<Arc<Self>, StoreError> {
         let connection = open_migrated(&config.path)?;
         let mut readers = Vec::new();
         for _ in 0..config.readers.max(1) {
@@ -95,7 +92,6 @@ impl SqliteStore {
         };
         let write = move |queue: &flume::Receiver<Box<dyn Job>>| group.run(queue);
         Ok(Arc::new(Self {
-            timings: Timings::new(metrics, &config.shard),
             writer: Lane::start(format!("{}/write", config.shard), config.write_queue, vec![write]).map_err(started)?,
             readers: Lane::start(format!("{}/read", config.shard), config.read_queue, readers).map_err(started)?,
             shard: config.shard,
@@ -124,7 +120,6 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        let _timer = self.timings.start(operation);
         let (job, answer) = Pending::new(operation.as_str(), work);
         self.writer.submit(Box::new(job))?;
         answer.await.unwrap_or_else(|_| {
@@ -138,7 +133,6 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        let _timer = self.timings.start(operation);
         let (sender, answer) = oneshot::channel();
         self.readers.submit(Box::new(move |connection| {
             if !sender.is_closed() {

@@ -12,8 +12,8 @@ use terse_core::ports::{
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 
-use super::operation::Operation;
 use super::{SqliteStore, reads, writes};
+use crate::operation::Operation;
 
 #[async_trait]
 impl LinkReader for SqliteStore {

@@ -44,7 +44,7 @@ impl File {
     }
 
     fn open(&self) -> Arc<SqliteStore> {
-        SqliteStore::open(self.config(), &Metrics::new()).unwrap()
+        SqliteStore::open(self.config()).unwrap()
     }
 }
 
@@ -186,7 +186,7 @@ async fn dropping_the_store_ends_its_threads() {
 async fn a_full_write_queue_refuses_at_once() {
     let file = File::new();
     let config = SqliteConfig { write_queue: 3, ..file.config() };
-    let store = SqliteStore::open(config, &Metrics::new()).unwrap();
+    let store = SqliteStore::open(config).unwrap();
     let release = occupy_writer(&store);
     let links: Vec<_> = (0..5).map(|number| link(&format!("full{number}"))).collect();
     let all = join_all(links.iter().map(|link| store.insert_if_absent(link, attempt(1))));
@@ -203,7 +203,7 @@ async fn a_full_write_queue_refuses_at_once() {
 async fn a_full_read_queue_refuses_at_once() {
     let file = File::new();
     let config = SqliteConfig { readers: 1, read_queue: 2, ..file.config() };
-    let store = SqliteStore::open(config, &Metrics::new()).unwrap();
+    let store = SqliteStore::open(config).unwrap();
     let release = occupy_reader(&store);
     let code = code("any");
     let all = join_all((0..4).map(|_| store.resolve(&code)));
@@ -346,7 +346,7 @@ async fn corrupt_keys_records_and_attempts_are_told() {
 fn a_file_that_is_no_database_is_corrupt() {
     let file = File::new();
     std::fs::write(file.path(), vec![b'x'; 8_192]).unwrap();
-    let error = SqliteStore::open(file.config(), &Metrics::new()).err().unwrap();
+    let error = SqliteStore::open(file.config()).err().unwrap();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
     assert!(error.message.contains("links.db"), "{error}");
 }
@@ -355,7 +355,7 @@ fn a_file_that_is_no_database_is_corrupt() {
 fn a_directory_that_is_not_there_is_unavailable() {
     let file = File::new();
     let config = SqliteConfig::new(file.directory.path().join("absent/links.db"), "main");
-    let error = SqliteStore::open(config, &Metrics::new()).err().unwrap();
+    let error = SqliteStore::open(config).err().unwrap();
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
 }
 
@@ -365,21 +365,8 @@ fn a_newer_schema_is_refused_and_left_alone() {
     SqliteStore::migrate(&file.path()).unwrap();
     let connection = connection::open_writer(&file.path()).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
-    let error = SqliteStore::open(file.config(), &Metrics::new()).err().unwrap();
+    let error = SqliteStore::open(file.config()).err().unwrap();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);
     assert!(error.message.contains("schema version 99"), "{error}");
     SqliteStore::migrate(&file.path()).unwrap_err();
-}
-
-#[tokio::test]
-async fn operations_are_timed_by_shard_and_name() {
-    let file = File::new();
-    let metrics = Metrics::new();
-    let store = SqliteStore::open(SqliteConfig::new(file.path(), "east"), &metrics).unwrap();
-    store.insert_if_absent(&link("one"), attempt(1)).await.unwrap();
-    store.resolve(&code("one")).await.unwrap();
-    store.resolve(&code("two")).await.unwrap();
-    assert_eq!(metrics.store_requests("east", "insert").get_sample_count(), 1);
-    assert_eq!(metrics.store_requests("east", "resolve").get_sample_count(), 2);
-    assert_eq!(store.check().await[0].0, "east");
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use terse_core::metrics::Metrics;
 use terse_core::ports::{HomeStore, IdempotencyStore, LinkCatalog, LinkReader, LinkWriter, ShardStore, StoreHealth};
 use terse_store::{MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore};
 
@@ -98,7 +97,7 @@ pub(crate) async fn memory() -> Backend {
 
 fn sqlite_file(directory: &tempfile::TempDir, shard: &str) -> Arc<SqliteStore> {
     let config = SqliteConfig::new(directory.path().join(format!("{shard}.db")), shard);
-    SqliteStore::open(config, &Metrics::new()).unwrap()
+    SqliteStore::open(config).unwrap()
 }
 
 pub(crate) async fn sqlite() -> Backend {

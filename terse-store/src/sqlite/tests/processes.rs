@@ -31,7 +31,7 @@ fn processes_that_start_at_once_make_one_schema() {
 #[ignore = "run by processes_that_start_at_once_make_one_schema"]
 async fn in_a_process_that_migrates() {
     let path = std::env::var_os("TERSE_STORE_TEST_FILE").unwrap();
-    let store = SqliteStore::open(SqliteConfig::new(path, "main"), &Metrics::new()).unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(path, "main")).unwrap();
     let own = link(&format!("process{}", std::process::id()));
     assert_eq!(store.insert_if_absent(&own, attempt(1)).await.unwrap(), Insert::Created);
 }

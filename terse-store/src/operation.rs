@@ -5,7 +5,7 @@ use terse_core::metrics::Metrics;
 
 /// An operation on a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Resolve,
     Insert,
     Update,
@@ -50,7 +50,7 @@ impl Operation {
     ];
 
     /// The label value.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
             Self::Insert => "insert",
@@ -75,15 +75,15 @@ impl Operation {
 }
 
 /// One latency histogram per operation, looked up once.
-pub(super) struct Timings([Histogram; Operation::ALL.len()]);
+pub(crate) struct Timings([Histogram; Operation::ALL.len()]);
 
 impl Timings {
-    pub(super) fn new(metrics: &Metrics, shard: &str) -> Self {
+    pub(crate) fn new(metrics: &Metrics, shard: &str) -> Self {
         Self(Operation::ALL.map(|operation| metrics.store_requests(shard, operation.as_str())))
     }
 
     /// Times an operation, waiting included, until the timer is dropped.
-    pub(super) fn start(&self, operation: Operation) -> HistogramTimer {
+    pub(crate) fn start(&self, operation: Operation) -> HistogramTimer {
         self.0[operation as usize].start_timer()
     }
 }

@@ -1,0 +1,186 @@
+//! The ring around one shard's store that keeps its faults in it: bulkhead →
+//! breaker → timeout around every call.
+//!
+//! A shard has two guards, so that creates which can't reach a quorum never
+//! block redirects:
+//!
+//! | guard | passed by | what counts against the shard |
+//! |---|---|---|
+//! | `NAME/read` | `resolve` | a timeout, [`Unavailable`](StoreErrorKind::Unavailable) |
+//! | `NAME/read` | catalog reads | nothing |
+//! | `NAME/write` | every write | a timeout, `Unavailable`, [`UnknownOutcome`](StoreErrorKind::UnknownOutcome) |
+//!
+//! **Catalog reads** are those no redirect waits for: lists, whole links,
+//! idempotency keys, settings, API keys, leases. They need a quorum where a
+//! redirect is content with one replica, so their failures never trip the guard
+//! of the redirects; but while that is open, they are rejected too. They have at most
+//! [`CatalogSettings::permits`] of its permits, so that slow lists
+//! never starve redirects, and at most one of its probes, so that lists that
+//! hang can't keep redirects from finding that the shard is back.
+//!
+//! **What a caller gets.** A full bulkhead:
+//! [`Overloaded`](StoreErrorKind::Overloaded). A breaker that rejects:
+//! `Unavailable`, to be tried again when the breaker says so. Nothing was
+//! attempted either way. A timeout: `Unavailable` for a read, `UnknownOutcome` for a write.
+//!
+//! Nothing waits here: there is no queue in front of the store. A future that
+//! is dropped gives back all that it held. A call that passes costs no
+//! allocation but the future's own box.
+//!
+//! `terse_store_request_seconds` is recorded here, from after the admission to
+//! the answer, so that all backends are measured alike.
+
+mod lane;
+mod ports;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use terse_core::metrics::Metrics;
+use terse_core::ports::{StoreError, StoreErrorKind};
+use terse_resilience::{Breaker, Bulkhead, MonotonicClock, Permit, SettingsError, State};
+
+use crate::operation::{Operation, Timings};
+use lane::{Compartment, Ended, Lane, within};
+
+pub use settings::{CatalogSettings, GuardSettings, LaneSettings};
+pub use watch::watched_breaker;
+
+/// Catalog reads that may probe at once.
+const CATALOG_PROBES: u32 = 1;
+
+/// `S` behind its two guards; implements those storage ports that `S` does.
+pub struct Guarded<S: ?Sized> {
+    shard: String,
+    read: Lane,
+    write: Lane,
+    catalog: Compartment,
+    catalog_probes: Bulkhead,
+    catalog_timeout: Duration,
+    check_timeout: Duration,
+    timings: Timings,
+    inner: Arc<S>,
+}
+
+impl<S: ?Sized> Guarded<S> {
+    /// Guards `inner`, the store of `shard`. `seed` spreads the breakers' open
+    /// times, and has to differ from shard to shard and from node to node.
+    ///
+    /// # Errors
+    /// The first setting outside its limits.
+    pub fn new(
+        shard: &str,
+        inner: Arc<S>,
+        settings: &GuardSettings,
+        clock: &Arc<dyn MonotonicClock>,
+        seed: u64,
+        metrics: &Metrics,
+    ) -> Result<Self, SettingsError> {
+        settings.check()?;
+        let lane = |name: &str, settings, seed| {
+            Lane::new(format!("{shard}/{name}"), settings, Arc::clone(clock), seed, metrics)
+        };
+        Ok(Self {
+            shard: shard.to_owned(),
+            read: lane("read", &settings.read, seed)?,
+            write: lane("write", &settings.write, seed.wrapping_add(1))?,
+            catalog: Compartment::new(&format!("{shard}/catalog"), settings.catalog.permits, metrics)?,
+            catalog_probes: Bulkhead::new(CATALOG_PROBES)?,
+            catalog_timeout: Duration::from_millis(settings.catalog.timeout_ms),
+            check_timeout: Duration::from_millis(settings.check_timeout_ms),
+            timings: Timings::new(metrics, shard),
+            inner,
+        })
+    }
+
+    /// The guarded store.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<S> {
+        &self.inner
+    }
+
+    /// The breakers by name: `SHARD/read` and `SHARD/write`.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, &Arc<Breaker>)> {
+        [&self.read, &self.write].into_iter().map(|lane| (lane.name.as_str(), &lane.breaker))
+    }
+
+    /// Runs a read that a redirect waits for.
+    async fn redirect<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let ended = self.judged(&self.read, operation, call).await?;
+        ended.answer(StoreErrorKind::Unavailable, self.read.timeout)
+    }
+
+    /// Runs a write.
+    async fn write<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let ended = self.judged(&self.write, operation, call).await?;
+        ended.answer(StoreErrorKind::UnknownOutcome, self.write.timeout)
+    }
+
+    /// Runs `call` behind `lane`, whose breaker judges how it ends.
+    async fn judged<T, F>(
+        &self,
+        lane: &Lane,
+        operation: Operation,
+        call: impl FnOnce() -> F,
+    ) -> Result<Ended<T>, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let _place = lane.places.enter()?;
+        let permit = lane.permit()?;
+        let _timer = self.timings.start(operation);
+        let ended = within(lane.timeout, call()).await;
+        ended.judge(permit);
+        Ok(ended)
+    }
+
+    /// Runs a read that no redirect waits for.
+    async fn catalog<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let _share = self.catalog.enter()?;
+        let _place = self.read.places.enter()?;
+        let closed = self.read.breaker.state() == State::Closed;
+        let turn = if closed { None } else { Some(self.catalog_probes.try_acquire()) };
+        let _turn = turn.transpose().map_err(|_| self.read.no_probe_left())?;
+        let permit = Lenient(Some(self.read.permit()?));
+        let _timer = self.timings.start(operation);
+        let ended = within(self.catalog_timeout, call()).await;
+        if let Ended::Answered(Ok(_)) = ended {
+            permit.success();
+        }
+        ended.answer(StoreErrorKind::Unavailable, self.catalog_timeout)
+    }
+}
+
+/// A permit that counts as nothing unless the call succeeds. A plain one
+/// counts as a timeout when its call is cancelled late.
+struct Lenient<'a>(Option<Permit<'a>>);
+
+impl Lenient<'_> {
+    fn success(mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.success();
+        }
+    }
+}
+
+impl Drop for Lenient<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.ignore();
+        }
+    }
+}

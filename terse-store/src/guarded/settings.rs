@@ -1,0 +1,173 @@
+//! How a shard's guards shall be.
+
+use terse_resilience::{BreakerSettings, Policy, RatePolicy, SettingsError};
+
+/// Limits of one guard: its bulkhead, its breaker, its timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// Calls that may run at once; at least 1. Beyond, they are refused as overloaded.
+    pub permits: u32,
+    /// How long a call may take, in milliseconds; at least 1. Longer than the
+    /// store's own deadline, for the store knows better what became of a call.
+    pub timeout_ms: u64,
+    /// The breaker. Its `call_limit_ms` is taken from `timeout_ms`.
+    pub breaker: BreakerSettings,
+}
+
+/// Limits of the reads that need a quorum and that no redirect waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatalogSettings {
+    /// How many of the read guard's permits they may have at once; at least 1
+    /// and fewer than all. Beyond, they are refused as overloaded.
+    pub permits: u32,
+    /// How long one may take, in milliseconds; at least 1.
+    pub timeout_ms: u64,
+}
+
+/// Limits of a shard's two guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// `NAME/read`. Its breaker judges no slow calls: lists pass by it too, and are slow by nature.
+    pub read: LaneSettings,
+    /// The share of `NAME/read` that catalog reads may have.
+    pub catalog: CatalogSettings,
+    /// `NAME/write`.
+    pub write: LaneSettings,
+    /// How long a shard may take to tell whether it works, in milliseconds; at
+    /// least 1. Less than a health probe waits, so that one hung shard is told as one.
+    pub check_timeout_ms: u64,
+}
+
+/// - Reads: a store that answers in 10 ms serves 100,000 a second with 1,024
+///   permits; one that hangs holds no more than these, of about 2 KiB each,
+///   until five of them have timed out. A read may fall back from a quorum to
+///   one replica, which takes 500 ms at most.
+/// - Catalog: a quarter, which is more lists than a shard can work off in their time.
+/// - Writes: 512 are eight batches of links side by side (64 at once each), and
+///   at 600 conditional writes a second, what three nodes on two cores did, the
+///   last of them still ends within the store's deadline of 2 s.
+impl Default for GuardSettings {
+    fn default() -> Self {
+        Self {
+            read: LaneSettings { permits: 1_024, timeout_ms: 700, breaker: breaker(700) },
+            catalog: CatalogSettings { permits: 256, timeout_ms: 1_500 },
+            write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: breaker(3_000) },
+            check_timeout_ms: 800,
+        }
+    }
+}
+
+/// Five failures in a row trip it, or half of at least 20 calls in 10 s. Probes
+/// are few, so asking again early is cheap: first after 0.5 s, then up to 4 s.
+fn breaker(timeout_ms: u64) -> BreakerSettings {
+    let rate = RatePolicy { window_ms: 10_000, buckets: 10, min_calls: 20, failure_percent: 50, slow: None };
+    BreakerSettings {
+        policy: Policy::Either { failures: 5, rate },
+        open_ms: 500,
+        open_factor: 2,
+        max_open_ms: 4_000,
+        jitter_percent: 20,
+        calm_ms: 10_000,
+        probes: 3,
+        probe_successes: 2,
+        call_limit_ms: timeout_ms,
+    }
+}
+
+impl LaneSettings {
+    /// The breaker's settings with the limit that the timeout gives.
+    pub(super) fn breaker(&self) -> BreakerSettings {
+        BreakerSettings { call_limit_ms: self.timeout_ms, ..self.breaker }
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        require(self.permits >= 1, "permits", "be at least 1")?;
+        require(self.timeout_ms >= 1, "timeout_ms", "be at least 1")?;
+        self.breaker().check()
+    }
+}
+
+impl GuardSettings {
+    /// Whether the settings are within their limits.
+    ///
+    /// # Errors
+    /// The first setting that is not.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        self.read.check()?;
+        self.write.check()?;
+        let judges_slowness = match self.read.breaker.policy {
+            Policy::Consecutive { .. } => false,
+            Policy::Rate(rate) | Policy::Either { rate, .. } => rate.slow.is_some(),
+        };
+        require(!judges_slowness, "read.breaker.policy", "judge no slow calls, for lists are among them")?;
+        let share = 1..self.read.permits.max(2);
+        require(share.contains(&self.catalog.permits), "catalog.permits", "be at least 1 and below read.permits")?;
+        require(self.catalog.timeout_ms >= 1, "catalog.timeout_ms", "be at least 1")?;
+        require(self.check_timeout_ms >= 1, "check_timeout_ms", "be at least 1")
+    }
+}
+
+fn require(holds: bool, setting: &'static str, must: &'static str) -> Result<(), SettingsError> {
+    if holds { Ok(()) } else { Err(SettingsError { setting, must }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use terse_resilience::SlowCalls;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_documented_ones_and_valid() {
+        let default = GuardSettings::default();
+        default.check().unwrap();
+        for lane in [default.read, default.write] {
+            assert_eq!((lane.breaker.open_ms, lane.breaker.open_factor, lane.breaker.max_open_ms), (500, 2, 4_000));
+            assert!(matches!(lane.breaker.policy, Policy::Either { failures: 5, .. }));
+            assert!(lane.breaker.jitter_percent > 0);
+            assert_eq!((lane.breaker.probes, lane.breaker.call_limit_ms), (3, lane.timeout_ms));
+        }
+        assert!(default.write.timeout_ms > 2_000, "the store's own deadline comes first");
+        assert!(default.check_timeout_ms < 1_000, "a health probe waits for a second");
+    }
+
+    #[test]
+    fn a_breakers_call_limit_is_its_lanes_timeout() {
+        let mut lane = GuardSettings::default().read;
+        lane.timeout_ms = 123;
+        assert_eq!(lane.breaker().call_limit_ms, 123);
+        lane.breaker.call_limit_ms = 0;
+        lane.check().unwrap();
+    }
+
+    /// The setting that is refused after `change`.
+    fn refused(change: impl Fn(&mut GuardSettings)) -> &'static str {
+        let mut settings = GuardSettings::default();
+        change(&mut settings);
+        settings.check().unwrap_err().setting
+    }
+
+    #[test]
+    fn each_setting_has_its_limits() {
+        assert_eq!(refused(|s| s.read.permits = 0), "permits");
+        assert_eq!(refused(|s| s.write.permits = 0), "permits");
+        assert_eq!(refused(|s| s.read.timeout_ms = 0), "timeout_ms");
+        assert_eq!(refused(|s| s.write.breaker.probes = 0), "probes");
+        assert_eq!(refused(|s| s.catalog.permits = 0), "catalog.permits");
+        assert_eq!(refused(|s| s.catalog.permits = s.read.permits), "catalog.permits");
+        assert_eq!(refused(|s| s.catalog.timeout_ms = 0), "catalog.timeout_ms");
+        assert_eq!(refused(|s| s.check_timeout_ms = 0), "check_timeout_ms");
+    }
+
+    #[test]
+    fn redirects_are_not_judged_by_how_slow_lists_are() {
+        let slow = Some(SlowCalls { after_ms: 100, percent: 50 });
+        let rate = RatePolicy { slow, ..RatePolicy::default() };
+        for policy in [Policy::Rate(rate), Policy::Either { failures: 5, rate }] {
+            assert_eq!(refused(|s| s.read.breaker.policy = policy), "read.breaker.policy");
+            let mut writes = GuardSettings::default();
+            writes.write.breaker.policy = policy;
+            writes.check().unwrap();
+        }
+    }
+}
