@@ -4,6 +4,9 @@
 //! [`CqlStore::connect_once`] has succeeded, so a server starts with any
 //! cluster away. From then on the driver keeps its connections by itself.
 //!
+//! Connected, it answers settings alone, until [`CqlStore::admit`]: they tell
+//! whether it is the store that is meant.
+//!
 //! - Links are written by conditional writes (LWT) only; one whose outcome is
 //!   unknown is read back and finished, see [`lwt`].
 //! - Rows are read at a quorum; a redirect falls back to one replica, whose
@@ -21,6 +24,7 @@ mod rows;
 mod schema;
 mod session;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use scylla::client::session::Session;
@@ -43,6 +47,8 @@ pub struct CqlStore {
     live: OnceLock<Live>,
     /// Held while connecting, so that it happens once.
     connecting: Mutex<()>,
+    /// Set by `admit`: until then only settings are answered.
+    admitted: AtomicBool,
 }
 
 /// A session, and all statements prepared in it.
@@ -56,7 +62,7 @@ impl CqlStore {
     /// `NAME/quorum`, which chooses the consistency of reads.
     #[must_use]
     pub fn new(config: CqlConfig, quorum: Arc<Breaker>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
-        Arc::new(Self { config, quorum, clock, entropy, live: OnceLock::new(), connecting: Mutex::new(()) })
+        Arc::new(Self { config, quorum, clock, entropy, live: OnceLock::new(), connecting: Mutex::new(()), admitted: AtomicBool::new(false) })
     }
 
     /// Connects, brings the keyspace to this release's schema and prepares all
@@ -85,8 +91,22 @@ impl CqlStore {
         })
     }
 
-    /// The session, once there is one.
+    /// Lets the store answer, after its settings told that it is the one that
+    /// is meant: with another's slots it would hide links and free taken aliases.
+    pub fn admit(&self) {
+        self.admitted.store(true, Ordering::Release);
+    }
+
+    /// The session, once the store is connected and admitted.
     fn live(&self) -> Result<&Live, StoreError> {
+        if !self.admitted.load(Ordering::Acquire) {
+            return Err(fault::unavailable(format!("shard '{}' is not admitted yet", self.config.shard)));
+        }
+        self.connected()
+    }
+
+    /// The session, once there is one: for settings, which are asked before the store is admitted.
+    fn connected(&self) -> Result<&Live, StoreError> {
         self.live.get().ok_or_else(|| fault::unavailable(format!("shard '{}' is not connected", self.config.shard)))
     }
 }
