@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod lint;
 pub mod process;
+pub mod services;
 pub mod suite;
 pub mod tools;
 pub mod workspace;

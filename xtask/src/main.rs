@@ -1,4 +1,4 @@
-//! `cargo xtask test · lint · bench`: see `cargo xtask --help`.
+//! `cargo xtask up · down · test · lint · bench`: see `cargo xtask --help`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::process::Supervisor;
 use xtask::workspace::Workspace;
-use xtask::{bench, lint, suite};
+use xtask::{bench, lint, services, suite};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -18,6 +18,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Bring up the services that terse works with, and tell where they are
+    Up(services::UpOptions),
+    /// Take down what `up` brought up
+    Down(services::DownOptions),
     /// Bring up what the tests need, run them all, take everything down
     Test(suite::Options),
     /// Check format, clippy, docs, sizes, licences and architecture
@@ -59,6 +63,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
 fn supervised(command: &Command, supervisor: &Supervisor) -> anyhow::Result<()> {
     let workspace = Workspace::find()?;
     match command {
+        Command::Up(options) => services::up(&workspace, supervisor, options),
+        Command::Down(options) => services::down(&workspace, supervisor, options),
         Command::Test(options) => suite::run(&workspace, supervisor, options),
         Command::Lint(options) => lint::run(&workspace, supervisor, options),
         Command::Bench(options) => bench::run(&workspace, supervisor, options),

@@ -28,10 +28,20 @@ pub const GRACE: Duration = Duration::from_secs(10);
 const LEFTOVER_GRACE: Duration = Duration::from_secs(3);
 
 /// Between two looks at a condition that the kernel can't be asked to report.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
-/// Closes all descriptors but the standard ones, then becomes the service.
-const CLOSE_AND_EXEC: &str = r#"for path in /proc/self/fd/*; do fd=${path##*/}
+/// The variable by which a process is known as part of a service: it names the
+/// service's folder. Whoever has it is meant to go on when `xtask` ends.
+pub const MARK: &str = "XTASK_SERVICE";
+
+/// Where a process writes its id and start time before it becomes the service.
+const RECORD: &str = "XTASK_RECORD";
+
+/// Closes all descriptors but the standard ones, then becomes the service. It writes itself
+/// down first, so that no moment exists at which it runs and nobody knows of it.
+const CLOSE_AND_EXEC: &str = r#"if [[ -n ${XTASK_RECORD-} ]]; then
+read -r -a stat <"/proc/$$/stat" && echo "$$ ${stat[21]}" >"$XTASK_RECORD" || exit 1; fi
+for path in /proc/self/fd/*; do fd=${path##*/}
 if ((fd > 2 && fd != 255)); then eval "exec $fd>&-"; fi; done; exec "$@""#;
 
 /// Knows every process group that is running, and ends them all on a signal.
@@ -89,6 +99,12 @@ impl Supervisor {
         end_groups(&self.shared);
     }
 
+    /// Whether a signal has come.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.shared.state().interrupted
+    }
+
     /// Starts `command` as leader of a group of its own, with empty input.
     ///
     /// # Errors
@@ -112,6 +128,10 @@ impl Supervisor {
     /// # Errors
     /// As [`Supervisor::spawn`], and when `log` can't be opened.
     pub fn serve(&self, command: &Command, log: &Path) -> Result<Group> {
+        self.serve_with(command, log, &[])
+    }
+
+    fn serve_with(&self, command: &Command, log: &Path, variables: &[(&str, &Path)]) -> Result<Group> {
         let output = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
         let mut wrapped = Command::new("bash");
         wrapped.args(["-c", CLOSE_AND_EXEC, "bash"]).arg(command.get_program()).args(command.get_args());
@@ -121,6 +141,7 @@ impl Supervisor {
                 None => wrapped.env_remove(name),
             };
         }
+        wrapped.envs(variables.iter().copied());
         if let Some(directory) = command.get_current_dir() {
             wrapped.current_dir(directory);
         }
@@ -128,6 +149,15 @@ impl Supervisor {
         let mut group = self.spawn(&mut wrapped)?;
         group.name = command.get_program().to_string_lossy().into_owned();
         Ok(group)
+    }
+
+    /// Starts a service that may outlive this program: it carries [`MARK`] with `folder`
+    /// and writes its id and start time to `record`.
+    ///
+    /// # Errors
+    /// As [`Supervisor::serve`].
+    pub fn serve_marked(&self, command: &Command, log: &Path, record: &Path, folder: &Path) -> Result<Group> {
+        self.serve_with(command, log, &[(MARK, folder), (RECORD, record)])
     }
 
     /// Runs `command` to its end, for at most `limit`.
@@ -227,6 +257,13 @@ impl Group {
         }
     }
 
+    /// Lets the group go on by itself: neither a signal nor the end of this program ends it.
+    pub fn detach(mut self) {
+        self.ended = true;
+        self.shared.state().groups.remove(&self.leader.as_raw_pid());
+        self.shared.changed.notify_all();
+    }
+
     /// Waits for the leader to end, for at most `limit`, then ends the rest of the group.
     ///
     /// # Errors
@@ -323,15 +360,25 @@ pub fn family(pid: u32) -> Vec<u32> {
     std::iter::once(pid).chain(children.into_iter().map(|entry| entry.pid.unsigned_abs())).collect()
 }
 
+/// Whether the process carries [`MARK`].
+fn is_service(pid: i32) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable.strip_prefix(MARK.as_bytes()).is_some_and(|value| value.first() == Some(&b'=')))
+}
+
 /// Reaps descendants that have ended, waits `grace` for the others, and kills
-/// those that remain. Returns what had to be killed, as `name (pid)`.
+/// those that remain, except services, which are ended by whoever started them
+/// (`down`, or the end of `test`). Returns what had to be killed, as `name (pid)`.
 fn sweep(grace: Duration) -> Vec<String> {
     let me = rustix::process::getpid().as_raw_pid();
     let deadline = Instant::now() + grace;
     let mut killed = BTreeSet::new();
     loop {
         let all = descend(&process_table(), me);
-        let (zombies, alive): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.zombie);
+        let (zombies, mut alive): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| entry.zombie);
+        alive.retain(|entry| !is_service(entry.pid));
         for pid in zombies.iter().filter_map(|entry| Pid::from_raw(entry.pid)) {
             // Not our child but a child of one that is still there: not ours to reap.
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
@@ -523,6 +570,32 @@ mod tests {
         let output = part.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("left behind and ended now: sleep ("), "{text}");
+    }
+
+    /// Runs in a process of its own as well: what it detaches must not come back to this one.
+    #[test]
+    #[ignore = "a part of a_detached_service_outlives_its_starter"]
+    fn detaches_a_service() {
+        let folder = PathBuf::from(std::env::var_os("DETACHED_FOLDER").unwrap());
+        let supervisor = Supervisor::watch_signals().unwrap();
+        let (log, record) = (folder.join("log"), folder.join("record"));
+        supervisor.serve_marked(&shell("exec sleep 100"), &log, &record, &folder).unwrap().detach();
+        await_text(&record);
+        supervisor.interrupt();
+        assert_eq!(supervisor.sweep(), [""; 0]);
+    }
+
+    #[test]
+    fn a_detached_service_outlives_its_starter() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut part = Command::new(std::env::current_exe().unwrap());
+        part.args(["--ignored", "--exact", "process::tests::detaches_a_service"]);
+        assert!(part.env("DETACHED_FOLDER", folder.path()).output().unwrap().status.success());
+        let text = await_text(&folder.path().join("record"));
+        let pid: i32 = text.split(' ').next().unwrap().parse().unwrap();
+        assert!(is_service(pid) && !is_service(rustix::process::getpid().as_raw_pid()));
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        await_gone(pid.unsigned_abs());
     }
 
     #[test]

@@ -96,6 +96,24 @@ impl<'a> Tools<'a> {
         }
     }
 
+    /// What `found` finds, with `package` installed if it was missing; a service
+    /// that the package brings is not started.
+    ///
+    /// # Errors
+    /// When it can't be had, with the command that installs it.
+    pub fn require(&self, name: &str, package: &str, found: &dyn Fn() -> Option<PathBuf>) -> Result<PathBuf> {
+        if let Some(path) = found() {
+            return Ok(path);
+        }
+        let installed = match self.machine.plan() {
+            Plan::Install => self.apt_install(package),
+            Plan::Fail | Plan::GoWithout => Err(anyhow::anyhow!("only root can install it here")),
+        };
+        let remedy = format!("apt-get install {package}");
+        installed.map_err(|cause| anyhow::anyhow!(missing_text(name, &remedy, Some(&cause))))?;
+        found().with_context(|| missing_text(name, &remedy, None))
+    }
+
     /// The path of Schemathesis in its own Python environment under `target/`,
     /// made if it was missing or its pinned versions have changed.
     ///
@@ -140,6 +158,7 @@ impl<'a> Tools<'a> {
         if !self.updated.replace(true) {
             self.apt(&["update", "-qq"])?;
         }
+        let _quiet = StartPolicy::deny()?;
         self.apt(&["install", "-y", "-qq", "--no-install-recommends", package])
     }
 
@@ -156,6 +175,42 @@ impl<'a> Tools<'a> {
         }
         println!("{text}");
         Ok(None)
+    }
+}
+
+/// Where Debian's packages ask whether they may start what they bring.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// While it exists, no package starts a service: the answer 101 forbids it.
+/// A policy that the machine has already is left as it is.
+struct StartPolicy {
+    written: Option<PathBuf>,
+}
+
+impl StartPolicy {
+    fn deny() -> Result<Self> {
+        Self::deny_at(Path::new(POLICY))
+    }
+
+    fn deny_at(path: &Path) -> Result<Self> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let opened = fs::File::options().write(true).create_new(true).mode(0o755).open(path);
+        match opened {
+            Ok(mut file) => file.write_all(b"#!/bin/sh\nexit 101\n")?,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(Self { written: None }),
+            Err(error) => return Err(error).context(path.display().to_string()),
+        }
+        Ok(Self { written: Some(path.to_owned()) })
+    }
+}
+
+impl Drop for StartPolicy {
+    fn drop(&mut self) {
+        if let Some(path) = &self.written {
+            // It may have been removed by hand meanwhile.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -204,6 +259,30 @@ mod tests {
         let supervisor = Supervisor::unwatched();
         let bash = Program { names: &["bash"], package: "no-such-package-here" };
         assert!(tools(&supervisor, true).find(&bash).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_required_and_cannot_be_had_is_an_error_everywhere() {
+        let supervisor = Supervisor::unwatched();
+        let expected = "missing: x: only root can install it here (as root: apt-get install no-such-package-here)";
+        for ci in [false, true] {
+            let tools = tools(&supervisor, ci);
+            let error = tools.require("x", ABSENT.package, &|| find_program(ABSENT.names)).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert!(tools.require("x", ABSENT.package, &|| Some("/there".into())).is_ok());
+        }
+    }
+
+    #[test]
+    fn no_package_starts_a_service_and_a_policy_of_the_machine_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("policy-rc.d");
+        let policy = StartPolicy::deny_at(&path).unwrap();
+        assert_eq!(Command::new(&path).status().unwrap().code(), Some(101));
+        drop(StartPolicy::deny_at(&path).unwrap());
+        assert!(path.exists());
+        drop(policy);
+        assert!(!path.exists());
     }
 
     #[test]
