@@ -46,8 +46,8 @@ pub enum Action {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysAction),
-    /// Show how links are spread over shards
-    #[command(subcommand, subcommand_value_name = "CODE...|skew|leases", arg_required_else_help = true)]
+    /// Show where codes belong, how evenly they fall on shards, and what became of leased ids
+    #[command(subcommand, arg_required_else_help = true)]
     Shards(ShardsAction),
     /// Handle clicks that could not be decoded (in a later version)
     #[command(subcommand)]
@@ -133,13 +133,61 @@ pub enum KeyRole {
 /// What to show of the shards.
 #[derive(Debug, Subcommand)]
 pub enum ShardsAction {
-    /// Slot and shard of codes, how evenly links are spread (skew), or the blocks of ids (leases)
-    #[command(after_help = "skew and leases come with a later version")]
+    /// Slot, shard and store of codes, whether they have links or not
     Show {
-        /// Codes, or one of the words skew and leases
-        #[arg(value_name = "CODE|skew|leases", required = true)]
-        what: Vec<String>,
+        /// Generated codes or aliases; those that begin with '-' come last, after a --
+        #[arg(value_name = "CODE", required = true)]
+        codes: Vec<String>,
     },
+    /// How codes fall on shards: plain counter, permuted counter (what links get) and hash
+    Skew(SkewOrder),
+    /// Audit leased ids: who leased them, which have links, gaps, and ids leased twice
+    #[command(after_help = LEASES_HELP)]
+    Leases(LeasesOrder),
+}
+
+/// How the audit's columns are to be read.
+const LEASES_HELP: &str = "\
+STATE is 'full' (each id has a link), 'gap' (ids that will never have one), or 'open?' (one of the two newest blocks
+shown of its holder, who may still use it). Ids that no record covers and ids leased twice get a line each; ids
+leased twice end the command with exit code 70.";
+
+/// What to count codes on.
+#[derive(Debug, Args)]
+pub struct SkewOrder {
+    /// Shards with equally many slots, 1 to 4096
+    #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub shards: u16,
+    /// Codes to make by each scheme, 1 to 100000000
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub codes: u64,
+    /// Use the deployment's key, as its links do, not the fixed one that gives everybody the same numbers
+    #[arg(long)]
+    pub store_key: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which leases to audit.
+#[derive(Debug, Args)]
+pub struct LeasesOrder {
+    /// Begin with the first block at or after this id
+    #[arg(long, value_name = "ID", default_value = "0")]
+    pub from: u64,
+    /// Blocks to audit, 1 to 10000
+    #[arg(long, value_name = "N", default_value = "100", value_parser = limit)]
+    pub limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Blocks of one audit: bounded, since each id of them is looked up.
+fn limit(text: &str) -> Result<usize, String> {
+    const MAX: usize = 10_000;
+    text.parse().ok().filter(|number| (1..=MAX).contains(number)).ok_or_else(|| format!("must be 1 to {MAX}"))
 }
 
 /// What to do with dead letters.

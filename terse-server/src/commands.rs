@@ -4,6 +4,7 @@
 mod keys;
 mod serve;
 mod shards;
+mod table;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -20,6 +21,7 @@ use crate::exit::{Exit, StartError};
 use crate::identity;
 use crate::stores::Stores;
 use crate::system::OsEntropy;
+use table::table;
 
 /// Runs the program with these arguments (the first is its name) and this environment.
 #[must_use]
@@ -55,7 +57,7 @@ fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Resul
         Action::Migrate => migrate(&load()?),
         Action::CheckConfig => check_config(&load()?),
         Action::Keys(action) => keys::keys(&load()?, action),
-        Action::Shards(cli::ShardsAction::Show { what }) => shards::show(&load()?, &what),
+        Action::Shards(action) => shards::shards(&load()?, &action),
         Action::Dead(_) => Err(later("dead letters")),
         Action::Replay { .. } => Err(later("replay")),
         Action::Estimate { .. } => Err(later("estimate")),

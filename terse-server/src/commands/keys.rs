@@ -141,7 +141,7 @@ fn state(key: &ApiKey, now: Timestamp) -> &'static str {
     }
 }
 
-/// The keys as a table, each column as wide as its widest cell.
+/// The keys as a table.
 fn table(keys: &[ApiKey], now: Timestamp) -> String {
     const HEAD: [&str; 7] = ["ID", "NAME", "OWNER", "ROLE", "CREATED", "EXPIRES", "STATE"];
     let rows = keys.iter().map(|key| {
@@ -156,13 +156,7 @@ fn table(keys: &[ApiKey], now: Timestamp) -> String {
         ]
     });
     let rows: Vec<[String; 7]> = std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let line = |row: &[String; 7]| {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    super::table(&rows)
 }
 
 #[cfg(test)]
