@@ -1,0 +1,135 @@
+//! Full bulkheads, cancelled callers, panics, health, and two shards side by side.
+
+use terse_core::ports::ShardStore;
+
+use super::*;
+use crate::{ShardMap, Sharded};
+
+#[tokio::test]
+async fn a_full_bulkhead_refuses_at_once_and_the_other_guard_has_places() {
+    let mut small = settings();
+    (small.read.permits, small.catalog.permits, small.write.permits) = (2, 1, 2);
+    let fixture = Fixture::with(small);
+    let gate = fixture.hangs(Operation::Resolve);
+    let held: Vec<_> = (0..2)
+        .map(|_| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { store.resolve(&code("abc")).await })
+        })
+        .collect();
+    gate.arrived(2).await;
+    assert_eq!(fixture.metrics.bulkhead_in_use("main/read").get(), 2);
+    let refused = fixture.resolve().await.unwrap_err();
+    assert_eq!(
+        (refused.kind, refused.message.as_str()),
+        (StoreErrorKind::Overloaded, "main/read: all 2 slots are taken")
+    );
+    assert_eq!(kind(fixture.list().await), StoreErrorKind::Overloaded, "a list needs a place among the reads too");
+    assert_eq!(fixture.metrics.bulkhead_rejected("main/read").get(), 2);
+    assert_eq!((fixture.calls(Operation::Resolve), fixture.calls(Operation::List)), (2, 0));
+    assert_eq!(fixture.insert("abc").await.unwrap(), Insert::Created);
+    gate.open();
+    for call in held {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.read().state(), State::Closed, "what the bulkhead refuses is no failure");
+    fixture.assert_idle();
+}
+
+#[tokio::test]
+async fn cancelled_callers_give_everything_back() {
+    let fixture = Fixture::new();
+    let operations = [Operation::Resolve, Operation::InsertIfAbsent, Operation::List];
+    let gates = operations.map(|operation| fixture.hangs(operation));
+    let mut callers = Vec::new();
+    for _ in 0..10 {
+        let [reader, writer, lister] = [(); 3].map(|()| fixture.store.clone());
+        callers.push(tokio::spawn(async move { reader.resolve(&code("abc")).await.map(drop) }));
+        callers.push(tokio::spawn(async move { writer.insert_if_absent(&link("x"), attempt(1)).await.map(drop) }));
+        callers.push(tokio::spawn(async move { lister.list(&Owner::open(), None, 10).await.map(drop) }));
+    }
+    for gate in &gates {
+        gate.arrived(10).await;
+    }
+    assert_eq!(fixture.metrics.bulkhead_in_use("main/read").get(), 20);
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    fixture.assert_idle();
+    let counts = fixture.read().snapshot().counts;
+    assert_eq!((counts.abandoned, counts.ignored, counts.failures + counts.timeouts), (10, 10, 0));
+    assert_eq!((fixture.read().state(), fixture.write().state()), (State::Closed, State::Closed));
+}
+
+#[tokio::test]
+async fn redirects_cancelled_after_their_time_are_timeouts() {
+    let fixture = Fixture::new();
+    let gate = fixture.hangs(Operation::Resolve);
+    let callers: Vec<_> = (0..5)
+        .map(|_| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move { store.resolve(&code("abc")).await })
+        })
+        .collect();
+    gate.arrived(5).await;
+    fixture.clock.advance(Duration::from_millis(700));
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!((fixture.read().state(), fixture.read().snapshot().counts.timeouts), (State::Open, 5));
+    fixture.assert_idle();
+}
+
+#[tokio::test]
+async fn a_store_that_panics_holds_no_place() {
+    let fixture = Fixture::new();
+    fixture.every(Operation::Resolve, Fault::Panic);
+    let store = fixture.store.clone();
+    assert!(tokio::spawn(async move { store.resolve(&code("abc")).await }).await.unwrap_err().is_panic());
+    fixture.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_check_hangs_is_told_by_name_within_its_time() {
+    let fixture = Fixture::new();
+    fixture.hangs(Operation::Check);
+    let began = tokio::time::Instant::now();
+    let health = fixture.store.check().await;
+    assert_eq!(began.elapsed(), Duration::from_millis(800));
+    assert_eq!((health.len(), health[0].0.as_str()), (1, "main"));
+    assert_eq!(health[0].1.as_ref().unwrap_err().kind, StoreErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn health_is_told_past_the_guards() {
+    let fixture = Fixture::new();
+    fixture.read().force(Some(Forced::Open));
+    fixture.write().force(Some(Forced::Open));
+    assert!(fixture.store.check().await[0].1.is_ok());
+    assert_eq!(fixture.read().snapshot().counts, Counts::default());
+}
+
+#[tokio::test]
+async fn the_guards_of_one_shard_leave_the_other_alone() {
+    let shards = [Fixture::new(), Fixture::new()];
+    let map = ShardMap::parse(&[("digits", "0-639"), ("letters", "640-4095")]).unwrap();
+    let ports = shards.iter().map(|shard| shard.store.clone() as Arc<dyn ShardStore>).collect();
+    let ring = Sharded::new(map, ports).unwrap();
+    for text in ["0mine", "other"] {
+        ring.insert_if_absent(&link(text), attempt(1)).await.unwrap();
+    }
+    shards[0].fails(Operation::Resolve);
+    shards[0].fails(Operation::InsertIfAbsent);
+    for _ in 0..20 {
+        assert_eq!(kind(ring.resolve(&code("0mine")).await.map(drop)), StoreErrorKind::Unavailable);
+        assert!(ring.resolve(&code("other")).await.unwrap().link.is_some());
+        ring.insert_if_absent(&link("0new"), attempt(1)).await.unwrap_err();
+        ring.insert_if_absent(&link("new"), attempt(1)).await.unwrap();
+    }
+    assert_eq!(shards[0].calls(Operation::Resolve), 5);
+    assert_eq!((shards[0].read().state(), shards[0].write().state()), (State::Open, State::Open));
+    assert_eq!((shards[1].read().state(), shards[1].write().state()), (State::Closed, State::Closed));
+    assert_eq!(shards[1].read().snapshot().counts.successes, 20);
+}
