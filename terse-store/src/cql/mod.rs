@@ -20,9 +20,15 @@ mod config;
 mod dialect;
 mod fault;
 mod levels;
+mod links;
+mod lwt;
+mod marks;
 mod rows;
 mod schema;
 mod session;
+mod stripes;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,8 +40,10 @@ use terse_resilience::Breaker;
 use tokio::sync::Mutex;
 
 pub use config::{CqlConfig, CqlLimits};
+use links::KnownMonths;
 use schema::{Migrator, quoted};
 use session::{Preparer, Profiles};
+use stripes::Stripes;
 
 /// Links and what belongs to them in one keyspace.
 pub struct CqlStore {
@@ -49,12 +57,16 @@ pub struct CqlStore {
     connecting: Mutex<()>,
     /// Set by `admit`: until then only settings are answered.
     admitted: AtomicBool,
+    stripes: Stripes,
+    known_months: KnownMonths,
 }
 
 /// A session, and all statements prepared in it.
 struct Live {
     session: Session,
     profiles: Profiles,
+    links: links::Statements,
+    marks: marks::Statements,
 }
 
 impl CqlStore {
@@ -62,7 +74,18 @@ impl CqlStore {
     /// `NAME/quorum`, which chooses the consistency of reads.
     #[must_use]
     pub fn new(config: CqlConfig, quorum: Arc<Breaker>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
-        Arc::new(Self { config, quorum, clock, entropy, live: OnceLock::new(), connecting: Mutex::new(()), admitted: AtomicBool::new(false) })
+        let known_months = KnownMonths::new(config.limits.known_months);
+        Arc::new(Self {
+            config,
+            quorum,
+            clock,
+            entropy,
+            live: OnceLock::new(),
+            connecting: Mutex::new(()),
+            admitted: AtomicBool::new(false),
+            stripes: Stripes::new(),
+            known_months,
+        })
     }
 
     /// Connects, brings the keyspace to this release's schema and prepares all
@@ -119,7 +142,8 @@ impl Live {
         Migrator { session: &session, profiles: &profiles, keyspace, replication }.migrate(clock.now()).await?;
         let keyspace = quoted(keyspace);
         let preparer = Preparer { session: &session, profiles: &profiles, keyspace: &keyspace };
-        let _ = preparer;
-        Ok(Self { session, profiles })
+        let links = links::Statements::prepare(&preparer).await?;
+        let marks = marks::Statements::prepare(&preparer).await?;
+        Ok(Self { session, profiles, links, marks })
     }
 }

@@ -20,6 +20,15 @@ pub(super) const fn cql_time(time: Timestamp) -> CqlTimestamp {
     CqlTimestamp(time.as_millis())
 }
 
+/// Milliseconds of a month, see the schema: 30 days.
+const MONTH_MS: i64 = 30 * 24 * 3_600_000;
+
+/// The month of the owner's list in which a link created `at` stands.
+pub(super) fn month_of(at: Timestamp) -> i32 {
+    // The last time there is falls into month 97,763.
+    i32::try_from(at.as_millis() / MONTH_MS).unwrap_or(i32::MAX)
+}
+
 /// A version as the engine keeps it; one that never was stored is the largest.
 pub(super) fn cql_version(version: Version) -> i64 {
     i64::try_from(version.0).unwrap_or(i64::MAX)
@@ -211,6 +220,12 @@ mod tests {
             assert_eq!(error.kind, StoreErrorKind::Corrupt);
             assert!(error.message.contains(&format!("'{column}'")), "{column}: {error}");
         }
+    }
+
+    #[test]
+    fn months_are_thirty_days_from_1970_on() {
+        let months = [0, MONTH_MS - 1, MONTH_MS, 10 * MONTH_MS + 1, i64::MAX].map(Timestamp::from_millis).map(month_of);
+        assert_eq!(months, [0, 0, 1, 10, 97_763]);
     }
 
     #[test]

@@ -1,0 +1,342 @@
+//! Links: resolving, creating, editing.
+//!
+//! - **resolve** reads at LOCAL_QUORUM. If that fails, or the quorum breaker
+//!   is open, one replica is asked: its "found" is told as stale, its "not
+//!   found" is no answer.
+//! - **insert** writes the owner's rows first, then the link, if absent.
+//! - **update** reads the link, marks it, writes it if its version is still
+//!   the expected one, and marks it again, whatever became of the write.
+//!
+//! Conditional writes on one code contend with each other on every replica, so
+//! those of this process take turns ([`Stripes`](super::stripes::Stripes)).
+
+mod edit;
+mod insertion;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use scylla::statement::prepared::PreparedStatement;
+use terse_core::ports::{
+    AttemptId, Insert, LinkChange, LinkReader, LinkWriter, Lookup, StoreError, StoreErrorKind, Tier, Update,
+};
+use terse_core::{Link, LinkState, Owner, Resolution, ShortCode, Timestamp, Version};
+
+use super::rows::{cql_time, month_of};
+use super::session::{Preparer, Use};
+use super::{CqlStore, Live, fault, levels, rows};
+use edit::{Edit, Edited};
+use insertion::{Inserted, Insertion};
+
+pub(super) struct Statements {
+    resolve: PreparedStatement,
+    resolve_from_one: PreparedStatement,
+    get: PreparedStatement,
+    attempt: PreparedStatement,
+    insert: PreparedStatement,
+    update: PreparedStatement,
+    read_back: PreparedStatement,
+    list_entry: PreparedStatement,
+    list_month: PreparedStatement,
+    unlist: PreparedStatement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
+        let resolve = format!("SELECT {} FROM {{keyspace}}.links WHERE code = ?", rows::RESOLUTION_COLUMNS);
+        let get = format!("SELECT {} FROM {{keyspace}}.links WHERE code = ?", rows::LINK_COLUMNS);
+        let statement = |usage, text| preparer.statement(usage, text);
+        Ok(Self {
+            resolve: statement(Use::PointRead, &resolve).await?,
+            resolve_from_one: statement(Use::SingleReplica, &resolve).await?,
+            get: statement(Use::ListRead, &get).await?,
+            attempt: statement(Use::ListRead, "SELECT attempt FROM {keyspace}.links WHERE code = ?").await?,
+            insert: statement(Use::Conditional, INSERT).await?,
+            update: statement(Use::Conditional, UPDATE).await?,
+            read_back: statement(Use::SerialRead, READ_BACK).await?,
+            list_entry: statement(Use::Write, LIST_ENTRY).await?,
+            list_month: statement(Use::Write, LIST_MONTH).await?,
+            unlist: statement(Use::Write, UNLIST).await?,
+        })
+    }
+}
+
+const INSERT: &str = "INSERT INTO {keyspace}.links (code, target, title, tags, state, owner, created_at, updated_at, \
+    expires_at, valid_from, version, attempt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS";
+const UPDATE: &str = "UPDATE {keyspace}.links SET target = ?, title = ?, tags = ?, state = ?, updated_at = ?, \
+    expires_at = ?, valid_from = ?, version = ?, edit = ? WHERE code = ? IF version = ? AND state != 'deleted'";
+const READ_BACK: &str = "SELECT version, attempt, edit, owner, created_at FROM {keyspace}.links WHERE code = ?";
+const LIST_ENTRY: &str =
+    "INSERT INTO {keyspace}.links_by_owner (owner, month, created_at, code, written) VALUES (?, ?, ?, ?, ?)";
+const LIST_MONTH: &str = "INSERT INTO {keyspace}.owner_months (owner, month) VALUES (?, ?)";
+const UNLIST: &str =
+    "DELETE FROM {keyspace}.links_by_owner WHERE owner = ? AND month = ? AND created_at = ? AND code = ?";
+
+/// Which months of which owners were surely written, so that most creates need not write theirs again.
+pub(super) struct KnownMonths {
+    known: Mutex<HashSet<(Owner, i32)>>,
+    at_most: usize,
+}
+
+impl KnownMonths {
+    pub(super) fn new(at_most: usize) -> Self {
+        Self { known: Mutex::default(), at_most }
+    }
+
+    fn contains(&self, month: &(Owner, i32)) -> bool {
+        self.known.lock().contains(month)
+    }
+
+    fn add(&self, month: (Owner, i32)) {
+        let mut known = self.known.lock();
+        if known.len() >= self.at_most {
+            known.clear();
+        }
+        known.insert(month);
+    }
+}
+
+#[async_trait]
+impl LinkReader for CqlStore {
+    async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        let live = self.live()?;
+        let failed = match self.quorum_rows(live, "resolving", &live.links.resolve, (code.as_str(),)).await {
+            Ok(found) => {
+                let link = rows::resolution(&found)?;
+                return Ok(Lookup { link: link.map(Arc::new), tier: Tier::Store });
+            }
+            Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(error),
+            Err(error) => error,
+        };
+        stale(resolve_from_one(live, code).await, failed)
+    }
+}
+
+async fn resolve_from_one(live: &Live, code: &ShortCode) -> Result<Option<Resolution>, StoreError> {
+    let statement = &live.links.resolve_from_one;
+    let found = levels::rows(live, "resolving from one replica", statement, (code.as_str(),)).await?;
+    rows::resolution(&found)
+}
+
+/// What is known when the quorum `failed` and one replica said `answer`: what
+/// it has is an older or the newest version; what it has not may exist.
+fn stale(answer: Result<Option<Resolution>, StoreError>, failed: StoreError) -> Result<Lookup, StoreError> {
+    match answer {
+        Ok(Some(link)) => Ok(Lookup { link: Some(Arc::new(link)), tier: Tier::Stale }),
+        Ok(None) => Err(failed),
+        Err(error) if error.kind == StoreErrorKind::Corrupt => Err(error),
+        Err(_) => Err(failed),
+    }
+}
+
+#[async_trait]
+impl LinkWriter for CqlStore {
+    async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError> {
+        let live = self.live()?;
+        let turns = self.stripes.of(link.code.as_str());
+        let turn = match turns.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                // Whoever is at it probably takes the code: then a read is all it needs.
+                drop(self.turn(turns).await?);
+                if let Some(attempt) = self.attempt_of(live, &link.code).await? {
+                    return Ok(Insert::Taken { attempt });
+                }
+                self.turn(turns).await?
+            }
+        };
+        self.list(live, link).await?;
+        let inserted = self.decide(&Insertion { live, link, attempt }).await?;
+        drop(turn);
+        match inserted {
+            Inserted::Created => Ok(Insert::Created),
+            Inserted::Taken { by, version, listed } => {
+                // This try may have completed an edit of that link which another process left half done.
+                self.mark_after(live, &link.code, version).await;
+                if !listed {
+                    self.unlist(live, &link.owner, link.created_at, &link.code).await;
+                }
+                Ok(Insert::Taken { attempt: by })
+            }
+        }
+    }
+
+    async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
+        let live = self.live()?;
+        let turn = self.turn(self.stripes.of(code.as_str())).await?;
+        let Some(before) = self.link_of(live, code).await? else { return Ok(Update::NotFound) };
+        if before.version != expected || before.state == LinkState::Deleted {
+            drop(turn);
+            return self.conflict(live, code, expected, &before).await;
+        }
+        self.mark_before(live, code, expected.next()).await?;
+        let edited = self.decide(&Edit::new(live, code, expected, change, &*self.entropy)).await;
+        drop(turn);
+        self.edited(live, &before, change, edited).await
+    }
+}
+
+impl CqlStore {
+    /// The link of `code`, at a quorum; deleted ones included.
+    pub(super) async fn link_of(&self, live: &Live, code: &ShortCode) -> Result<Option<Link>, StoreError> {
+        let found = self.quorum_rows(live, "reading a link", &live.links.get, (code.as_str(),)).await?;
+        rows::link(&found)
+    }
+
+    /// Whose attempt made the link of `code`, at a quorum.
+    async fn attempt_of(&self, live: &Live, code: &ShortCode) -> Result<Option<AttemptId>, StoreError> {
+        let found = self.quorum_rows(live, "reading an attempt", &live.links.attempt, (code.as_str(),)).await?;
+        let row = rows::first::<(Option<&[u8]>,)>(&found)?;
+        row.map(|(attempt,)| rows::attempt(attempt)).transpose()
+    }
+
+    /// Waits for a turn, no longer than a write may take.
+    async fn turn<'a>(&self, turns: &'a tokio::sync::Mutex<()>) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
+        let bound = std::time::Duration::from_millis(self.config.limits.write_deadline_ms);
+        tokio::time::timeout(bound, turns.lock()).await.map_err(|_| {
+            StoreError::new(StoreErrorKind::Overloaded, "too many writes of one code are waiting for each other")
+        })
+    }
+
+    /// Writes the owner's rows of `link`.
+    async fn list(&self, live: &Live, link: &Link) -> Result<(), StoreError> {
+        let month = (link.owner.clone(), month_of(link.created_at));
+        let known = self.known_months.contains(&month);
+        let values =
+            (link.owner.as_str(), month.1, cql_time(link.created_at), link.code.as_str(), cql_time(self.clock.now()));
+        let entry = live.session.execute_unpaged(&live.links.list_entry, values);
+        let list_month = async {
+            if known {
+                return Ok(());
+            }
+            let answer = live.session.execute_unpaged(&live.links.list_month, (link.owner.as_str(), month.1)).await;
+            answer.map(drop)
+        };
+        let (entry, list_month) = futures_util::join!(entry, list_month);
+        // Without the link these rows mean nothing, so nothing has happened.
+        let failed = |error| StoreError { kind: StoreErrorKind::Unavailable, ..fault::write("listing a link", error) };
+        entry.map_err(failed)?;
+        list_month.map_err(failed)?;
+        if !known {
+            self.known_months.add(month);
+        }
+        Ok(())
+    }
+
+    /// Removes an entry that leads to no link. A failure is logged only: lists skip such entries.
+    async fn unlist(&self, live: &Live, owner: &Owner, created_at: Timestamp, code: &ShortCode) {
+        let values = (owner.as_str(), month_of(created_at), cql_time(created_at), code.as_str());
+        if let Err(error) = live.session.execute_unpaged(&live.links.unlist, values).await {
+            tracing::warn!(shard = self.config.shard, %code, %error, "an entry without a link stays in its list");
+        }
+    }
+
+    /// Answers an edit of a version that the link has not. A node that has
+    /// served an older version is told by a mark.
+    async fn conflict(
+        &self,
+        live: &Live,
+        code: &ShortCode,
+        expected: Version,
+        before: &Link,
+    ) -> Result<Update, StoreError> {
+        let mut current = before.version;
+        if current < expected {
+            // The caller may know a version that no quorum has yet: a serial read settles it.
+            let stands = edit::read_back(live, code).await?;
+            current = stands.map_or(current, |stands| stands.version);
+            if current == expected && before.state != LinkState::Deleted {
+                return Err(fault::unavailable("the newest version was not at a quorum until now"));
+            }
+        }
+        self.mark_after(live, code, current).await;
+        Ok(Update::Conflict { current })
+    }
+
+    /// Marks what became of an edit, and tells it.
+    async fn edited(
+        &self,
+        live: &Live,
+        before: &Link,
+        change: &LinkChange,
+        edited: Result<Edited, StoreError>,
+    ) -> Result<Update, StoreError> {
+        let (code, next) = (&before.code, before.version.next());
+        match edited {
+            Ok(Edited::Applied) => {
+                self.mark_after(live, code, next).await;
+                if change.state == LinkState::Deleted {
+                    self.unlist(live, &before.owner, before.created_at, code).await;
+                }
+                Ok(Update::Updated(Box::new(changed(before, change, next))))
+            }
+            Ok(Edited::Conflict(current)) => {
+                self.mark_after(live, code, current).await;
+                Ok(Update::Conflict { current })
+            }
+            Ok(Edited::Gone) => Ok(Update::NotFound),
+            Ok(Edited::Overwritten(current)) => {
+                self.mark_after(live, code, current).await;
+                Err(StoreError::new(StoreErrorKind::UnknownOutcome, "later edits hide whether this one was made"))
+            }
+            Err(error) => {
+                self.mark_after(live, code, next).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The link as `change` leaves it.
+fn changed(before: &Link, change: &LinkChange, version: Version) -> Link {
+    Link {
+        code: before.code.clone(),
+        target: change.target.clone(),
+        title: change.title.clone(),
+        tags: change.tags.clone(),
+        state: change.state,
+        owner: before.owner.clone(),
+        created_at: before.created_at,
+        updated_at: change.updated_at,
+        expires_at: change.expires_at,
+        valid_from: change.valid_from,
+        version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_months_are_bounded_and_forgotten_together() {
+        let months = KnownMonths::new(3);
+        let month = |number| (Owner::parse("somebody").unwrap(), number);
+        (0..3).for_each(|number| months.add(month(number)));
+        assert!((0..3).all(|number| months.contains(&month(number))));
+        months.add(month(3));
+        assert!(months.contains(&month(3)) && !months.contains(&month(0)));
+    }
+
+    #[test]
+    fn one_replica_is_believed_when_it_has_the_link_only() {
+        let failed = || StoreError { retry_after_ms: 77, ..fault::unavailable("no quorum") };
+        let link = Resolution {
+            target: terse_core::TargetUrl::from_stored("https://example.com/").unwrap(),
+            state: LinkState::Deleted,
+            expires_at: None,
+            valid_from: None,
+            version: Version(4),
+        };
+        let found = stale(Ok(Some(link.clone())), failed()).unwrap();
+        assert_eq!((found.link.as_deref(), found.tier), (Some(&link), Tier::Stale));
+        for answer in [Ok(None), Err(fault::unavailable("one is away too"))] {
+            let error = stale(answer, failed()).unwrap_err();
+            assert_eq!((error.kind, error.retry_after_ms), (StoreErrorKind::Unavailable, 77));
+        }
+        let error = stale(Err(fault::corrupt("spoilt")), failed()).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,153 @@
+//! Marks of what changed, so that other nodes drop what they have cached.
+//!
+//! A mark stands in a bucket of ten seconds by its writer's clock: a poll reads
+//! a bucket or three, each one small partition. Marks go by themselves after an
+//! hour (the table's TTL).
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use scylla::DeserializeRow;
+use scylla::statement::prepared::PreparedStatement;
+use scylla::value::CqlTimestamp;
+use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks, StoreError, StoreErrorKind};
+use terse_core::time::random_bytes;
+use terse_core::{ShortCode, Timestamp, Version};
+
+use super::rows::{cql_time, cql_version, must, time, version, wrong};
+use super::session::{Preparer, Use};
+use super::{CqlStore, Live, fault, rows};
+
+/// Milliseconds of a bucket.
+const BUCKET_MS: i64 = 10_000;
+/// How long a mark lasts, in milliseconds, and how far from now marks are
+/// looked for: those of a writer whose clock is further off are not found.
+const MARK_LIFE_MS: i64 = 3_600_000;
+/// Buckets read at once; the others wait.
+const BUCKETS_AT_ONCE: usize = 8;
+
+pub(super) struct Statements {
+    write: PreparedStatement,
+    read: PreparedStatement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
+        let write = "INSERT INTO {keyspace}.changes (bucket, id, code, version, at) VALUES (?, ?, ?, ?, ?)";
+        let read = "SELECT id, code, version, at FROM {keyspace}.changes WHERE bucket = ? LIMIT ?";
+        Ok(Self {
+            write: preparer.statement(Use::Write, write).await?,
+            read: preparer.statement(Use::ListRead, read).await?,
+        })
+    }
+}
+
+/// The columns that the feed reads.
+#[derive(DeserializeRow)]
+#[scylla(flavor = "enforce_order", skip_name_checks)]
+struct MarkRow<'frame> {
+    id: &'frame [u8],
+    code: Option<&'frame str>,
+    version: Option<i64>,
+    at: Option<CqlTimestamp>,
+}
+
+impl MarkRow<'_> {
+    fn mark(&self) -> Result<ChangeMark, StoreError> {
+        Ok(ChangeMark {
+            id: self.id.try_into().map_err(|_| wrong("id"))?,
+            code: rows::code(must(self.code, "code")?)?,
+            version: version(self.version)?,
+            at: time(must(self.at, "at")?, "at")?,
+        })
+    }
+}
+
+/// The bucket of a mark written `at`.
+fn bucket_of(at: Timestamp) -> i64 {
+    at.as_millis() / BUCKET_MS
+}
+
+impl CqlStore {
+    /// Writes the mark that must stand before an edit: no version of `code` below `version` may be served.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`]: the edit must not be made then.
+    pub(super) async fn mark_before(&self, live: &Live, code: &ShortCode, version: Version) -> Result<(), StoreError> {
+        let marked = self.mark(live, code, version).await;
+        // Whether this mark stands is all the same when the edit is not made.
+        marked.map_err(|error| StoreError { kind: StoreErrorKind::Unavailable, ..error })
+    }
+
+    /// Writes the mark after an edit, whatever became of it. The edit is done
+    /// by now, and the mark before it stands: a failure here is logged only.
+    pub(super) async fn mark_after(&self, live: &Live, code: &ShortCode, version: Version) {
+        if let Err(error) = self.mark(live, code, version).await {
+            tracing::warn!(shard = self.config.shard, %code, %error, "the mark after a write is missing");
+        }
+    }
+
+    async fn mark(&self, live: &Live, code: &ShortCode, version: Version) -> Result<(), StoreError> {
+        let at = self.clock.now();
+        let id: [u8; 16] = random_bytes(&*self.entropy);
+        let values = (bucket_of(at), &id[..], code.as_str(), cql_version(version), cql_time(at));
+        let answer = live.session.execute_unpaged(&live.marks.write, values).await;
+        answer.map(drop).map_err(|error| fault::write("marking a change", error))
+    }
+
+    async fn bucket(&self, live: &Live, bucket: i64, limit: i32) -> Result<Vec<ChangeMark>, StoreError> {
+        let found = self.quorum_rows(live, "reading marks", &live.marks.read, (bucket, limit)).await?;
+        rows::all(&found, |row: MarkRow<'_>| row.mark())
+    }
+}
+
+#[async_trait]
+impl ChangeFeed for CqlStore {
+    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
+        let live = self.live()?;
+        let now = self.clock.now();
+        let from = bucket_of(from.max(now.plus_millis(-MARK_LIFE_MS)));
+        let until = bucket_of(until.min(now.plus_millis(MARK_LIFE_MS)));
+        // One more than asked for tells whether there are more.
+        let enough = limit.saturating_add(1);
+        let at_most = i32::try_from(enough).unwrap_or(i32::MAX);
+        let mut buckets =
+            stream::iter(from..=until).map(|bucket| self.bucket(live, bucket, at_most)).buffered(BUCKETS_AT_ONCE);
+        let mut marks = Vec::new();
+        while marks.len() < enough {
+            let Some(found) = buckets.try_next().await? else { break };
+            marks.extend(found);
+        }
+        let complete = marks.len() <= limit;
+        marks.truncate(limit);
+        Ok(ChangeMarks { marks, complete })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_comes_back_or_is_corrupt() {
+        let row =
+            |id: &'static [u8], code, version, at: Option<i64>| MarkRow { id, code, version, at: at.map(CqlTimestamp) };
+        let mark = row(&[1; 16], Some("abc"), Some(2), Some(3)).mark().unwrap();
+        assert_eq!((mark.id, mark.code.as_str(), mark.version), ([1; 16], "abc", Version(2)));
+        assert_eq!(mark.at, Timestamp::from_millis(3));
+        for spoilt in [
+            row(&[1; 15], Some("abc"), Some(2), Some(3)),
+            row(&[1; 16], None, Some(2), Some(3)),
+            row(&[1; 16], Some("a b"), Some(2), Some(3)),
+            row(&[1; 16], Some("abc"), Some(-2), Some(3)),
+            row(&[1; 16], Some("abc"), Some(2), None),
+        ] {
+            assert_eq!(spoilt.mark().unwrap_err().kind, StoreErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn buckets_are_ten_seconds() {
+        let buckets = [0, 9_999, 10_000, 25_000].map(Timestamp::from_millis).map(bucket_of);
+        assert_eq!(buckets, [0, 0, 1, 2]);
+    }
+}
