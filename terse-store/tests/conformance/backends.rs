@@ -1,9 +1,12 @@
 //! One factory per backend: each makes an empty store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use terse_core::metrics::Metrics;
 use terse_core::ports::{HomeStore, IdempotencyStore, LinkCatalog, LinkReader, LinkWriter, ShardStore, StoreHealth};
-use terse_store::{MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore};
+use terse_resilience::MonotonicClock;
+use terse_store::{GuardSettings, Guarded, MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore};
 
 /// The ports that a ring over shards has too.
 pub(crate) trait LinkPorts: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + StoreHealth {}
@@ -103,6 +106,24 @@ fn sqlite_file(directory: &tempfile::TempDir, shard: &str) -> Arc<SqliteStore> {
 pub(crate) async fn sqlite() -> Backend {
     let directory = tempfile::tempdir().unwrap();
     let store = sqlite_file(&directory, "main");
+    Backend::on_disk(store.clone(), Some(store), directory)
+}
+
+/// `store` behind guards as a server has them.
+fn guarded<S>(store: Arc<S>) -> Arc<Guarded<S>> {
+    let started = Instant::now();
+    let clock: Arc<dyn MonotonicClock> = Arc::new(move || started.elapsed().as_millis() as u64);
+    Arc::new(Guarded::new("main", store, &GuardSettings::default(), &clock, 7, &Metrics::new()).unwrap())
+}
+
+pub(crate) async fn guarded_memory() -> Backend {
+    let store = guarded(Arc::new(MemoryStore::new()));
+    Backend::new(store.clone(), Some(store), LOCAL)
+}
+
+pub(crate) async fn guarded_sqlite() -> Backend {
+    let directory = tempfile::tempdir().unwrap();
+    let store = guarded(sqlite_file(&directory, "main"));
     Backend::on_disk(store.clone(), Some(store), directory)
 }
 

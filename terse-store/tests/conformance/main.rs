@@ -49,6 +49,16 @@ async fn sqlite_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guarded_memory_keeps_the_contract() {
+    run(backends::guarded_memory).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guarded_sqlite_keeps_the_contract() {
+    run(backends::guarded_sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_shard_keeps_the_contract() {
     run(backends::one_shard).await;
 }
