@@ -71,8 +71,6 @@ fn usage_errors_are_one_line_and_exit_code_64() {
         &["keys", "create", "--name", "x", "--role", "admin", "--expires", "tomorrow"],
         &["keys", "revoke"],
         &["keys", "revoke", "short"],
-        &["shards", "show"],
-        &["shards", "show", "a/b"],
         &["dead", "bury"],
     ] {
         assert!(place.run(arguments).refusal(64).starts_with("terse: "), "{arguments:?}");
@@ -145,8 +143,6 @@ fn what_comes_later_is_known_and_says_so() {
         &["replay", "--into", "fresh.sqlite", "--verify"],
         &["estimate"],
         &["quiz"],
-        &["shards", "show", "skew"],
-        &["shards", "show", "leases"],
     ] {
         assert!(place.run(arguments).refusal(69).contains("not in this version"), "{arguments:?}");
     }
@@ -154,19 +150,4 @@ fn what_comes_later_is_known_and_says_so() {
         let ended = Place::new().with("TERSE_STORE", "cql://me:s3cret@db/links").run(command);
         assert!(ended.refusal(69).contains("cql://***@db/links"), "{}", ended.err);
     }
-}
-
-#[test]
-fn codes_are_shown_with_slot_and_shard() {
-    let place = Place::new();
-    place.write(
-        "terse.toml",
-        "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
-         [[shard]]\nname='b'\nslots='2048-4095'\nstore='sqlite:bee'",
-    );
-    let shown = place.run(&["shards", "show", "00x", "zz", "_"]);
-    let lines: Vec<&str> = shown.success().lines().collect();
-    assert_eq!(lines[0], "00x slot 0 shard a on sqlite (links-a.sqlite)");
-    assert_eq!(lines[1], "zz slot 3965 shard b on sqlite (links-bee.sqlite)");
-    assert_eq!(lines[2], "_ slot 4032 shard b on sqlite (links-bee.sqlite)");
 }

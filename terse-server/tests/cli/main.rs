@@ -6,4 +6,5 @@ mod config;
 mod end;
 mod keys;
 mod program;
+mod shards;
 mod start;

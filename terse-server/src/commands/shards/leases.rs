@@ -28,6 +28,11 @@ pub(super) fn leases(config: &Config, order: &LeasesOrder) -> Result<(), StartEr
         found.map_err(|error| failure(config, &error))
     })?;
     say(&if order.json { format!("{:#}", in_json(&audit)) } else { in_words(&audit) })?;
+    verdict(&audit)
+}
+
+/// Ids that were leased twice are a fault of terse: whoever runs this from a script shall notice.
+fn verdict(audit: &Audit) -> Result<(), StartError> {
     match audit.overlaps.len() {
         0 => Ok(()),
         number => Err(StartError::new(

@@ -19,6 +19,7 @@ fn found(blocks: Vec<Block>) -> Audit {
 fn the_table_shows_each_block_and_a_summary() {
     let text = in_words(&found(vec![block(0..10, "web1 [::1]:80", Some(10)), block(10..30, "web2", Some(4))]));
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    verdict(&found(vec![])).unwrap();
     assert_eq!(lines[0], ["IDS", "HOLDER", "LEASED", "LINKS", "UNUSED", "STATE"]);
     assert_eq!(lines[1], ["0-9", "web1", "[::1]:80", "2023-11-14T22:13:20Z", "10", "0", "full"]);
     assert_eq!(lines[2], ["10-29", "web2", "2023-11-14T22:13:20Z", "4", "16", "gap"]);
@@ -52,6 +53,8 @@ fn what_is_wrong_or_left_out_gets_a_line() {
     }
     let told = in_json(&audit);
     assert_eq!(told["overlaps"], json!([{"first": 8, "last": 9, "blocks": [5, 8]}]));
+    let verdict = verdict(&audit).unwrap_err();
+    assert_eq!((verdict.exit, verdict.message.contains("ids were leased twice (overlaps: 1)")), (Exit::Internal, true));
     assert_eq!(told["unrecorded"], json!([{"first": 0, "last": 4}]));
     assert_eq!((&told["next_from"], &told["blocks"][1]["links"]), (&json!(20), &json!(null)));
     assert_eq!((&told["blocks"][0]["older_links"], &told["blocks"][1]["state"]), (&json!(3), &json!("not read")));
