@@ -17,6 +17,7 @@ use terse_testkit::links::{attempt, code, link, target};
 use super::*;
 
 mod disk;
+mod leases;
 mod processes;
 
 /// How long a test waits for what must happen.
