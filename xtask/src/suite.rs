@@ -4,7 +4,14 @@
 //! with one set of features, and `cargo test` then finds everything built.
 //! What the integration tests need is passed by environment: `TERSE_BIN`, the
 //! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there.
+//!
+//! Tests of the cluster get a real one: `TERSE_CQL`, its nodes without a
+//! keyspace, which each test chooses; what `target/services.env` says, as
+//! variables; its path in `TERSE_SERVICES`, since a process id changes when a
+//! test kills a node; and in `TERSE_XTASK` this program, of which `up cassandra`
+//! brings the node back. A cluster that ran already is used and left running.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -13,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Supervisor;
+use crate::services::{self, Kind, Session, cassandra};
 use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
@@ -21,6 +29,12 @@ const TESTS_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// The package whose tests drive the built server.
 const INTEGRATION: &str = "terse-it";
+
+/// The packages some of whose tests run the built server.
+const WITH_SERVER: &[&str] = &["xtask", INTEGRATION];
+
+/// The packages some of whose tests need a running cluster.
+const CLUSTERED: &[&str] = &["terse-store", INTEGRATION];
 
 /// What builds the server the way that `cargo test --workspace` does, so that nothing is built twice.
 pub const BUILD_ALL: &[&str] = &["--workspace", "--bins", "--tests"];
@@ -42,6 +56,7 @@ struct Needs {
     server: Option<PathBuf>,
     schemathesis: Option<PathBuf>,
     chromium: Option<PathBuf>,
+    variables: Vec<(&'static str, OsString)>,
 }
 
 /// Runs the tests.
@@ -64,15 +79,37 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
             needs.chromium = tools.find(&CHROMIUM)?;
             tools.find(&NGINX).map(drop)
         })?;
+    }
+    if WITH_SERVER.iter().any(|package| options.wants(package)) {
         summary.time("build", || {
             needs.server = Some(workspace.build(supervisor, BUILD_ALL, "terse")?);
+            Ok(())
+        })?;
+    }
+    let mut session = None;
+    if CLUSTERED.iter().any(|package| options.wants(package)) {
+        summary.time("services", || {
+            let started = session.insert(Session::start(workspace, supervisor, &[Kind::Cassandra])?);
+            needs.variables = cluster_variables(workspace, started)?;
             Ok(())
         })?;
     }
     let mut totals = Totals::default();
     let outcome = summary.time("tests", || run_tests(supervisor, workspace, options, &needs, &mut totals));
     summary.totals = totals;
-    outcome
+    let ended = session.map_or(Ok(()), Session::end);
+    outcome.and(ended)
+}
+
+/// What tells the tests where the cluster is.
+fn cluster_variables(workspace: &Workspace, session: &Session) -> Result<Vec<(&'static str, OsString)>> {
+    let running = session.variables().into_iter().map(|(name, value)| (name, value.into()));
+    let further = [
+        ("TERSE_CQL", cassandra::url().into()),
+        ("TERSE_SERVICES", services::environment_file(workspace).into()),
+        ("TERSE_XTASK", std::env::current_exe().context("finding this program")?.into()),
+    ];
+    Ok(running.chain(further).collect())
 }
 
 impl Options {
@@ -99,6 +136,7 @@ impl Options {
                 command.env(name, path);
             }
         }
+        command.envs(needs.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }
@@ -228,6 +266,23 @@ mod tests {
         let command = Options::default().command(&needs);
         let passed: Vec<_> = command.get_envs().collect();
         assert_eq!(passed, [("TERSE_BIN".as_ref(), Some("/t/terse".as_ref()))]);
+    }
+
+    #[test]
+    fn a_cluster_is_told_by_environment() {
+        let needs = Needs { variables: vec![("TERSE_CQL", "cql://x".into())], ..Needs::default() };
+        let command = Options::default().command(&needs);
+        assert!(command.get_envs().any(|variable| variable == ("TERSE_CQL".as_ref(), Some("cql://x".as_ref()))));
+    }
+
+    #[test]
+    fn no_cluster_is_started_for_a_package_that_needs_none() {
+        let wants_cluster = |package: &str| {
+            let options = Options { package: vec![package.into()], filter: vec![] };
+            CLUSTERED.iter().any(|clustered| options.wants(clustered))
+        };
+        assert!(wants_cluster("terse-store") && wants_cluster(INTEGRATION));
+        assert!(!wants_cluster("terse-core") && !wants_cluster("terse-http"));
     }
 
     #[test]

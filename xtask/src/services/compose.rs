@@ -49,7 +49,7 @@ fn names(which: Which) -> &'static [&'static str] {
 /// Where the published ports are, as terse on this machine takes them.
 fn addresses(which: Which) -> Environment {
     let all = [
-        (Which::Cassandra, "TERSE_STORE", "cql://127.0.0.1:9042/terse"),
+        (Which::Cassandra, "TERSE_STORE", "cql://127.0.0.1:9042/terse?replication=1"),
         (Which::Redis, "TERSE_CACHE", "redis://127.0.0.1:6379"),
         (Which::Rabbitmq, "TERSE_BUS", "amqp://terse:terse@127.0.0.1:5672/%2f"),
     ];

@@ -185,8 +185,11 @@ mod tests {
         answer
     }
 
+    /// Opcode and body of each request.
+    type Requests = Vec<(u8, Vec<u8>)>;
+
     /// A node that reads requests and gives these answers, one each; returns what it read.
-    fn node(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<(u8, Vec<u8>)>>) {
+    fn node(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Requests>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let node = thread::spawn(move || {
