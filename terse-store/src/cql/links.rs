@@ -193,7 +193,7 @@ impl CqlStore {
     }
 
     /// Waits for a turn, no longer than a write may take.
-    async fn turn<'a>(&self, turns: &'a tokio::sync::Mutex<()>) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
+    pub(super) async fn turn<'a>(&self, turns: &'a tokio::sync::Mutex<()>) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
         let bound = std::time::Duration::from_millis(self.config.limits.write_deadline_ms);
         tokio::time::timeout(bound, turns.lock()).await.map_err(|_| {
             StoreError::new(StoreErrorKind::Overloaded, "too many writes of one code are waiting for each other")

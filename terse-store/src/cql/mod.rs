@@ -16,9 +16,14 @@
 //! Every wait is bounded by [`CqlLimits`]. Nothing here queues: how many calls
 //! run at once is bounded by the guard around the store.
 
+mod catalog;
 mod config;
 mod dialect;
 mod fault;
+mod health;
+mod idempotency;
+mod keys;
+mod leases;
 mod levels;
 mod links;
 mod lwt;
@@ -26,6 +31,7 @@ mod marks;
 mod rows;
 mod schema;
 mod session;
+mod settings;
 mod stripes;
 #[cfg(test)]
 mod tests;
@@ -67,6 +73,12 @@ struct Live {
     profiles: Profiles,
     links: links::Statements,
     marks: marks::Statements,
+    catalog: catalog::Statements,
+    idempotency: idempotency::Statements,
+    settings: settings::Statements,
+    leases: leases::Statements,
+    keys: keys::Statements,
+    health: health::Statements,
 }
 
 impl CqlStore {
@@ -142,8 +154,17 @@ impl Live {
         Migrator { session: &session, profiles: &profiles, keyspace, replication }.migrate(clock.now()).await?;
         let keyspace = quoted(keyspace);
         let preparer = Preparer { session: &session, profiles: &profiles, keyspace: &keyspace };
-        let links = links::Statements::prepare(&preparer).await?;
-        let marks = marks::Statements::prepare(&preparer).await?;
-        Ok(Self { session, profiles, links, marks })
+        Ok(Self {
+            links: links::Statements::prepare(&preparer).await?,
+            marks: marks::Statements::prepare(&preparer).await?,
+            catalog: catalog::Statements::prepare(&preparer).await?,
+            idempotency: idempotency::Statements::prepare(&preparer).await?,
+            settings: settings::Statements::prepare(&preparer).await?,
+            leases: leases::Statements::prepare(&preparer).await?,
+            keys: keys::Statements::prepare(&preparer).await?,
+            health: health::Statements::prepare(&preparer).await?,
+            session,
+            profiles,
+        })
     }
 }

@@ -1,0 +1,33 @@
+//! Whether the cluster answers at a quorum, without which nothing can be created.
+
+use async_trait::async_trait;
+use scylla::statement::prepared::PreparedStatement;
+use terse_core::ports::{StoreError, StoreHealth};
+
+use super::session::{Preparer, Use};
+use super::{CqlStore, settings};
+
+pub(super) struct Statements {
+    check: PreparedStatement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
+        Ok(Self { check: preparer.statement(Use::PointRead, settings::GET).await? })
+    }
+}
+
+impl CqlStore {
+    /// Reads a setting that no one has; the breaker counts it as any other read.
+    async fn check_once(&self) -> Result<(), StoreError> {
+        let live = self.live()?;
+        self.quorum_rows(live, "checking the shard", &live.health.check, ("health",)).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl StoreHealth for CqlStore {
+    async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
+        vec![(self.config.shard.clone(), self.check_once().await)]
+    }
+}

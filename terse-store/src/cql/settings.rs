@@ -1,0 +1,76 @@
+//! Values that a deployment agrees on once: rows that are inserted if absent and never change.
+
+use async_trait::async_trait;
+use scylla::response::query_result::QueryRowsResult;
+use scylla::statement::prepared::PreparedStatement;
+use terse_core::ports::{SettingsStore, StoreError};
+
+use super::lwt::{self, Conditional, Decision};
+use super::session::{Preparer, Use};
+use super::{CqlStore, Live, levels, rows};
+
+pub(super) const GET: &str = "SELECT value FROM {keyspace}.settings WHERE name = ?";
+const SETTLE: &str = "INSERT INTO {keyspace}.settings (name, value) VALUES (?, ?) IF NOT EXISTS";
+
+pub(super) struct Statements {
+    get: PreparedStatement,
+    get_serial: PreparedStatement,
+    settle: PreparedStatement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            get: preparer.statement(Use::ListRead, GET).await?,
+            get_serial: preparer.statement(Use::SerialRead, GET).await?,
+            settle: preparer.statement(Use::Conditional, SETTLE).await?,
+        })
+    }
+}
+
+#[async_trait]
+impl SettingsStore for CqlStore {
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let live = self.connected()?;
+        value(&self.quorum_rows(live, "reading a setting", &live.settings.get, (name,)).await?)
+    }
+
+    async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let live = self.connected()?;
+        let _turn = self.turn(self.stripes.of(name)).await?;
+        // What stands never changes, so most calls end here.
+        match self.setting(name).await? {
+            Some(standing) => Ok(standing),
+            None => self.decide(&Settling { live, name, value }).await,
+        }
+    }
+}
+
+/// A value on its way to stand. Which of several attempts it was doesn't matter: what is read is what stands.
+struct Settling<'a> {
+    live: &'a Live,
+    name: &'a str,
+    value: &'a [u8],
+}
+
+#[async_trait]
+impl Decision for Settling<'_> {
+    type Answer = Vec<u8>;
+
+    async fn try_once(&self, _again: bool) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = (self.name, self.value);
+        match lwt::conditional(self.live, "settling a setting", &self.live.settings.settle, values).await? {
+            Conditional::Applied => Ok(Some(self.value.to_vec())),
+            Conditional::Refused(standing) => Ok(standing.blob("value").map(<[u8]>::to_vec)),
+        }
+    }
+
+    async fn read_back(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        value(&levels::rows(self.live, "reading a setting back", &self.live.settings.get_serial, (self.name,)).await?)
+    }
+}
+
+/// The value in a row; a row without one was never written.
+fn value(found: &QueryRowsResult) -> Result<Option<Vec<u8>>, StoreError> {
+    rows::first::<(Option<Vec<u8>>,)>(found)?.map(|(value,)| rows::must(value, "value")).transpose()
+}
