@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use terse_core::codegen::{CodeSpace, IDS};
 use terse_core::metrics::Metrics;
-use terse_core::ports::SettingsStore as _;
 use terse_store::DEPLOYMENT_SETTING;
 
 use super::audit::{Audit, AuditError, Block, Scope, audit};

@@ -1,3 +1,6 @@
+// A list of one block is meant as such.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;

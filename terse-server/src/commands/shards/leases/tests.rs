@@ -1,3 +1,6 @@
+// A list of one block is meant as such.
+#![allow(clippy::single_range_in_vec_init)]
+
 use terse_core::Timestamp;
 use terse_core::ports::{Lease, StoreError, StoreErrorKind};
 
