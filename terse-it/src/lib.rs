@@ -12,6 +12,7 @@
 mod browser;
 mod client;
 pub mod cluster;
+pub mod drills;
 pub mod load;
 mod process;
 mod wire;

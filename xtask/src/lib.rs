@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bench;
+pub mod drill;
 pub mod lint;
 pub mod process;
 pub mod services;

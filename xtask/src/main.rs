@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::process::Supervisor;
 use xtask::workspace::Workspace;
-use xtask::{bench, lint, services, suite};
+use xtask::{bench, drill, lint, services, suite};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Lint(lint::Options),
     /// Measure against the numbers that terse promises
     Bench(bench::Options),
+    /// Break one thing of the running cluster, and check what was promised for that case
+    Drill(drill::Options),
     /// Answer everything with one redirect until ended: what the kernel alone costs
     #[command(hide = true)]
     Floor {
@@ -68,6 +70,7 @@ fn supervised(command: &Command, supervisor: &Supervisor) -> anyhow::Result<()> 
         Command::Test(options) => suite::run(&workspace, supervisor, options),
         Command::Lint(options) => lint::run(&workspace, supervisor, options),
         Command::Bench(options) => bench::run(&workspace, supervisor, options),
+        Command::Drill(options) => drill::run(&workspace, supervisor, options),
         Command::Floor { .. } => Ok(()),
     }
 }

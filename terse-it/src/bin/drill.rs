@@ -1,0 +1,73 @@
+//! `drill list`, `drill NAME… [--quick] [--json FILE]`: what `cargo xtask drill` runs.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output is its result")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+use terse_it::cluster::Cluster;
+use terse_it::drills::{DRILLS, Drill, Form, find};
+
+/// Exit code of a command line that can't be understood.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)) {
+        Ok(Wanted::List) => {
+            DRILLS.iter().for_each(|drill| println!("{:<16}{}", drill.name, drill.about));
+            ExitCode::SUCCESS
+        }
+        Ok(Wanted::Run { drills, form, json }) => run(&drills, form, json.as_deref()),
+        Err(fault) => {
+            eprintln!("drill: {fault}; usage: drill list | drill all|NAME... [--quick] [--json FILE]");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+enum Wanted {
+    List,
+    Run { drills: Vec<&'static Drill>, form: Form, json: Option<String> },
+}
+
+fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
+    let (mut drills, mut form, mut json) = (Vec::new(), Form::Full, None);
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "list" => return Ok(Wanted::List),
+            "all" => drills.extend(&DRILLS),
+            "--quick" => form = Form::Quick,
+            "--json" => json = Some(arguments.next().ok_or("--json wants a file")?),
+            name => drills.push(find(name).ok_or_else(|| format!("there is no drill '{name}'"))?),
+        }
+    }
+    if drills.is_empty() {
+        return Err("no drill is named".to_owned());
+    }
+    Ok(Wanted::Run { drills, form, json })
+}
+
+/// Runs the drills one after another; the first that fails ends it, by its panic.
+fn run(drills: &[&Drill], form: Form, json: Option<&str>) -> ExitCode {
+    let cluster = Cluster::from_env();
+    let mut all = Map::new();
+    for drill in drills {
+        println!("{}: {}", drill.name, drill.about);
+        let began = Instant::now();
+        let report = drill.run(&cluster, form);
+        print!("{report}");
+        println!("{}: held, {:.1} s\n", drill.name, began.elapsed().as_secs_f64());
+        all.insert(drill.name.to_owned(), report.json());
+    }
+    let Some(path) = json else { return ExitCode::SUCCESS };
+    let form = form.pick("quick", "full");
+    let text = json!({ "form": form, "drills": Value::Object(all) }).to_string();
+    match std::fs::write(path, text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("drill: {path}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

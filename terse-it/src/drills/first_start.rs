@@ -1,0 +1,114 @@
+//! Two servers start on an empty keyspace at once, and are killed again and
+//! again while they hold leased ids: ids may be lost, codes are never given twice.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::Stage;
+use crate::cluster::{Cluster, Consistency, Keyspace, Row};
+use crate::load::{Kind, Load, Plan, seed};
+use crate::{Server, Setup, Stop};
+
+/// Ids leased at once: few enough that every round leases again, many enough that a kill loses some.
+const BLOCK: &str = "200";
+/// How long links are made between two kills.
+const BETWEEN_KILLS: Duration = Duration::from_millis(700);
+/// Links made per second meanwhile.
+const CREATES: u32 = 60;
+
+/// Two first starts at once, then kill -9 of either, mid-lease.
+pub(super) fn first_start(stage: &mut Stage<'_>) {
+    let keyspace = stage.cluster.keyspace("first");
+    let setup = || Stage::cached(&keyspace).env("TERSE_CODE_BLOCK", BLOCK);
+    let mut servers = [setup().launch(), setup().launch()];
+    let took = servers.each_mut().map(Server::await_ready);
+    stage.report.time("both ready", took[0].max(took[1]));
+    assert_one_schema(stage.cluster, &keyspace);
+
+    let identities = servers.each_ref().map(|server| identity(server.setup()));
+    assert_eq!(identities[0], identities[1], "the servers made a key each");
+
+    let mut owners = HashMap::new();
+    for (number, server) in servers.iter().enumerate() {
+        for link in seed(&server.client(), &format!("first-{number}"), 50) {
+            assert!(owners.insert(link.code.clone(), link.target).is_none(), "{} was given twice", link.code);
+        }
+    }
+    let rounds = stage.form.pick(4, 20);
+    for round in 0..rounds {
+        kill_mid_lease(&mut servers, round, &mut owners);
+    }
+    for server in &servers {
+        let client = server.client();
+        owners.iter().for_each(|(code, target)| assert_eq!(client.target(code), *target));
+    }
+    stage.report.count("kills", rounds);
+    stage.report.count("links, each with a code of its own", owners.len());
+    let lost = assert_disjoint(stage.cluster, &keyspace, owners.len());
+    stage.report.count("ids leased and not used", lost);
+    audit(servers[0].setup());
+}
+
+/// Makes links through both servers, kills one of them meanwhile, and starts it again.
+fn kill_mid_lease(servers: &mut [Server; 2], round: usize, owners: &mut HashMap<String, String>) {
+    let addresses = servers.iter().map(Server::address).collect();
+    let load = Load::start(Plan { servers: addresses, links: vec![], redirects: 0, creates: CREATES, unknown: 0 });
+    load.run_for(BETWEEN_KILLS);
+    let victim = &mut servers[round % 2];
+    let (killed_at, killed) = (load.elapsed(), victim.address());
+    victim.stop(Stop::AtOnce);
+    load.run_for(BETWEEN_KILLS / 2);
+    let ledger = load.stop();
+    victim.restart();
+    for link in ledger.made() {
+        let before = owners.insert(link.code.clone(), link.target.clone());
+        assert!(before.is_none(), "round {round}: {} was given to {before:?} and to {}", link.code, link.target);
+    }
+    let made =
+        |server| ledger.records.iter().filter(|record| record.server == server && record.outcome.is_good()).count();
+    assert!(made(killed) > 0, "round {round}: nothing was made through the killed server in {killed_at:?}");
+    let survivors = ledger.window_if(Kind::Create, &(killed_at..Duration::MAX), |record| record.server != killed);
+    assert!(survivors.good > 0, "round {round}: the other server made nothing: {survivors}");
+}
+
+/// The deployment's id and key, as the server keeps them beside the store.
+fn identity(setup: &Setup) -> String {
+    let path = setup.data().join("identity.json");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All nodes have the same tables, and one version of the schema.
+fn assert_one_schema(cluster: &Cluster, keyspace: &Keyspace) {
+    let tables = format!("SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = '{}'", keyspace.name());
+    let told = |query: &str| -> HashSet<Vec<Row>> {
+        let ask = |number| cluster.ask(number, query, Consistency::One);
+        (0..cluster.len()).map(|number| ask(number).unwrap_or_else(|error| panic!("{query}: {error}"))).collect()
+    };
+    let known = told(&tables);
+    assert_eq!(known.len(), 1, "the nodes disagree on the tables: {known:?}");
+    assert!(known.iter().all(|rows| rows.len() > 5), "{known:?}");
+    let versions = told("SELECT schema_version FROM system.local");
+    assert_eq!(versions.len(), 1, "the nodes have {} versions of the schema", versions.len());
+}
+
+/// No id is leased twice; returns how many leased ids made no link.
+fn assert_disjoint(cluster: &Cluster, keyspace: &Keyspace, links: usize) -> usize {
+    let query = format!("SELECT first, \"end\" FROM {}.leases", keyspace.name());
+    let rows = cluster.ask(0, &query, Consistency::LocalQuorum).unwrap_or_else(|error| panic!("{query}: {error}"));
+    let number = |value: &Option<Vec<u8>>| -> i64 {
+        let bytes = value.as_deref().unwrap_or_default();
+        i64::from_be_bytes(bytes.try_into().unwrap_or_else(|_| panic!("no id: {bytes:?}")))
+    };
+    let mut leases: Vec<(i64, i64)> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
+    leases.sort_unstable();
+    assert!(leases.windows(2).all(|pair| pair[0].1 <= pair[1].0), "leases overlap: {leases:?}");
+    let leased: i64 = leases.iter().map(|(first, end)| end - first).sum();
+    usize::try_from(leased).unwrap_or_default().saturating_sub(links)
+}
+
+/// The audit of the command line tells of the leases and of their gaps.
+fn audit(setup: &Setup) {
+    let audit = setup.run(&["shards", "show", "leases"]);
+    assert_eq!(audit.code, Some(0), "{audit:?}");
+    assert!(audit.stdout.to_lowercase().contains("gap"), "{}", audit.stdout);
+}

@@ -1,0 +1,195 @@
+//! The drills: each breaks one thing of the real cluster under load, and checks
+//! what was promised for that case.
+//!
+//! In the quick form, which the tests run, answers and ledger are asserted and
+//! latencies are only reported; the full form asserts the latencies too and
+//! takes longer. A drill that fails panics, and its guards make its faults good.
+
+mod alias_race;
+mod all_down;
+mod first_start;
+mod lost_answer;
+mod nodes;
+mod shard_cut;
+mod stale_replica;
+mod wires;
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Keyspace};
+use crate::load::{KnownLink, Plan, Report};
+use crate::{Server, Setup};
+
+pub use wires::{Wires, shards_file};
+
+/// How long a drill goes on, and how strict it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Seconds; latencies are reported.
+    Quick,
+    /// As long as the promise says; latencies are asserted.
+    Full,
+}
+
+impl Form {
+    /// The first in the quick form, the second in the full one.
+    #[must_use]
+    pub fn pick<T>(self, quick: T, full: T) -> T {
+        match self {
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+/// One drill.
+pub struct Drill {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it breaks, and what must hold.
+    pub about: &'static str,
+    run: fn(&mut Stage<'_>),
+}
+
+/// All drills, in the order in which they are run.
+pub static DRILLS: [Drill; 9] = [
+    Drill {
+        name: "kill-node",
+        about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
+        run: nodes::kill_node,
+    },
+    Drill {
+        name: "pause-node",
+        about: "SIGSTOP one node: uncached redirects stay quick, no error",
+        run: nodes::pause_node,
+    },
+    Drill {
+        name: "two-nodes-down",
+        about: "two of three nodes away: every link still redirects, the rest is 503 with Retry-After",
+        run: nodes::two_nodes_down,
+    },
+    Drill {
+        name: "all-down",
+        about: "no node left: cached links redirect, the rest is refused quickly; normal again by itself",
+        run: all_down::all_down,
+    },
+    Drill {
+        name: "stale-replica",
+        about: "one replica misses a create, an edit and a delete: no read shows the old state",
+        run: stale_replica::stale_replica,
+    },
+    Drill {
+        name: "shard-cut",
+        about: "the wires of one of two shards cut: the other one does not notice; a start without the first shard",
+        run: shard_cut::shard_cut,
+    },
+    Drill {
+        name: "alias-race",
+        about: "200 claims of one alias through two servers: exactly one link",
+        run: alias_race::alias_race,
+    },
+    Drill {
+        name: "first-start",
+        about: "two first starts at once: one schema, one key, disjoint leases; kill -9 loses ids, never codes",
+        run: first_start::first_start,
+    },
+    Drill {
+        name: "lost-answer",
+        about: "the answer to a write is lost on the wire: its caller still gets a true one",
+        run: lost_answer::lost_answer,
+    },
+];
+
+/// The drill called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Drill> {
+    DRILLS.iter().find(|drill| drill.name == name)
+}
+
+impl Drill {
+    /// Runs it and returns what it measured.
+    ///
+    /// # Panics
+    /// When something that must hold does not.
+    pub fn run(&self, cluster: &Cluster, form: Form) -> Report {
+        let mut stage = Stage { cluster, form, report: Report::default() };
+        (self.run)(&mut stage);
+        stage.report
+    }
+}
+
+/// What a drill works with.
+struct Stage<'a> {
+    cluster: &'a Cluster,
+    form: Form,
+    report: Report,
+}
+
+impl Stage<'_> {
+    /// A server on `keyspace`; its cache holds one link, so that about every redirect asks the store.
+    fn uncached(keyspace: &Keyspace) -> Setup {
+        Self::cached(keyspace).env("TERSE_CACHE_ENTRIES", "1")
+    }
+
+    /// A server on `keyspace`.
+    fn cached(keyspace: &Keyspace) -> Setup {
+        Setup::new().env("TERSE_STORE", &keyspace.store())
+    }
+
+    /// A plan of the usual mix for `servers`, scaled by the form.
+    fn plan(&self, servers: &[&Server], links: &[KnownLink]) -> Plan {
+        let (redirects, creates, unknown) = self.form.pick((80, 8, 8), (150, 15, 15));
+        Plan { servers: addresses(servers), links: links.to_vec(), redirects, creates, unknown }
+    }
+
+    /// How many links are made before the load.
+    fn links(&self) -> usize {
+        self.form.pick(150, 1_000)
+    }
+
+    /// Asserts a latency, in the full form only: in the quick one the machine has other things to do.
+    #[track_caller]
+    fn assert_within(&self, what: &str, took: Duration, limit: Duration) {
+        assert!(self.form == Form::Quick || took <= limit, "{what} took {took:?}, {limit:?} are promised");
+    }
+}
+
+fn addresses(servers: &[&Server]) -> Vec<SocketAddr> {
+    servers.iter().map(|server| server.address()).collect()
+}
+
+/// A window without its last `margin`, in which a slow answer could already be one of the time after it.
+#[track_caller]
+fn without_end(window: &Range<Duration>, margin: Duration) -> Range<Duration> {
+    assert!(window.end - window.start > margin, "the window {window:?} is too short");
+    window.start..window.end - margin
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drill_has_a_name_of_its_own_and_is_found_by_it() {
+        for drill in &DRILLS {
+            assert_eq!(find(drill.name).unwrap().about, drill.about);
+            assert!(drill.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
+        }
+        assert!(find("no-such-drill").is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_window_is_left_out() {
+        let seconds = Duration::from_secs;
+        assert_eq!(without_end(&(seconds(2)..seconds(9)), seconds(3)), seconds(2)..seconds(6));
+    }
+
+    #[test]
+    #[should_panic(expected = "too short")]
+    fn a_window_that_would_be_empty_is_refused() {
+        let _ = without_end(&(Duration::ZERO..Duration::from_secs(1)), Duration::from_secs(1));
+    }
+}

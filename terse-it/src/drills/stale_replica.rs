@@ -1,0 +1,111 @@
+//! One replica sleeps through a create, an edit and a delete, for longer than
+//! writes are held for it, and wakes up with the old state. Nobody may see that.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Stage;
+use crate::cluster::{Cluster, Consistency, Keyspace, SERVE_LIMIT};
+use crate::{Client, Server, await_some, code_path};
+
+/// The replica that sleeps.
+const SLEEPER: usize = 2;
+/// How long nodes hold a write for one that says nothing is their write timeout
+/// (1 s, 2 s by default); the sleeper drops older ones when it wakes.
+const BEYOND_WRITES: Duration = Duration::from_secs(4);
+/// How long the sleeper's own rows may take to be read from it alone.
+const SHOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The aliases of one set of links: one made, one edited, one deleted while the replica slept.
+struct Links {
+    made: String,
+    edited: String,
+    deleted: String,
+}
+
+impl Links {
+    fn numbered(number: usize) -> Self {
+        let alias = |what: &str| format!("{what}-{number}");
+        Self { made: alias("made"), edited: alias("edited"), deleted: alias("deleted") }
+    }
+
+    fn prepare(&self, client: &Client) {
+        client.create(&json!({ "url": "https://example.com/old", "alias": self.edited }));
+        client.create(&json!({ "url": "https://example.com/old", "alias": self.deleted }));
+    }
+
+    fn change(&self, client: &Client) {
+        client.create(&json!({ "url": "https://example.com/new", "alias": self.made }));
+        let _ = client.patch(&self.edited, &json!({ "url": "https://example.com/new" })).expect(200);
+        let _ = client.delete(&self.deleted).expect(204);
+    }
+
+    fn assert_seen_new(&self, client: &Client) {
+        assert_eq!(client.target(&self.made), "https://example.com/new");
+        assert_eq!(client.target(&self.edited), "https://example.com/new");
+        assert_eq!(client.visit(&self.deleted).status, 410, "a deleted link came back");
+        assert_eq!(client.link(&self.edited)["url"], "https://example.com/new");
+        assert_eq!(client.link(&self.made)["url"], "https://example.com/new");
+        assert_eq!(client.get(&code_path(&self.deleted)).status, 404);
+    }
+}
+
+/// A replica that slept is resumed while it is shown to be old.
+pub(super) fn stale_replica(stage: &mut Stage<'_>) {
+    let (cluster, keyspace) = (stage.cluster, stage.cluster.keyspace("stale"));
+    let servers = [Stage::uncached(&keyspace).start(), Stage::cached(&keyspace).start()];
+    let sets: Vec<Links> = (0..stage.form.pick(6, 18)).map(Links::numbered).collect();
+    sets.iter().for_each(|links| links.prepare(&servers[0].client()));
+    for links in &sets {
+        for code in [&links.edited, &links.deleted] {
+            await_some("all replicas to have the link", SERVE_LIMIT, || row(cluster, &keyspace, code));
+        }
+    }
+    let paused = cluster.pause(SLEEPER);
+    for (number, links) in sets.iter().enumerate() {
+        links.change(&servers[number % 2].client());
+    }
+    std::thread::sleep(BEYOND_WRITES);
+    paused.resume();
+    cluster.await_serving(SLEEPER, SERVE_LIMIT);
+    let shown = sets.iter().filter(|links| shows_old(cluster, &keyspace, links)).count();
+    stage.report.count("sets of links that the replica has in their old state", shown);
+    assert!(shown == sets.len(), "the replica knows the new state of {} sets already", sets.len() - shown);
+
+    let late = Stage::uncached(&keyspace).start();
+    let readers: Vec<&Server> = servers.iter().chain([&late]).collect();
+    for turn in 0..readers.len() {
+        // Each set is read first through another server: the first read may mend the replica.
+        for (number, links) in sets.iter().enumerate() {
+            links.assert_seen_new(&readers[(number + turn) % readers.len()].client());
+        }
+    }
+    stage.report.count("reads through servers, none of them old", sets.len() * readers.len() * 6);
+}
+
+/// State and target that the sleeper alone knows for a code.
+fn row(cluster: &Cluster, keyspace: &Keyspace, code: &str) -> Option<(String, String)> {
+    let query = format!("SELECT state, target FROM {}.links WHERE code = '{code}'", keyspace.name());
+    let rows = cluster.ask(SLEEPER, &query, Consistency::LocalOne).ok()?;
+    let text = |value: &Option<Vec<u8>>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
+    rows.first().map(|row| (text(&row[0]), text(&row[1])))
+}
+
+/// Whether the sleeper, asked alone, tells the old state of all three. Right
+/// after it woke it may ask a neighbour instead of itself, so it is asked until it answers for itself.
+fn shows_old(cluster: &Cluster, keyspace: &Keyspace, links: &Links) -> bool {
+    let old = "https://example.com/old";
+    let began = std::time::Instant::now();
+    while began.elapsed() < SHOWN_LIMIT {
+        let edited = row(cluster, keyspace, &links.edited);
+        let deleted = row(cluster, keyspace, &links.deleted);
+        let made = row(cluster, keyspace, &links.made);
+        let is_old = |row: &Option<(String, String)>| row.as_ref().is_some_and(|(s, t)| s == "active" && t == old);
+        if is_old(&edited) && is_old(&deleted) && made.is_none() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}

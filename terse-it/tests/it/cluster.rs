@@ -1,0 +1,59 @@
+//! The promises for a real cluster whose parts fail: every drill in its quick
+//! form, on the cluster that `cargo xtask test` brings up. Each has the cluster
+//! and the machine for itself.
+
+use terse_it::cluster::Cluster;
+use terse_it::drills::{Form, find};
+use terse_it::heavy_turn;
+
+#[track_caller]
+fn drill(name: &str) {
+    let _turn = heavy_turn();
+    let report = find(name).unwrap().run(&Cluster::from_env(), Form::Quick);
+    println!("{name}\n{report}");
+}
+
+#[test]
+fn a_killed_node_costs_no_redirect_and_no_link() {
+    drill("kill-node");
+}
+
+#[test]
+fn a_paused_node_costs_no_answer() {
+    drill("pause-node");
+}
+
+#[test]
+fn one_replica_is_enough_to_redirect() {
+    drill("two-nodes-down");
+}
+
+#[test]
+fn cached_links_redirect_without_any_node() {
+    drill("all-down");
+}
+
+#[test]
+fn a_replica_that_slept_shows_nobody_its_old_state() {
+    drill("stale-replica");
+}
+
+#[test]
+fn a_shard_that_is_cut_off_is_not_noticed_by_the_other() {
+    drill("shard-cut");
+}
+
+#[test]
+fn two_hundred_claims_of_an_alias_through_two_servers_make_one_link() {
+    drill("alias-race");
+}
+
+#[test]
+fn two_first_starts_at_once_make_one_deployment_and_no_code_twice() {
+    drill("first-start");
+}
+
+#[test]
+fn a_write_whose_answer_is_lost_is_answered_truly() {
+    drill("lost-answer");
+}

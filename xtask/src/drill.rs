@@ -1,0 +1,106 @@
+//! `cargo xtask drill`: breaks one thing of the running cluster, and checks
+//! what was promised for that case. The drills are in `terse-it/src/drills`;
+//! this builds what they need and runs them.
+//!
+//! The full form measures, so it runs the release build of the server; the
+//! quick form runs the build that the tests use.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process::Supervisor;
+use crate::workspace::Workspace;
+
+/// How long all drills together may take.
+const DRILLS_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Arguments of `cargo xtask drill`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// What to drill: names, `all`, or `list`
+    #[arg(required = true, value_name = "NAME")]
+    drills: Vec<String>,
+    /// A few seconds each; answers are checked, latencies only reported
+    #[arg(long)]
+    quick: bool,
+    /// Also write what was measured to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs drills on the cluster that `cargo xtask up cassandra` has started.
+///
+/// # Errors
+/// When there is no cluster, a build fails, or something that must hold does not.
+pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
+    let program = workspace.build(supervisor, &["--package", "terse-it", "--bin", "drill"], "drill")?;
+    let mut command = options.command(&program)?;
+    if !options.lists() {
+        let environment = workspace.target.join("services.env");
+        if !environment.exists() {
+            bail!("no cluster is up: run `cargo xtask up cassandra` first");
+        }
+        command.env("TERSE_BIN", workspace.build(supervisor, options.server(), "terse")?);
+    }
+    let status = supervisor.run(&mut command, DRILLS_LIMIT)?;
+    if !status.success() {
+        bail!("drill {}: {status}", options.drills.join(" "));
+    }
+    Ok(())
+}
+
+impl Options {
+    fn lists(&self) -> bool {
+        self.drills.iter().any(|name| name == "list")
+    }
+
+    /// How the server is built.
+    fn server(&self) -> &'static [&'static str] {
+        if self.quick { &["--package", "terse-server"] } else { &["--package", "terse-server", "--release"] }
+    }
+
+    fn command(&self, program: &Path) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.args(&self.drills).args(self.quick.then_some("--quick"));
+        if let Some(path) = &self.json {
+            command.arg("--json").arg(path);
+        }
+        // With it the drills bring back nodes that they killed.
+        command.env("TERSE_XTASK", std::env::current_exe().context("finding this program")?);
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(quick: bool, json: Option<&str>) -> Options {
+        Options { drills: vec!["kill-node".into(), "all-down".into()], quick, json: json.map(PathBuf::from) }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_passed_on() {
+        let command = options(true, Some("/t/out.json")).command(Path::new("/t/drill")).unwrap();
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(arguments, ["kill-node", "all-down", "--quick", "--json", "/t/out.json"]);
+        let plain = options(false, None).command(Path::new("/t/drill")).unwrap();
+        assert_eq!(plain.get_args().count(), 2);
+        assert!(plain.get_envs().any(|(name, value)| name == "TERSE_XTASK" && value.is_some()));
+    }
+
+    #[test]
+    fn the_full_form_measures_the_release_build() {
+        assert!(options(false, None).server().contains(&"--release"));
+        assert!(!options(true, None).server().contains(&"--release"));
+    }
+
+    #[test]
+    fn the_list_needs_no_cluster() {
+        let list = Options { drills: vec!["list".into()], quick: false, json: None };
+        assert!(list.lists() && !options(true, None).lists());
+    }
+}
