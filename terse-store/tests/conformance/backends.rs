@@ -27,12 +27,14 @@ pub(crate) struct Backend {
 pub(crate) struct Traits {
     /// How many times fewer rounds of a race it runs, because each is dear. Every check runs all the same.
     pub(crate) fewer_rounds: usize,
+    /// How many callers at most it lets race at once, for the same reason.
+    pub(crate) most_callers: usize,
     /// Whether idempotency records vanish by themselves when they are old, so that a purge has nothing to do.
     pub(crate) forgets_keys: bool,
 }
 
 /// A store on memory or on a disk of its own.
-const LOCAL: Traits = Traits { fewer_rounds: 1, forgets_keys: false };
+const LOCAL: Traits = Traits { fewer_rounds: 1, most_callers: usize::MAX, forgets_keys: false };
 
 /// A port, and what must outlive it: the store ends before its directory goes.
 pub(crate) struct Held<P: ?Sized> {
@@ -51,6 +53,11 @@ impl<P: ?Sized> Held<P> {
     /// How many rounds of a race this backend runs where a cheap one runs `rounds`.
     pub(crate) fn rounds(&self, rounds: usize) -> usize {
         rounds.div_ceil(self.traits.fewer_rounds)
+    }
+
+    /// How many callers race at once on this backend where a cheap one has `callers`.
+    pub(crate) fn callers(&self, callers: usize) -> usize {
+        callers.min(self.traits.most_callers)
     }
 
     /// Whether idempotency records vanish by themselves when they are old.

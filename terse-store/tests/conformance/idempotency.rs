@@ -106,6 +106,7 @@ fn one_won(results: &[Option<IdempotencyRecord>], contender: impl Fn(usize) -> I
 async fn of_concurrent_claims_one_wins(store: &Store) {
     let contender = |number: usize| record(number as u8, YOUNG + number as i64);
     for (writers, rounds) in [(2, 40), (50, 3)] {
+        let writers = store.callers(writers);
         for round in 0..store.rounds(rounds) {
             let (owner, key) = (owner("claimrace"), format!("{writers}-{round}"));
             let results = race(writers, |number| {

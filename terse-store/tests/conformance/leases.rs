@@ -57,6 +57,7 @@ async fn a_counter_that_would_overflow_refuses_and_goes_on(store: &Store) {
 
 async fn concurrent_leases_are_disjoint(store: &Store) {
     for (tasks, each) in [(2, 40), (50, 4)] {
+        let (tasks, each) = (store.callers(tasks), store.rounds(each) as u64);
         let counter = format!("race{tasks}");
         let results = race(tasks, |number| {
             let (store, counter) = (store.clone(), counter.clone());

@@ -224,6 +224,7 @@ async fn an_edit_of_nothing_makes_nothing(store: &Store) {
 
 async fn of_concurrent_inserts_one_wins(store: &Store) {
     for (writers, rounds) in [(2, 40), (200, 3)] {
+        let writers = store.callers(writers);
         for round in 0..store.rounds(rounds) {
             let text = format!("race{writers}-{round}");
             let contender =
@@ -243,13 +244,14 @@ async fn of_concurrent_inserts_one_wins(store: &Store) {
 }
 
 async fn different_codes_never_hinder_each_other(store: &Store) {
-    let results = race(300, |number| {
+    let callers = store.callers(300);
+    let results = race(callers, |number| {
         let (store, link) = (store.clone(), link(&format!("{number:03}many")));
         async move { store.insert_if_absent(&link, attempt(number as u128)).await.unwrap() }
     })
     .await;
     assert!(results.iter().all(|result| *result == Insert::Created));
-    for number in 0..300 {
+    for number in 0..callers {
         let link = link(&format!("{number:03}many"));
         assert_eq!(store.get(&link.code).await.unwrap(), Some(link));
     }
@@ -257,6 +259,7 @@ async fn different_codes_never_hinder_each_other(store: &Store) {
 
 async fn of_concurrent_edits_one_wins(store: &Store) {
     for (writers, rounds) in [(2, 40), (50, 3)] {
+        let writers = store.callers(writers);
         for round in 0..store.rounds(rounds) {
             let first = link(&format!("{round}edits{writers}"));
             created(store, &first).await;

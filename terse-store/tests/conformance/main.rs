@@ -8,6 +8,7 @@
 
 mod backends;
 mod catalog;
+mod cql;
 mod health;
 mod idempotency;
 mod keys;
@@ -17,16 +18,10 @@ mod model;
 mod race;
 mod settings;
 
-use std::future::Future;
-
 use backends::Backend;
 
 /// Runs every group that `factory`'s backend has ports for, each on a fresh store.
-async fn run<F, R>(factory: F)
-where
-    F: Fn() -> R,
-    R: Future<Output = Backend>,
-{
+async fn run(factory: impl AsyncFn() -> Backend) {
     links::run(factory().await.links()).await;
     catalog::run(factory().await.links()).await;
     idempotency::run(factory().await.links()).await;
@@ -71,4 +66,22 @@ async fn three_shards_on_memory_keep_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_shards_on_sqlite_keep_the_contract() {
     run(backends::three_shards_on_sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cql_keeps_the_contract() {
+    cql::with_keyspaces(1, async |keyspaces| {
+        let backend = cql::one_store(&keyspaces[0]).await;
+        run(async || backend.clone()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_shards_on_cql_keep_the_contract() {
+    cql::with_keyspaces(2, async |keyspaces| {
+        let backend = cql::shards(&keyspaces).await;
+        run(async || backend.clone()).await;
+    })
+    .await;
 }

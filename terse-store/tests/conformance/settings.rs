@@ -35,6 +35,7 @@ async fn any_bytes_come_back(store: &Store) {
 
 async fn concurrent_callers_settle_on_one_value(store: &Store) {
     for (writers, rounds) in [(2, 40), (50, 3)] {
+        let writers = store.callers(writers);
         for round in 0..store.rounds(rounds) {
             let name = format!("race{writers}-{round}");
             let results = race(writers, |number| {

@@ -1,0 +1,118 @@
+//! Backends on a real cluster, which `TERSE_CQL` names: `cql://host:port,…`.
+//! A keyspace with its tables takes seconds to make, so all groups of a backend
+//! share one; it is dropped at the end, whatever became of the checks.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use terse_core::ports::ShardStore;
+use terse_core::{Clock, Timestamp};
+use terse_resilience::{Breaker, BreakerSettings};
+use terse_store::{CqlConfig, CqlLimits, CqlStore, ShardMap, Sharded};
+use terse_testkit::SeededEntropy;
+
+use crate::backends::{Backend, Traits};
+
+/// A conditional write takes some milliseconds on each of the nodes, which share two cores.
+const ON_A_CLUSTER: Traits = Traits { fewer_rounds: 10, most_callers: 40, forgets_keys: true };
+/// Longest wait for the cluster to make a keyspace and its tables.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The system's clock: rows must look as old to the store as they are to the cluster.
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(since_epoch().as_millis() as i64)
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+fn hosts() -> Vec<String> {
+    let Ok(cluster) = std::env::var("TERSE_CQL") else {
+        panic!("TERSE_CQL names no cluster: `cargo xtask test` starts one and sets it");
+    };
+    let hosts = cluster.strip_prefix("cql://").expect("TERSE_CQL is cql://host:port,…");
+    hosts.trim_end_matches('/').split(',').map(str::to_owned).collect()
+}
+
+/// A name that no other run has.
+fn keyspace_name() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    format!("conformance_{}_{:x}_{number}", std::process::id(), since_epoch().as_millis())
+}
+
+/// The suite is about what is answered, not when: nodes that share a busy machine may take their time.
+fn patient() -> CqlLimits {
+    CqlLimits {
+        read_timeout_ms: 5_000,
+        list_timeout_ms: 5_000,
+        write_timeout_ms: 5_000,
+        write_deadline_ms: 20_000,
+        schema_timeout_ms: 20_000,
+        startup_timeout_ms: 60_000,
+        keepalive_timeout_ms: 10_000,
+        ..CqlLimits::default()
+    }
+}
+
+/// A store of its own on `keyspace`, as one more server would have it.
+pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
+    let seed = since_epoch().as_nanos() as u64;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock(Instant::now()));
+    let ticks = Arc::clone(&clock);
+    let quorum = Breaker::new(BreakerSettings::default(), Arc::new(move || ticks.monotonic_ms()), seed).unwrap();
+    let config = CqlConfig { limits: patient(), ..CqlConfig::new(shard, hosts(), keyspace) };
+    let store = CqlStore::new(config, Arc::new(quorum), clock, Arc::new(SeededEntropy::new(seed)));
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.connect_once().await {
+        assert!(Instant::now() < deadline, "{error}: {:?}", error.source);
+    }
+    store.admit();
+    store
+}
+
+async fn session() -> Session {
+    SessionBuilder::new().known_nodes(hosts()).build().await.unwrap()
+}
+
+/// Runs `check` with the names of `count` keyspaces that don't exist, and drops them in the end.
+pub(crate) async fn with_keyspaces(count: usize, check: impl AsyncFnOnce(Vec<String>)) {
+    let names: Vec<String> = (0..count).map(|_| keyspace_name()).collect();
+    let outcome = AssertUnwindSafe(check(names.clone())).catch_unwind().await;
+    let session = session().await;
+    for name in names {
+        session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {name}"), ()).await.unwrap();
+    }
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+pub(crate) async fn one_store(keyspace: &str) -> Backend {
+    let store = connect("main", keyspace).await;
+    Backend::new(store.clone(), Some(store), ON_A_CLUSTER)
+}
+
+/// Each keyspace is a shard; slots lie between them in turns.
+pub(crate) async fn shards(keyspaces: &[String]) -> Backend {
+    let map = ShardMap::parse(&[("a", "0-1200,2500-4095"), ("b", "1201-2499")]).unwrap();
+    let mut shards: Vec<Arc<dyn ShardStore>> = Vec::new();
+    for (name, keyspace) in map.names().iter().zip(keyspaces) {
+        shards.push(connect(name, keyspace).await);
+    }
+    Backend::new(Arc::new(Sharded::new(map, shards).unwrap()), None, ON_A_CLUSTER)
+}
