@@ -282,7 +282,8 @@ pub trait IdempotencyStore: Send + Sync + 'static {
         record: &IdempotencyRecord,
     ) -> Result<bool, StoreError>;
 
-    /// Removes up to `limit` records older than `before`; returns how many.
+    /// Removes up to `limit` records older than `before`; returns how many. A
+    /// store in which records expire by themselves has nothing to remove and returns 0.
     ///
     /// # Errors
     /// [`StoreError`] when the store could not answer.
