@@ -8,26 +8,29 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use terse_cache::{CachedWriter, ReadThrough};
 use terse_core::codegen::{CodeSpace, LeasedCodes};
-use terse_core::metrics::Metrics;
 use terse_core::ports::{IdempotencyStore, LinkReader, LinkWriter, StoreErrorKind};
 use terse_core::shorten::{IDEMPOTENCY_MS, Shortener};
-use terse_core::{Clock, Entropy, UrlPolicy};
+use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Settings, State};
 
-use crate::config::{AuthMode, CacheConfig, Config, HttpConfig, ShutdownConfig};
+use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
 use crate::data_dir::{self, HttpLock};
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{Stores, store_failure};
-use crate::system::{self, OsEntropy, SystemClock};
+use crate::system;
 use crate::tasks::Tasks;
+use crate::world::World;
 
 /// File descriptors that are asked for: connections, and a few files.
 const WANTED_FILES: u64 = 65_536;
 /// Connections that the kernel queues until a worker takes them.
 const BACKLOG: i32 = 4_096;
+/// How long a link of a store that other servers write to is answered from
+/// memory at most: this server doesn't hear of their edits.
+const SHARED_STORE_AGE: Duration = Duration::from_secs(1);
 /// How often shards that are away are tried.
 const CONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is checked whether ids run low.
@@ -51,14 +54,6 @@ pub struct Application {
     _lock: Option<HttpLock>,
 }
 
-/// What every part may need of the world.
-struct World {
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-    metrics: Arc<Metrics>,
-    lifecycle: Arc<Lifecycle>,
-}
-
 impl Application {
     /// Puts the server together. When this returns, it listens.
     ///
@@ -66,23 +61,23 @@ impl Application {
     /// [`StartError`] for the first step that fails; nothing is left running.
     pub async fn build(config: Config) -> Result<Self, StartError> {
         let world = World::real();
+        let lifecycle = Lifecycle::starting();
         let signals = Signals::catch()?;
         raise_file_limit();
         data_dir::create(&config.data_dir)?;
         let lock = lock_if_serving(&config)?;
-        let stores = Arc::new(Stores::open(&config, &world.metrics)?);
+        let stores = Arc::new(Stores::open(&config, &world)?);
         let identity = identity::settle(&config, &stores, world.entropy.as_ref()).await?;
         let keys = Arc::new(keys(&config, &stores, &world).await?);
         let listener = bind(config.http.listen)?;
         let address = listener.local_addr().map_err(|error| cannot_listen(config.http.listen, &error))?;
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
-        let state = state(&config, address, &stores, &codes, &keys, &world);
+        let state = state(&config, address, &stores, &codes, &keys, &lifecycle, &world);
         let server =
             terse_http::serve(listener, config.http.workers, state).map_err(|error| cannot_listen(address, &error))?;
         let tasks = tasks(&config, &stores, identity, codes, keys, &world);
-        world.lifecycle.enter(Phase::Ready);
-        let (shutdown, lifecycle) = (config.shutdown, world.lifecycle);
-        Ok(Self { address, shutdown, lifecycle, server, signals, tasks, stores, _lock: lock })
+        lifecycle.enter(Phase::Ready);
+        Ok(Self { address, shutdown: config.shutdown, lifecycle, server, signals, tasks, stores, _lock: lock })
     }
 
     /// The address that is listened on, with its real port.
@@ -130,17 +125,6 @@ impl Application {
         match failure {
             Some(text) => Err(StartError::new(Exit::Internal, text)),
             None => ended,
-        }
-    }
-}
-
-impl World {
-    fn real() -> Self {
-        Self {
-            clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(OsEntropy),
-            metrics: Arc::new(Metrics::new()),
-            lifecycle: Lifecycle::starting(),
         }
     }
 }
@@ -212,14 +196,12 @@ fn state(
     stores: &Stores,
     codes: &Arc<LeasedCodes>,
     keys: &Arc<KeyDirectory>,
+    lifecycle: &Arc<Lifecycle>,
     world: &World,
 ) -> State {
     let links = &stores.links;
-    let cache = ReadThrough::new(
-        Arc::clone(links) as Arc<dyn LinkReader>,
-        Arc::clone(&world.clock),
-        cache_config(&config.cache),
-    );
+    let cache =
+        ReadThrough::new(Arc::clone(links) as Arc<dyn LinkReader>, Arc::clone(&world.clock), cache_config(config));
     let writer = CachedWriter::new(Arc::clone(links) as Arc<dyn LinkWriter>, Arc::clone(&cache));
     let shortener = Shortener {
         codes: codes.clone(),
@@ -240,7 +222,8 @@ fn state(
             AuthMode::Keys => Access::Keys(keys.clone()),
         },
         store_health: links.clone(),
-        lifecycle: Arc::clone(&world.lifecycle),
+        breakers: Arc::clone(&stores.breakers),
+        lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
@@ -260,11 +243,13 @@ fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
     }
 }
 
-fn cache_config(config: &CacheConfig) -> terse_cache::CacheConfig {
+fn cache_config(config: &Config) -> terse_cache::CacheConfig {
+    let shared = config.store.is_shared();
+    let config = &config.cache;
     terse_cache::CacheConfig {
         max_bytes: config.bytes,
         max_links: config.entries,
-        fresh_for: config.max_age,
+        fresh_for: if shared { config.max_age.min(SHARED_STORE_AGE) } else { config.max_age },
         stale_for: config.stale_for,
         ..terse_cache::CacheConfig::default()
     }

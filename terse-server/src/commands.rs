@@ -11,8 +11,6 @@ use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use terse_core::metrics::Metrics;
-
 use crate::cli::{self, Action, Cli, Parsed};
 use crate::config::Config;
 use crate::config::raw::Inputs;
@@ -21,6 +19,7 @@ use crate::exit::{Exit, StartError};
 use crate::identity;
 use crate::stores::Stores;
 use crate::system::OsEntropy;
+use crate::world::World;
 use table::table;
 
 /// Runs the program with these arguments (the first is its name) and this environment.
@@ -82,7 +81,7 @@ fn check_config(config: &Config) -> Result<(), StartError> {
 fn migrate(config: &Config) -> Result<(), StartError> {
     data_dir::create(&config.data_dir)?;
     let identity = in_runtime(async {
-        let stores = Stores::open(config, &Metrics::new())?;
+        let stores = Stores::open(config, &World::real())?;
         let settled = identity::settle(config, &stores, &OsEntropy).await;
         stores.close();
         settled

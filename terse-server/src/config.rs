@@ -81,6 +81,14 @@ pub struct StoreConfig {
     pub code_block: u64,
 }
 
+impl StoreConfig {
+    /// Whether other servers may write to the same store: a file belongs to one.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)))
+    }
+}
+
 /// The cache in this process.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {

@@ -253,11 +253,11 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
-    use terse_core::metrics::Metrics;
     use terse_testkit::SeededEntropy;
 
     use super::*;
     use crate::config::raw::Inputs;
+    use crate::world::World;
 
     fn config(directory: &Path, file: &str) -> Config {
         std::fs::write(directory.join("terse.toml"), file).unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     async fn settled(config: &Config, seed: u64) -> Result<Identity, StartError> {
-        let stores = Stores::open(config, &Metrics::new()).unwrap();
+        let stores = Stores::open(config, &World::real()).unwrap();
         let settled = settle(config, &stores, &SeededEntropy::new(seed)).await;
         stores.close();
         settled

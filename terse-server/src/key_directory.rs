@@ -255,9 +255,7 @@ mod tests {
     #[tokio::test]
     async fn another_process_on_the_same_file_is_seen_at_the_next_refresh() {
         let place = tempfile::tempdir().unwrap();
-        let open = || {
-            SqliteStore::open(SqliteConfig::new(place.path().join("links.sqlite"), "main")).unwrap()
-        };
+        let open = || SqliteStore::open(SqliteConfig::new(place.path().join("links.sqlite"), "main")).unwrap();
         let (server, command) = (open(), open());
         let bench = Bench::new();
         let keys = KeyDirectory::new(server.clone(), bench.clock.clone(), &bench.entropy);

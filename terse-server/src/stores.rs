@@ -5,19 +5,24 @@
 //! works, and answers nothing before it is admitted: before it told that it
 //! belongs to this deployment and owns the slots that the map gives it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use terse_core::metrics::Metrics;
 use terse_core::ports::{HomeStore, SettingsStore, ShardStore, StoreError, StoreErrorKind};
-use terse_store::{Sharded, SqliteConfig, SqliteStore};
+use terse_core::time::random_bytes;
+use terse_resilience::{Breaker, Breakers, MonotonicClock};
+use terse_store::{
+    CoreClock, CqlConfig, CqlLimits, CqlStore, GuardSettings, Guarded, Sharded, SqliteConfig, SqliteStore,
+    watched_breaker,
+};
 
+use crate::config::Config;
+use crate::config::address::CqlAddress;
 use crate::config::shards::{ShardBackend, ShardConfig};
-use crate::config::{Config, StoreConfig};
 use crate::exit::{Exit, StartError};
+use crate::world::World;
 
 /// How long the first start of all waits for shards to come into reach.
 const FIRST_START_WAIT: Duration = Duration::from_secs(20);
@@ -30,6 +35,8 @@ pub struct Stores {
     home: Arc<dyn HomeStore>,
     /// All shards as one.
     pub links: Arc<Sharded>,
+    /// The breakers of all shards' guards.
+    pub breakers: Arc<Breakers>,
 }
 
 /// One shard's store.
@@ -41,6 +48,14 @@ pub struct Shard {
 /// What keeps a shard's links.
 enum Backend {
     Sqlite(Arc<SqliteStore>),
+    Cql(Arc<CqlStore>),
+}
+
+/// A shard behind its guards.
+struct Guards {
+    links: Arc<dyn ShardStore>,
+    home: Arc<dyn HomeStore>,
+    breakers: Vec<(String, Arc<Breaker>)>,
 }
 
 /// A shard that could not be connected.
@@ -68,6 +83,7 @@ impl Shard {
     pub async fn connect_once(&self) -> Result<(), StoreError> {
         match &self.backend {
             Backend::Sqlite(_) => Ok(()),
+            Backend::Cql(store) => store.connect_once().await.map(drop),
         }
     }
 
@@ -76,17 +92,23 @@ impl Shard {
     pub fn settings(&self) -> &dyn SettingsStore {
         match &self.backend {
             Backend::Sqlite(store) => store.as_ref(),
+            Backend::Cql(store) => store.as_ref(),
         }
     }
 
     /// Lets the shard answer.
     pub fn admit(&self) {
+        if let Backend::Cql(store) = &self.backend {
+            store.admit();
+        }
         self.admitted.store(true, Ordering::Release);
     }
 
     fn close(&self) {
         match &self.backend {
             Backend::Sqlite(store) => store.close(),
+            // Nothing is kept back: what was acknowledged is on a quorum of nodes.
+            Backend::Cql(_) => {}
         }
     }
 }
@@ -96,18 +118,22 @@ impl Stores {
     ///
     /// # Errors
     /// [`StartError`] for the first shard that can't be opened.
-    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, StartError> {
-        if let Some(obstacle) = config.obstacle() {
-            return Err(StartError::new(Exit::Unavailable, obstacle));
+    pub fn open(config: &Config, world: &World) -> Result<Self, StartError> {
+        let internal = |error: &dyn std::fmt::Display| StartError::new(Exit::Internal, error);
+        let (mut shards, mut ports, mut breakers) = (vec![], vec![], Breakers::new());
+        let mut home = None;
+        for shard in &config.store.shards {
+            let (shard, guards) = open_shard(config, shard, world)?;
+            for (name, breaker) in guards.breakers {
+                breakers.add(name, breaker).map_err(|error| internal(&error))?;
+            }
+            shards.push(shard);
+            ports.push(guards.links);
+            home.get_or_insert(guards.home);
         }
-        let store = &config.store;
-        let open = |shard| open_shard(&config.data_dir, store, shard, metrics);
-        let stores = store.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let ports = stores.iter().map(|shard| Arc::clone(shard) as Arc<dyn ShardStore>).collect();
-        let links = Sharded::new(store.map.clone(), ports).map_err(|error| StartError::new(Exit::Internal, error))?;
-        let home = Arc::clone(&stores[0]) as Arc<dyn HomeStore>;
-        let shard = |store| Shard { backend: Backend::Sqlite(store), admitted: AtomicBool::new(false) };
-        Ok(Self { shards: stores.into_iter().map(shard).collect(), home, links: Arc::new(links) })
+        let links = Sharded::new(config.store.map.clone(), ports).map_err(|error| internal(&error))?;
+        let home = home.ok_or_else(|| internal(&"there is no shard"))?;
+        Ok(Self { shards, home, links: Arc::new(links), breakers: Arc::new(breakers) })
     }
 
     /// The first shard, home to settings, keys and leases.
@@ -159,28 +185,94 @@ impl Stores {
     }
 }
 
-/// Opens the first shard alone, for commands that need no links.
-///
-/// # Errors
-/// [`StartError`] when it can't be opened.
-pub fn open_home(config: &Config) -> Result<Arc<SqliteStore>, StartError> {
-    let metrics = Metrics::new();
-    open_shard(&config.data_dir, &config.store, &config.store.shards[0], &metrics)
+/// The first shard alone, for commands that need no links.
+pub struct Home {
+    shard: Shard,
+    /// Its settings, keys and leases.
+    pub store: Arc<dyn HomeStore>,
 }
 
-fn open_shard(
-    data_dir: &Path,
-    store: &StoreConfig,
-    shard: &ShardConfig,
-    _metrics: &Metrics,
-) -> Result<Arc<SqliteStore>, StartError> {
-    let ShardBackend::Sqlite { file } = &shard.backend else {
-        let text = format!("shard '{}' is on {}: this version keeps links on SQLite only", shard.name, shard.backend);
-        return Err(StartError::new(Exit::Unavailable, text));
+impl Home {
+    /// Opens and connects it.
+    ///
+    /// # Errors
+    /// [`StartError`] when it can't be opened or is out of reach.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let first = &config.store.shards[0];
+        let (shard, guards) = open_shard(config, first, &World::real())?;
+        shard.connect_once().await.map_err(|error| store_failure(&first.name, &error))?;
+        shard.admit();
+        Ok(Self { shard, store: guards.home })
+    }
+
+    /// Ends the store: what was accepted is written. Blocks until then.
+    pub fn close(&self) {
+        self.shard.close();
+    }
+}
+
+/// Opens the store of `shard` and puts guards around it.
+fn open_shard(config: &Config, shard: &ShardConfig, world: &World) -> Result<(Shard, Guards), StartError> {
+    let (backend, guards) = match &shard.backend {
+        ShardBackend::Sqlite { file } => {
+            let mut sqlite = SqliteConfig::new(config.data_dir.join(file), shard.name.clone());
+            sqlite.readers = config.store.readers;
+            let store = SqliteStore::open(sqlite).map_err(|error| store_failure(&shard.name, &error))?;
+            (Backend::Sqlite(Arc::clone(&store)), guard(&shard.name, store, None, world)?)
+        }
+        ShardBackend::Cql(address) => {
+            let quorum = quorum_breaker(&shard.name, world)?;
+            let cql = cql_config(shard, address);
+            let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
+            let store = CqlStore::new(cql, Arc::clone(&quorum), clock, entropy);
+            (Backend::Cql(Arc::clone(&store)), guard(&shard.name, store, Some(quorum), world)?)
+        }
     };
-    let mut sqlite = SqliteConfig::new(data_dir.join(file), shard.name.clone());
-    sqlite.readers = store.readers;
-    SqliteStore::open(sqlite).map_err(|error| store_failure(&shard.name, &error))
+    Ok((Shard { backend, admitted: AtomicBool::new(false) }, guards))
+}
+
+fn guard<S: ShardStore + HomeStore>(
+    shard: &str,
+    store: Arc<S>,
+    quorum: Option<Arc<Breaker>>,
+    world: &World,
+) -> Result<Guards, StartError> {
+    let guarded = Guarded::new(shard, store, &GuardSettings::default(), &clock(world), seed(world), &world.metrics);
+    let guarded = Arc::new(guarded.map_err(|error| StartError::new(Exit::Internal, error))?);
+    let named = guarded.breakers().map(|(name, breaker)| (name.to_owned(), Arc::clone(breaker)));
+    let quorum = quorum.map(|breaker| (quorum_name(shard), breaker));
+    let breakers = named.chain(quorum).collect();
+    Ok(Guards { links: guarded.clone(), home: guarded, breakers })
+}
+
+/// The breaker that chooses at which consistency `shard` is read.
+fn quorum_breaker(shard: &str, world: &World) -> Result<Arc<Breaker>, StartError> {
+    let mut settings = GuardSettings::default().read.breaker;
+    settings.call_limit_ms = CqlLimits::default().read_timeout_ms;
+    watched_breaker(&quorum_name(shard), settings, clock(world), seed(world), &world.metrics)
+        .map_err(|error| StartError::new(Exit::Internal, error))
+}
+
+fn quorum_name(shard: &str) -> String {
+    format!("{shard}/quorum")
+}
+
+fn clock(world: &World) -> Arc<dyn MonotonicClock> {
+    Arc::new(CoreClock(Arc::clone(&world.clock)))
+}
+
+/// A number of its own for each breaker of each node, so that they don't probe in step.
+fn seed(world: &World) -> u64 {
+    u64::from_le_bytes(random_bytes(world.entropy.as_ref()))
+}
+
+fn cql_config(shard: &ShardConfig, address: &CqlAddress) -> CqlConfig {
+    CqlConfig {
+        credentials: address.credentials(),
+        replication: address.replication,
+        translate: shard.translate.clone(),
+        ..CqlConfig::new(shard.name.clone(), address.hosts(), address.keyspace.clone())
+    }
 }
 
 /// A store's failure as the end of a command.
@@ -197,6 +289,8 @@ pub fn store_failure(shard: &str, error: &StoreError) -> StartError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use terse_core::ports::StoreHealth;
 
     use super::*;
@@ -215,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn each_shard_is_a_file_of_its_own() {
         let place = tempfile::tempdir().unwrap();
-        let stores = Stores::open(&config(place.path(), TWO), &Metrics::new()).unwrap();
+        let stores = Stores::open(&config(place.path(), TWO), &World::real()).unwrap();
         let health = stores.links.check().await;
         let names: Vec<(&str, bool)> = health.iter().map(|(name, state)| (name.as_str(), state.is_ok())).collect();
         assert_eq!(names, [("a", true), ("b", true)]);
@@ -229,19 +323,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         std::fs::write(place.path().join("links-bee.sqlite"), "no database, whatever its name says ".repeat(200))
             .unwrap();
-        let refused = Stores::open(&config(place.path(), TWO), &Metrics::new()).err().unwrap();
+        let refused = Stores::open(&config(place.path(), TWO), &World::real()).err().unwrap();
         assert_eq!(refused.exit, Exit::Io);
         assert!(refused.message.contains("shard 'b'") && refused.message.contains("links-bee.sqlite"), "{refused}");
-    }
-
-    #[tokio::test]
-    async fn a_keyspace_is_refused_before_anything_is_opened() {
-        let place = tempfile::tempdir().unwrap();
-        let file = TWO.replace("sqlite:bee", "cql://me:s3cret@db/links");
-        let refused = Stores::open(&config(place.path(), &file), &Metrics::new()).err().unwrap();
-        assert_eq!(refused.exit, Exit::Unavailable);
-        assert!(refused.message.contains("shard 'b'") && !refused.message.contains("s3cret"), "{refused}");
-        assert!(!place.path().join("links-a.sqlite").exists());
     }
 
     #[test]

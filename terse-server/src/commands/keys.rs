@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use terse_core::access::KeyRequest;
-use terse_core::ports::{KeyStore, StoreError};
+use terse_core::ports::{HomeStore, StoreError};
 use terse_core::{ApiKey, Clock, KeyId, Owner, Role, Timestamp};
-use terse_store::SqliteStore;
 
 use super::{in_runtime, note, say};
 use crate::cli::{KeyOrder, KeyRole, KeysAction};
@@ -13,7 +12,7 @@ use crate::config::{AuthMode, Config, values};
 use crate::data_dir;
 use crate::exit::{Exit, StartError};
 use crate::key_directory::MAX_KEYS;
-use crate::stores::{open_home, store_failure};
+use crate::stores::{Home, store_failure};
 use crate::system::{OsEntropy, SystemClock};
 
 /// Most characters of a key's name.
@@ -53,16 +52,16 @@ impl From<StoreError> for Failure {
 /// Opens the store, does `work`, and closes it in any case.
 fn with_home<T, W, R>(config: &Config, work: W) -> Result<T, StartError>
 where
-    W: FnOnce(Arc<SqliteStore>) -> R,
+    W: FnOnce(Arc<dyn HomeStore>) -> R,
     R: Future<Output = Result<T, Failure>>,
 {
-    if let Some(obstacle) = config.obstacle() {
-        return Err(StartError::new(Exit::Unavailable, obstacle));
-    }
     data_dir::create(&config.data_dir)?;
-    let store = open_home(config)?;
-    let outcome = in_runtime(async { Ok(work(Arc::clone(&store)).await) })?;
-    store.close();
+    let outcome = in_runtime(async {
+        let home = Home::open(config).await?;
+        let outcome = work(Arc::clone(&home.store)).await;
+        home.close();
+        Ok(outcome)
+    })?;
     outcome.map_err(|failure| match failure {
         Failure::Store(error) => store_failure(&config.store.shards[0].name, &error),
         Failure::Own(error) => error,
@@ -108,7 +107,12 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, StartError> {
     Ok(at)
 }
 
-async fn create(config: &Config, store: Arc<SqliteStore>, request: KeyRequest, now: Timestamp) -> Result<(), Failure> {
+async fn create(
+    config: &Config,
+    store: Arc<dyn HomeStore>,
+    request: KeyRequest,
+    now: Timestamp,
+) -> Result<(), Failure> {
     let usable = store.keys().await?.iter().filter(|key| key.revoked_at.is_none()).count();
     if usable >= MAX_KEYS {
         let text = format!("there are {usable} keys already, as many as a server keeps; revoke some first");
@@ -125,7 +129,7 @@ async fn create(config: &Config, store: Arc<SqliteStore>, request: KeyRequest, n
     say(secret.reveal()).map_err(Failure::Own)
 }
 
-async fn revoke(store: Arc<SqliteStore>, id: KeyId, now: Timestamp) -> Result<(), Failure> {
+async fn revoke(store: Arc<dyn HomeStore>, id: KeyId, now: Timestamp) -> Result<(), Failure> {
     if !store.revoke_key(&id, now).await? {
         return Err(Failure::Own(StartError::config(format_args!("there is no key '{id}'"))));
     }

@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
+
+/// The port of CQL where none is written.
+const CQL_PORT: u16 = 9_042;
 /// Most hosts in one address.
 const MAX_HOSTS: usize = 64;
 /// Longest host name, in bytes (RFC 1035).
@@ -148,8 +152,34 @@ impl CqlAddress {
             None => u8::try_from(url.hosts.len().min(3)).unwrap_or(3),
             Some(query) => parse_replication(query)?,
         };
+        if url.userinfo.as_deref().is_some_and(|userinfo| decoded_credentials(userinfo).is_none()) {
+            return Err("needs user:password before '@', special characters as %XX".to_owned());
+        }
         Ok(Self { url, keyspace, replication })
     }
+
+    /// The contact points as `host:port`, IPv6 in brackets.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        let text = |host: &Host| {
+            let port = host.port.unwrap_or(CQL_PORT);
+            if host.name.contains(':') { format!("[{}]:{port}", host.name) } else { format!("{}:{port}", host.name) }
+        };
+        self.url.hosts().iter().map(text).collect()
+    }
+
+    /// User and password, decoded. Secrets.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(String, String)> {
+        self.url.reveal_userinfo().and_then(decoded_credentials)
+    }
+}
+
+/// User and password of `user:password`, percent-decoded.
+fn decoded_credentials(userinfo: &str) -> Option<(String, String)> {
+    let (user, password) = userinfo.split_once(':')?;
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
+    Some((decoded(user)?, decoded(password)?))
 }
 
 /// Reads `redis://[user:password@]host[:port][/db]`.
@@ -220,6 +250,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn hosts_are_given_with_their_port_and_credentials_decoded() {
+        let address = CqlAddress::parse("cql://me:s%2F3%40cret@a,b:9043,[::1]/k").unwrap();
+        assert_eq!(address.hosts(), ["a:9042", "b:9043", "[::1]:9042"]);
+        assert_eq!(address.credentials(), Some(("me".to_owned(), "s/3@cret".to_owned())));
+        assert_eq!(CqlAddress::parse("cql://a/k").unwrap().credentials(), None);
+        for text in ["cql://me@a/k", "cql://me:%FF@a/k"] {
+            assert!(CqlAddress::parse(text).unwrap_err().contains("user:password"), "{text}");
+        }
+    }
 
     #[test]
     fn a_cql_address_names_hosts_keyspace_and_replication() {

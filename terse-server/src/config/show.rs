@@ -42,13 +42,6 @@ impl Config {
         }
         text
     }
-
-    /// What keeps this version from serving with this configuration, if anything.
-    #[must_use]
-    pub fn obstacle(&self) -> Option<String> {
-        let shard = self.store.shards.iter().find(|shard| matches!(shard.backend, ShardBackend::Cql(_)))?;
-        Some(format!("shard '{}' is on {}: this version keeps links on SQLite only", shard.name, shard.backend))
-    }
 }
 
 /// What the operator should know, one line each.
@@ -62,8 +55,10 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if *config.source(&keys::PUBLIC_URL) == Source::Default && port != 8080 {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
-    warnings.extend(config.obstacle());
     let later = "is not in this version yet";
+    if config.store.is_shared() && *config.source(&keys::CACHE_MAX_AGE) != Source::Default {
+        warnings.push("cache_max_age is cut to a second on a store that several servers share".to_owned());
+    }
     if config.cache.shared.is_some() {
         warnings.push(format!("a shared cache {later}: running with the cache in process alone"));
     }

@@ -186,12 +186,10 @@ fn what_comes_later_is_accepted_and_says_so() {
         ("TERSE_STATS", "cql://db/stats", "statistics"),
         ("TERSE_LIMITS", "off", "rate limiting"),
         ("TERSE_TRUSTED_PROXIES", "10.0.0.0/8", "forwarded headers"),
-        ("TERSE_STORE", "cql://db/links", "SQLite only"),
     ] {
         let config = Setup { environment: &[(variable, value)], ..Setup::default() }.load().unwrap();
         assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
         assert!(config.warnings[0].contains(told), "{:?}", config.warnings);
-        assert_eq!(config.obstacle().is_some(), variable == "TERSE_STORE");
     }
 }
 

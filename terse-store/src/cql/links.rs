@@ -125,7 +125,8 @@ async fn resolve_from_one(live: &Live, code: &ShortCode) -> Result<Option<Resolu
 fn stale(answer: Result<Option<Resolution>, StoreError>, failed: StoreError) -> Result<Lookup, StoreError> {
     match answer {
         Ok(Some(link)) => Ok(Lookup { link: Some(Arc::new(link)), tier: Tier::Stale }),
-        Ok(None) => Err(failed),
+        // An answer, if a useless one: it says nothing against the shard, which serves what it has.
+        Ok(None) => Err(failed.although_answered()),
         Err(error) if error.kind == StoreErrorKind::Corrupt => Err(error),
         Err(_) => Err(failed),
     }
@@ -193,7 +194,10 @@ impl CqlStore {
     }
 
     /// Waits for a turn, no longer than a write may take.
-    pub(super) async fn turn<'a>(&self, turns: &'a tokio::sync::Mutex<()>) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
+    pub(super) async fn turn<'a>(
+        &self,
+        turns: &'a tokio::sync::Mutex<()>,
+    ) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
         let bound = std::time::Duration::from_millis(self.config.limits.write_deadline_ms);
         tokio::time::timeout(bound, turns.lock()).await.map_err(|_| {
             StoreError::new(StoreErrorKind::Overloaded, "too many writes of one code are waiting for each other")
@@ -336,6 +340,8 @@ mod tests {
             let error = stale(answer, failed()).unwrap_err();
             assert_eq!((error.kind, error.retry_after_ms), (StoreErrorKind::Unavailable, 77));
         }
+        let counts = |answer| !stale(answer, failed()).unwrap_err().answered;
+        assert!(!counts(Ok(None)) && counts(Err(fault::unavailable("one is away too"))));
         let error = stale(Err(fault::corrupt("spoilt")), failed()).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
     }

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use terse_core::codegen::{CodeSpace, IDS};
-use terse_core::metrics::Metrics;
 use terse_store::DEPLOYMENT_SETTING;
 
 use super::audit::{Audit, AuditError, Block, Scope, audit};
@@ -11,8 +10,9 @@ use crate::commands::{in_runtime, say, table};
 use crate::config::Config;
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
-use crate::stores::{Stores, store_failure};
+use crate::stores::{Patience, Stores, store_failure};
 use crate::system::OsEntropy;
+use crate::world::World;
 
 /// Ids at most whose links one audit reads.
 const MAX_IDS_READ: u64 = 10_000_000;
@@ -47,7 +47,7 @@ pub(super) fn with_deployment<T>(
     work: impl AsyncFnOnce(&Stores, Option<Identity>) -> Result<T, StartError>,
 ) -> Result<T, StartError> {
     in_runtime(async {
-        let stores = Stores::open(config, &Metrics::new())?;
+        let stores = Stores::open(config, &World::real())?;
         let outcome = match deployment(config, &stores).await {
             Ok(identity) => work(&stores, identity).await,
             Err(error) => Err(error),
@@ -59,7 +59,11 @@ pub(super) fn with_deployment<T>(
 
 /// The identity, if there is one; looking makes none.
 async fn deployment(config: &Config, stores: &Stores) -> Result<Option<Identity>, StartError> {
-    let known = stores.home().setting(DEPLOYMENT_SETTING).await;
+    let away = stores.connect(Patience::One).await?;
+    if let Some(away) = away.first() {
+        return Err(store_failure(&config.store.shards[away.shard].name, &away.error));
+    }
+    let known = stores.shards()[0].settings().setting(DEPLOYMENT_SETTING).await;
     match known.map_err(|error| store_failure(&config.store.shards[0].name, &error))? {
         None => Ok(None),
         Some(_) => identity::settle(config, stores, &OsEntropy).await.map(Some),
