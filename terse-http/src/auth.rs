@@ -1,8 +1,9 @@
-//! Who is calling, and whether they may write.
+//! Who is calling, and what they may do.
 
 use actix_web::http::header;
 use actix_web::{HttpMessage, HttpRequest};
 use terse_core::Timestamp;
+use terse_core::Role;
 use terse_core::access::{Caller, Denied};
 
 use crate::problem::{Kind, Problem};
@@ -29,6 +30,21 @@ pub(crate) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, Pro
 /// As [`caller`], and 403.
 pub(crate) fn writer(request: &HttpRequest, state: &State) -> Result<Caller, Problem> {
     may_write(caller(request, state)?)
+}
+
+/// The caller of `request`, who must be an admin.
+///
+/// # Errors
+/// As [`caller`], and 403.
+pub(crate) fn admin(request: &HttpRequest, state: &State) -> Result<Caller, Problem> {
+    let caller = caller(request, state)?;
+    match caller.role {
+        Role::Admin => Ok(caller),
+        Role::Writer | Role::Reader => {
+            let detail = format!("the key's role is {}, and this needs admin", caller.role.as_str());
+            Err(Problem::new(Kind::Forbidden, detail))
+        }
+    }
 }
 
 /// Notes the caller's key id for the access log.

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
 
 use crate::api::body::CreateBody;
-use crate::api::{batch, link, links};
+use crate::api::{batch, breakers, link, links};
 use crate::problem::{self, FieldFault, Kind, ProblemBody};
 use crate::{Access, State, health, metrics, redirect, site};
 
@@ -21,11 +21,13 @@ use crate::{Access, State, health, metrics, redirect, site};
     ),
     paths(
         links::create, links::list, link::read, link::edit, link::delete, batch::create,
+        breakers::list, breakers::read, breakers::force,
         redirect::follow, health::livez, health::readyz, health::health, metrics::text, site::robots
     ),
     components(schemas(ProblemBody, FieldFault, CreateBody)),
     tags(
         (name = "links", description = "Create, list, read, edit and delete links"),
+        (name = "breakers", description = "See and force the circuit breakers of this server; for admins"),
         (name = "redirect", description = "What short links are for"),
         (name = "operation", description = "Probes and metrics; they need no key")
     )
@@ -39,13 +41,16 @@ const BEARER: &str = "api_key";
 const REDIRECT_PATH: &str = "/{code}";
 
 /// How each operation can fail. 414 can happen to all of them.
-const FAILURES: [(&str, &[u16]); 7] = [
+const FAILURES: [(&str, &[u16]); 10] = [
     ("create_link", &[400, 401, 403, 408, 409, 413, 415, 421, 422, 503]),
     ("create_links", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
     ("list_links", &[400, 401, 421, 422, 503]),
     ("read_link", &[400, 401, 404, 421, 503]),
     ("edit_link", &[400, 401, 403, 404, 408, 412, 413, 415, 421, 422, 503]),
     ("delete_link", &[400, 401, 403, 404, 412, 421, 503]),
+    ("list_breakers", &[401, 403, 421, 503]),
+    ("read_breaker", &[401, 403, 404, 421, 503]),
+    ("force_breaker", &[400, 401, 403, 404, 408, 413, 415, 421, 422, 503]),
     ("redirect", &[404, 410, 451, 503]),
 ];
 
@@ -108,8 +113,8 @@ fn complete(operation: &mut Operation, keys: bool) {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, post, patch, delete, .. } = item;
-    [get, post, patch, delete].into_iter().flatten()
+    let PathItem { get, post, put, patch, delete, .. } = item;
+    [get, post, put, patch, delete].into_iter().flatten()
 }
 
 fn all_statuses() -> Vec<u16> {

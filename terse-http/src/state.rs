@@ -8,6 +8,7 @@ use terse_core::metrics::Metrics;
 use terse_core::ports::{LinkCatalog, LinkReader, StoreHealth};
 use terse_core::shorten::Shortener;
 use terse_core::{Clock, Entropy, UrlPolicy};
+use terse_resilience::Breakers;
 
 use crate::Lifecycle;
 
@@ -109,6 +110,8 @@ pub struct State {
     pub access: Access,
     /// Whether the store works.
     pub store_health: Arc<dyn StoreHealth>,
+    /// The breakers that an admin may see and force.
+    pub breakers: Arc<Breakers>,
     /// The server's phase.
     pub lifecycle: Arc<Lifecycle>,
     /// The counters.

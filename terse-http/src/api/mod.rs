@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod body;
+pub(crate) mod breakers;
 pub(crate) mod link;
 pub(crate) mod links;
 pub(crate) mod preconditions;

@@ -33,7 +33,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The log lines of the level `info` that mention `id`.
+/// The log lines of the level `info` and above that mention `id`.
 fn logged(id: &str) -> Vec<String> {
     static LINES: OnceLock<Lines> = OnceLock::new();
     let lines = LINES.get_or_init(|| {
@@ -64,6 +64,25 @@ fn each_api_request_is_one_line_without_secrets() {
     assert!(fields["ms"].is_u64());
     for secret in ["secret", "some-code", "127.0.0.1", key.rsplit('_').next().unwrap()] {
         assert!(!lines[0].contains(secret), "{secret} in {}", lines[0]);
+    }
+}
+
+#[test]
+fn who_forced_a_breaker_is_told() {
+    assert_eq!(logged("log-3"), Vec::<String>::new());
+    let keys = Arc::new(Keys::default());
+    let key = keys.issue("a", Role::Admin).reveal().to_owned();
+    let id = key.split('_').nth(1).unwrap();
+    let server = Server::with(Choices { keys: Some(keys), ..Choices::default() });
+    for (body, force) in [("open", "open"), ("closed", "closed")] {
+        let request = server.ask("PUT", "/api/v1/admin/breakers/main/read");
+        let request = request.header("Authorization", &format!("Bearer {key}"));
+        assert_eq!(request.json(&format!("{{\"force\":\"{body}\"}}")).send().status, 200);
+        let told = |line: &Value| line["level"] == "WARN" && line["fields"]["force"] == force;
+        let lines = logged(id);
+        let line = lines.iter().map(|line| serde_json::from_str(line).unwrap()).find(told);
+        let line = line.unwrap_or_else(|| panic!("{lines:?}"));
+        assert_eq!((&line["fields"]["breaker"], &line["fields"]["key"]), (&"main/read".into(), &id.into()));
     }
 }
 

@@ -5,6 +5,7 @@
 mod access;
 mod batch;
 mod bounds;
+mod breakers;
 mod links;
 mod log;
 mod operation;

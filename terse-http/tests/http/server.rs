@@ -21,6 +21,7 @@ use terse_core::ports::{AttemptId, LinkReader, LinkWriter, Lookup, StoreError, T
 use terse_core::shorten::Shortener;
 use terse_core::{ApiKey, Clock, Link, Resolution, Role, ShortCode, Timestamp, UrlPolicy};
 use terse_http::{Access, Bounds, Lifecycle, Phase, RedirectStatus, Settings, State, Surfaces};
+use terse_resilience::{Breaker, BreakerSettings, Breakers};
 use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
 
@@ -56,6 +57,7 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) breakers: Arc<Breakers>,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,6 +75,7 @@ impl Server {
             Arc::new(Remembering { inner: store.clone(), known: Mutex::default(), asked: AtomicUsize::new(0) });
         let clock = Arc::new(TestClock::default());
         let entropy = Arc::new(SeededEntropy::new(7));
+        let breakers = Arc::new(breakers(&clock));
         let (lifecycle, metrics) = (Lifecycle::starting(), Arc::new(Metrics::new()));
         lifecycle.enter(Phase::Ready);
         let shortener = Shortener {
@@ -100,6 +103,7 @@ impl Server {
             policy: Arc::new(UrlPolicy::new("go.example.org", false)),
             access: choices.keys.map_or(Access::Open, |keys| Access::Keys(keys)),
             store_health: store.clone(),
+            breakers: breakers.clone(),
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
@@ -107,7 +111,7 @@ impl Server {
             settings: Arc::new(settings),
         };
         let (handle, thread) = run(listener, state);
-        Self { address, store, reader, clock, lifecycle, metrics, handle, thread: Some(thread) }
+        Self { address, store, reader, clock, lifecycle, metrics, breakers, handle, thread: Some(thread) }
     }
 
     /// Puts `link` into the store, behind the server's back.
@@ -163,6 +167,17 @@ impl Server {
         let line = text.lines().find(|line| line.starts_with(name));
         line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
     }
+}
+
+/// The two breakers of a shard, as the textbook sets them.
+fn breakers(clock: &Arc<TestClock>) -> Breakers {
+    let mut breakers = Breakers::new();
+    for name in ["main/read", "main/write"] {
+        let time = clock.clone();
+        let breaker = Breaker::new(BreakerSettings::default(), Arc::new(move || time.monotonic_ms()), 7).unwrap();
+        breakers.add(name, Arc::new(breaker)).unwrap();
+    }
+    breakers
 }
 
 fn run(listener: TcpListener, state: State) -> (ServerHandle, JoinHandle<()>) {
