@@ -2,8 +2,8 @@
 
 use actix_web::http::header;
 use actix_web::{HttpMessage, HttpRequest};
-use terse_core::Timestamp;
 use terse_core::Role;
+use terse_core::Timestamp;
 use terse_core::access::{Caller, Denied};
 
 use crate::problem::{Kind, Problem};
