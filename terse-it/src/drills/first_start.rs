@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Stage;
 use crate::cluster::{Cluster, Consistency, Keyspace, Row};
 use crate::load::{Kind, Load, Plan, seed};
@@ -44,9 +46,7 @@ pub(super) fn first_start(stage: &mut Stage<'_>) {
     }
     stage.report.count("kills", rounds);
     stage.report.count("links, each with a code of its own", owners.len());
-    let lost = assert_disjoint(stage.cluster, &keyspace, owners.len());
-    stage.report.count("ids leased and not used", lost);
-    audit(servers[0].setup());
+    audit(stage, servers[0].setup(), owners.len());
 }
 
 /// Makes links through both servers, kills one of them meanwhile, and starts it again.
@@ -91,24 +91,23 @@ fn assert_one_schema(cluster: &Cluster, keyspace: &Keyspace) {
     assert_eq!(versions.len(), 1, "the nodes have {} versions of the schema", versions.len());
 }
 
-/// No id is leased twice; returns how many leased ids made no link.
-fn assert_disjoint(cluster: &Cluster, keyspace: &Keyspace, links: usize) -> usize {
-    let query = format!("SELECT first, \"end\" FROM {}.leases", keyspace.name());
-    let rows = cluster.ask(0, &query, Consistency::LocalQuorum).unwrap_or_else(|error| panic!("{query}: {error}"));
-    let number = |value: &Option<Vec<u8>>| -> i64 {
-        let bytes = value.as_deref().unwrap_or_default();
-        i64::from_be_bytes(bytes.try_into().unwrap_or_else(|_| panic!("no id: {bytes:?}")))
-    };
-    let mut leases: Vec<(i64, i64)> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
-    leases.sort_unstable();
-    assert!(leases.windows(2).all(|pair| pair[0].1 <= pair[1].0), "leases overlap: {leases:?}");
-    let leased: i64 = leases.iter().map(|(first, end)| end - first).sum();
-    usize::try_from(leased).unwrap_or_default().saturating_sub(links)
-}
-
-/// The audit of the command line tells of the leases and of their gaps.
-fn audit(setup: &Setup) {
-    let audit = setup.run(&["shards", "show", "leases"]);
+/// What the audit of leases must find: nothing leased twice, a link for every id that made one, and
+/// the ids that kills cost as gaps.
+fn audit(stage: &mut Stage<'_>, setup: &Setup, acknowledged: usize) {
+    let audit = setup.run(&["shards", "leases", "--limit", "10000", "--json"]);
     assert_eq!(audit.code, Some(0), "{audit:?}");
-    assert!(audit.stdout.to_lowercase().contains("gap"), "{}", audit.stdout);
+    let told: Value = serde_json::from_str(&audit.stdout).unwrap_or_else(|error| panic!("{error}: {audit:?}"));
+    let none = |list: &str| assert_eq!(told[list].as_array().map(Vec::len), Some(0), "{list}: {}", told[list]);
+    none("overlaps");
+    none("unrecorded");
+    let sum = |name: &str| {
+        let number = told["summary"][name].as_u64().and_then(|number| usize::try_from(number).ok());
+        number.unwrap_or_else(|| panic!("no {name} in {}", told["summary"]))
+    };
+    assert_eq!((sum("unread_blocks"), sum("older_links")), (0, 0), "{}", told["summary"]);
+    assert!(sum("links") >= acknowledged, "{acknowledged} links were acknowledged: {}", told["summary"]);
+    assert!(sum("gap_blocks") > 0, "kills cost no ids: {}", told["summary"]);
+    for name in ["ids", "links", "gap_ids", "open_ids"] {
+        stage.report.count(&format!("audit: {name}"), sum(name));
+    }
 }

@@ -2,7 +2,7 @@
 //! form, on the cluster that `cargo xtask test` brings up. Each has the cluster
 //! and the machine for itself.
 
-use terse_it::cluster::Cluster;
+use terse_it::cluster::{Cluster, Consistency};
 use terse_it::drills::{Form, find};
 use terse_it::heavy_turn;
 
@@ -56,4 +56,15 @@ fn two_first_starts_at_once_make_one_deployment_and_no_code_twice() {
 #[test]
 fn a_write_whose_answer_is_lost_is_answered_truly() {
     drill("lost-answer");
+}
+
+#[test]
+fn a_guard_lets_its_node_go_on() {
+    let _turn = heavy_turn();
+    let cluster = Cluster::from_env();
+    let ask = || cluster.ask(1, "SELECT key FROM system.local", Consistency::One);
+    let paused = cluster.pause(1);
+    assert!(ask().is_err(), "a stopped node answers");
+    drop(paused);
+    assert!(ask().is_ok());
 }
