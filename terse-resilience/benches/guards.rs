@@ -1,5 +1,6 @@
 //! What the guards cost around a call that costs nothing. Prints nanoseconds,
-//! the best of five rounds; `cargo bench -p terse-resilience`.
+//! the best of five rounds; `cargo bench -p terse-resilience`. A number on the
+//! command line = so many calls a round.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -16,7 +17,7 @@ const ROUNDS: usize = 5;
 
 /// Nanoseconds for one `work`, on each of `threads` threads at once.
 fn measure(name: &str, threads: usize, work: impl Fn() + Sync) {
-    let calls = CALLS / threads as u32;
+    let calls = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(CALLS).max(2) / threads as u32;
     let round = || {
         let start = Barrier::new(threads);
         let run = || {

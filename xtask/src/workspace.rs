@@ -61,12 +61,12 @@ impl Workspace {
     }
 }
 
-/// The path of the program `name` if `message` of cargo announces it.
+/// The path of the program or benchmark `name` if `message` of cargo announces it.
 fn program_of(message: &str, name: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let is_it = message["target"]["name"] == name
-        && message["target"]["kind"][0] == "bin"
-        && message["profile"]["test"] == Value::Bool(false);
+    let kind = &message["target"]["kind"][0];
+    let program = kind == "bin" && message["profile"]["test"] == Value::Bool(false);
+    let is_it = message["target"]["name"] == name && (program || kind == "bench");
     is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 

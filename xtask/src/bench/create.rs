@@ -45,7 +45,7 @@ fn report(series: Series) -> Report {
         at_least: true,
         measured: series.spread("per_second").map(|spread| spread.median),
     };
-    Report { name: "create", series: vec![series], promises: vec![promise] }
+    Report { name: "create", series: vec![series], promises: vec![promise], notes: vec![] }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod report;
 pub mod scale;
 pub mod server;
 pub mod stats;
+pub mod store;
 pub mod usage;
 pub mod wire;
 
@@ -60,6 +61,8 @@ enum What {
     Redirect(Run),
     /// A million links: start, memory, disk, latency of redirects that no cache knows
     Scale(Run),
+    /// Creates and uncached redirects on memory, SQLite and Cassandra, one shard and two; what guards cost
+    Store(Run),
 }
 
 /// How to measure.
@@ -153,6 +156,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         What::Create(run) => (run, create::measure),
         What::Redirect(run) => (run, redirect::measure),
         What::Scale(run) => (run, scale::measure),
+        What::Store(run) => (run, store::measure),
     };
     if !run.quick && cfg!(debug_assertions) {
         return run_optimised(workspace, supervisor);
@@ -163,7 +167,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     }
     let report = measure(&bench)?;
     fs::remove_dir_all(&bench.folder)?;
-    print!("\n{}\n{}", report.table(), report.promises());
+    print!("\n{}\n{}{}", report.table(), report.promises(), report.notes());
     if run.quick {
         println!("a quick run of an unoptimised build: everything ran and answered right, the numbers say nothing");
     }

@@ -121,7 +121,7 @@ fn report(series: Vec<Series>) -> Report {
         at_least: false,
         measured: ratio,
     };
-    Report { name: "redirect", series, promises: vec![promise] }
+    Report { name: "redirect", series, promises: vec![promise], notes: vec![] }
 }
 
 #[cfg(test)]

@@ -97,6 +97,8 @@ pub struct Report {
     pub series: Vec<Series>,
     /// What was promised.
     pub promises: Vec<Promise>,
+    /// What one must know to read the numbers, one sentence or two each.
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -129,12 +131,21 @@ impl Report {
         self.promises.iter().map(Promise::line).collect()
     }
 
+    /// What one must know to read the numbers.
+    #[must_use]
+    pub fn notes(&self) -> String {
+        self.notes.iter().map(|note| format!("note: {note}\n")).collect()
+    }
+
     /// Everything, for the measurement file. `about` says where, with what and how.
     #[must_use]
     pub fn json(&self, about: Value) -> Value {
         let mut whole = json!({"name": self.name});
         if let (Some(whole), Value::Object(about)) = (whole.as_object_mut(), about) {
             whole.extend(about);
+            if !self.notes.is_empty() {
+                whole.insert("notes".into(), json!(self.notes));
+            }
             whole.insert("promises".into(), self.promises.iter().map(Promise::json).collect());
             whole.insert("contenders".into(), self.series.iter().map(Series::json).collect());
         }
@@ -181,7 +192,7 @@ mod tests {
         series.add(vec![("per_second", 3_000.0), ("p99_ms", 2.0)]);
         series.add(vec![("per_second", 2_000.0), ("p99_ms", 3.0)]);
         let promise = Promise { what: "fast", limit: 1_500.0, at_least: true, measured: Some(2_000.0) };
-        Report { name: "sample", series: vec![series], promises: vec![promise] }
+        Report { name: "sample", series: vec![series], promises: vec![promise], notes: vec!["alone".into()] }
     }
 
     #[test]
@@ -225,5 +236,6 @@ mod tests {
         assert_eq!(written["contenders"][0]["spread"]["p99_ms"]["median"], 2.0);
         assert_eq!(written["promises"][0]["met"], true);
         assert_eq!(written["promises"][0]["at_least"], 1_500.0);
+        assert_eq!(written["notes"][0], "alone");
     }
 }

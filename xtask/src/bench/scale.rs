@@ -132,7 +132,7 @@ fn report(series: Vec<Series>, bytes: f64) -> Report {
         promise("disk of a link beyond its URL, bytes", 300.0, Some(bytes)),
         promise("idle memory, megabytes", 40.0, median(COLD, "idle_memory_mb")),
     ];
-    Report { name: "scale", series, promises }
+    Report { name: "scale", series, promises, notes: vec![] }
 }
 
 #[cfg(test)]

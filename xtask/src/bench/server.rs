@@ -68,6 +68,14 @@ impl Servers<'_> {
     /// # Errors
     /// When it isn't ready in time.
     pub fn terse(&self, program: &Path, data: &Path) -> Result<Server> {
+        self.terse_with(program, data, None)
+    }
+
+    /// The same, with what the file `config` says besides.
+    ///
+    /// # Errors
+    /// As [`Servers::terse`].
+    pub fn terse_with(&self, program: &Path, data: &Path, config: Option<&Path>) -> Result<Server> {
         let address = free_address()?;
         let mut command = Command::new(program);
         // What the operator of this shell has set is not what is measured.
@@ -82,6 +90,9 @@ impl Servers<'_> {
             .env("TERSE_DATA_DIR", data)
             .env("TERSE_LIMITS", "off")
             .env("TERSE_LOG", "warn");
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
         self.start("terse", &command, address, "/readyz", 200)
     }
 
@@ -162,6 +173,8 @@ pub struct Reply {
     pub status: u16,
     /// The `Location` header.
     pub location: Option<Vec<u8>>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// Gets `path` on a connection of its own.
@@ -179,7 +192,8 @@ pub fn ask(address: SocketAddr, path: &str) -> Result<Reply> {
         input.extend_from_slice(&buffer[..read]);
         match parse(&input)? {
             Some(answer) => {
-                return Ok(Reply { status: answer.status, location: answer.location.map(<[u8]>::to_vec) });
+                let location = answer.location.map(<[u8]>::to_vec);
+                return Ok(Reply { status: answer.status, location, body: answer.body.to_vec() });
             }
             None if read == 0 => bail!("the answer isn't whole"),
             None => {}

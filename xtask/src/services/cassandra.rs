@@ -34,6 +34,9 @@ const NODES: [(u8, &str, &str, &str); 3] = [
     (3, "cassandra-3", "CASSANDRA_3_PID", "6148914691236517205"),
 ];
 
+/// Where the node that is a cluster by itself listens.
+const SINGLE_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 21);
+
 const POM: &str = include_str!("../../../deploy/cassandra/pom.xml");
 const CONFIG: &str = include_str!("../../../deploy/cassandra/cassandra.yaml");
 const OTHER_FILES: [(&str, &str); 3] = [
@@ -86,10 +89,48 @@ fn command(node: &Service, java: &Path, jars: &Path) -> Result<Command> {
     let (number, .., token) =
         NODES.iter().find(|(_, name, ..)| *name == node.name).with_context(|| format!("no node {}", node.name))?;
     let folder = node.folder.to_str().context("the path of the target folder is not UTF-8")?;
+    node_command(node, &render(CONFIG, &host(*number).to_string(), token, folder), java, jars)
+}
+
+/// A node that is a cluster by itself, beside the three: for measurements. Its files are in `folder`.
+#[must_use]
+pub fn single(folder: PathBuf) -> Service {
+    let addresses = [CQL_PORT, GOSSIP_PORT].map(|port| (SINGLE_HOST, port).into()).to_vec();
+    Service { name: "cassandra-single", variable: "CASSANDRA_SINGLE_PID", folder, addresses, log: "cassandra.log" }
+}
+
+/// What starts the node of [`single`]; jars and configuration are put in place.
+///
+/// # Errors
+/// As [`commands`].
+pub fn single_command(services: &Path, node: &Service, tools: &Tools, supervisor: &Supervisor) -> Result<Command> {
+    let java = java(tools)?;
+    let jars = jars(services, tools, supervisor)?;
+    let folder = node.folder.to_str().context("the path of the target folder is not UTF-8")?;
+    let config = render(CONFIG, &SINGLE_HOST.to_string(), "0", folder).replace(&seeds(), &SINGLE_HOST.to_string());
+    node_command(node, &config, &java, &jars)
+}
+
+/// Whether the node of [`single`] answers.
+///
+/// # Errors
+/// The reason why it doesn't.
+pub fn single_healthy() -> Result<()> {
+    let mut connection = Connection::open((SINGLE_HOST, CQL_PORT).into(), HEALTH_ANSWER)?;
+    connection.query("SELECT key FROM system.local", Consistency::Quorum)
+}
+
+/// The three nodes as the configuration names them to each other.
+fn seeds() -> String {
+    NODES.map(|(number, ..)| host(number).to_string()).join(",")
+}
+
+fn node_command(node: &Service, config: &str, java: &Path, jars: &Path) -> Result<Command> {
+    let folder = node.folder.to_str().context("the path of the target folder is not UTF-8")?;
     let conf = node.folder.join("conf");
     fs::create_dir_all(&conf)?;
     fs::create_dir_all(node.folder.join("tmp"))?;
-    fs::write(conf.join("cassandra.yaml"), render(CONFIG, &host(*number).to_string(), token, folder))?;
+    fs::write(conf.join("cassandra.yaml"), config)?;
     for (name, text) in OTHER_FILES {
         fs::write(conf.join(name), text)?;
     }
@@ -207,8 +248,16 @@ mod tests {
         {
             assert!(CONFIG.lines().any(|found| found == line), "{line}");
         }
-        let seeds = addresses().iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(",");
-        assert!(CONFIG.contains(&format!("seeds: \"{seeds}\"")));
+        assert!(CONFIG.contains(&format!("seeds: \"{}\"", seeds())));
+    }
+
+    #[test]
+    fn a_node_that_is_a_cluster_by_itself_knows_none_of_the_three() {
+        let place = tempfile::tempdir().unwrap();
+        let node = single(place.path().join("single"));
+        let text = render(CONFIG, &SINGLE_HOST.to_string(), "0", "/t").replace(&seeds(), &SINGLE_HOST.to_string());
+        assert!(text.contains("seeds: \"127.0.0.21\"") && !text.contains("127.0.0.1"), "{text}");
+        assert!(node.addresses.iter().all(|address| !addresses().contains(address)));
     }
 
     #[test]

@@ -1,0 +1,188 @@
+//! Creates and look-ups a second, on every backend, with one shard and with
+//! two, through the rings that the server puts around a store; and how much
+//! CPU these rings add to the CQL driver. Without HTTP.
+//!
+//! `cargo xtask bench store` runs this and makes a report of it; by itself:
+//! `cargo bench -p terse-store --bench store -- --rounds 3`. Prints one JSON
+//! object per measurement. Contenders are measured in turn, round after
+//! round, each round beginning with another one. Every answer is checked.
+//!
+//! All tasks share one thread, as the requests of one web worker do. Bounds: see [`Options`].
+#![allow(missing_docs, clippy::print_stdout, clippy::print_stderr)]
+
+mod backend;
+mod driver;
+mod links;
+mod load;
+mod options;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use terse_core::Link;
+use terse_store::Sharded;
+
+use backend::{Backend, Surroundings};
+use driver::Select;
+use links::{Create, Links, Resolve};
+use load::{Load, Operation, Outcome, drive};
+use options::Options;
+
+/// Of the links that a measurement has created, how many are looked up afterwards, evenly picked.
+const FOLLOWED: usize = 200;
+/// Longest time for the links that are resolved to be made.
+const FILL_LIMIT: Duration = Duration::from_secs(300);
+
+/// One ring, and the links that are resolved through it.
+struct Contender {
+    name: String,
+    ring: Arc<Sharded>,
+    links: Arc<[Link]>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench store: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let done = measure(&options).await;
+        // Whatever became of it, nothing is left on a cluster that others use.
+        for cluster in &options.clusters {
+            backend::drop_keyspaces(cluster).await?;
+        }
+        done
+    })
+}
+
+async fn measure(options: &Options) -> Result<(), String> {
+    let directory = tempfile::tempdir_in(&options.folder).map_err(|error| error.to_string())?;
+    let local = Options { folder: directory.path().to_owned(), ..options.clone() };
+    let links = Links::new();
+    let backends = backend::all(&local, &Surroundings::new()).await?;
+    let mut contenders = Vec::new();
+    for backend in &backends {
+        contenders.extend(filled(options, backend, &links).await?);
+    }
+    for round in 0..options.rounds as usize {
+        for step in 0..contenders.len() {
+            let contender = &contenders[(round + step) % contenders.len()];
+            report(&format!("{}, creates", contender.name), &creates(options, contender, &links).await?);
+            report(&format!("{}, resolves", contender.name), &resolves(options, contender).await?);
+        }
+    }
+    for backend in &backends {
+        let name = format!("{}, 1 shard", backend.name);
+        let ring = contenders.iter().find(|contender| contender.name == name);
+        if let (Some(cluster), Some(ring)) = (&backend.cluster, ring) {
+            let select = Arc::new(Select::prepare(cluster, Arc::clone(&ring.links)).await?);
+            compare(options, ring, &select).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The rings over `backend`, with the links that will be resolved; a cluster is warm then.
+async fn filled(options: &Options, backend: &Backend, links: &Links) -> Result<Vec<Contender>, String> {
+    let mut contenders = Vec::new();
+    for (shards, ring) in &backend.rings {
+        let name = format!("{}, {shards} shard{}", backend.name, if *shards == 1 { "" } else { "s" });
+        let existing = links.take(options.links);
+        let fill = Create::new(ring, Arc::clone(&existing));
+        let load = Load { concurrency: options.concurrency, window: FILL_LIMIT, most: options.links };
+        drive(load, &Arc::new(fill)).await?.check().map_err(|error| format!("filling {name}: {error}"))?;
+        // A create that was refused for a moment is done now; those that weren't are found to be one's own.
+        let contender = Contender { name, ring: Arc::clone(ring), links: existing };
+        complete(&contender).await?;
+        if backend.cluster.is_some() {
+            let warm = Options { warm_up: options.first_warm_up, ..options.clone() };
+            warm_up(&warm, &resolve_of(&contender)).await?;
+        }
+        contenders.push(contender);
+    }
+    Ok(contenders)
+}
+
+/// Creates those links that aren't there yet.
+async fn complete(contender: &Contender) -> Result<(), String> {
+    let create = Create::new(&contender.ring, Arc::clone(&contender.links));
+    for call in 0..contender.links.len() as u64 {
+        create.run(call).await.map_err(|fault| format!("filling {}: {fault:?}", contender.name))?;
+    }
+    Ok(())
+}
+
+fn resolve_of(contender: &Contender) -> Arc<Resolve> {
+    Arc::new(Resolve { ring: Arc::clone(&contender.ring), links: Arc::clone(&contender.links) })
+}
+
+async fn warm_up<O: Operation>(options: &Options, operation: &Arc<O>) -> Result<(), String> {
+    let load = Load { concurrency: options.concurrency, window: options.warm_up, most: options.most_creates };
+    drive(load, operation).await.map(drop)
+}
+
+async fn resolves(options: &Options, contender: &Contender) -> Result<Outcome, String> {
+    window(options, &contender.name, &resolve_of(contender), u64::MAX).await
+}
+
+/// Measures creates, then follows some of what was created.
+async fn creates(options: &Options, contender: &Contender, links: &Links) -> Result<Outcome, String> {
+    warm_up(options, &Arc::new(Create::new(&contender.ring, links.take(options.most_creates)))).await?;
+    let create = Arc::new(Create::new(&contender.ring, links.take(options.most_creates)));
+    let load = Load { concurrency: options.concurrency, window: options.window, most: options.most_creates };
+    let outcome = drive(load, &create).await?;
+    outcome.check().map_err(|error| format!("{}, creates: {error}", contender.name))?;
+    let created = create.created();
+    let sample: Arc<[Link]> = created.iter().step_by(created.len().div_ceil(FOLLOWED)).cloned().collect();
+    let resolve = Resolve { ring: Arc::clone(&contender.ring), links: sample };
+    for call in 0..resolve.links.len() as u64 {
+        resolve.run(call).await.map_err(|fault| format!("{}, following: {fault:?}", contender.name))?;
+    }
+    Ok(outcome)
+}
+
+async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>, most: u64) -> Result<Outcome, String> {
+    warm_up(options, operation).await?;
+    let load = Load { concurrency: options.concurrency, window: options.window, most };
+    let outcome = drive(load, operation).await?;
+    outcome.check().map_err(|error| format!("{name}: {error}"))?;
+    Ok(outcome)
+}
+
+/// The ring beside the driver that does the same select, in turns; the first alternates.
+async fn compare(options: &Options, contender: &Contender, select: &Arc<Select>) -> Result<(), String> {
+    let (ring_name, select_name) = (format!("{}, compared", contender.name), "the driver alone".to_owned());
+    let resolve = resolve_of(contender);
+    for round in 0..options.rounds {
+        let (ring, bare) = if round % 2 == 0 {
+            let ring = window(options, &ring_name, &resolve, u64::MAX).await?;
+            (ring, window(options, &select_name, select, u64::MAX).await?)
+        } else {
+            let bare = window(options, &select_name, select, u64::MAX).await?;
+            (window(options, &ring_name, &resolve, u64::MAX).await?, bare)
+        };
+        let mut readings = ring.json();
+        readings["cpu_ratio_to_driver"] = json!(ring.cpu_us() / bare.cpu_us());
+        print(&format!("{}, beside the driver", contender.name), &readings);
+        report(&format!("{}, the driver alone", contender.name), &bare);
+    }
+    Ok(())
+}
+
+fn report(series: &str, outcome: &Outcome) {
+    print(series, &outcome.json());
+}
+
+fn print(series: &str, readings: &Value) {
+    println!("{}", json!({"series": series, "readings": readings}));
+}
