@@ -36,6 +36,13 @@ const WITH_SERVER: &[&str] = &["xtask", INTEGRATION];
 /// The packages some of whose tests need a running cluster.
 const CLUSTERED: &[&str] = &["terse-store", INTEGRATION];
 
+/// The package whose atomics loom tries in every order that the memory model
+/// allows; tests by threads show but those that the machine happens to choose.
+const MODELLED: &str = "terse-resilience";
+
+/// How long trying all orders may take, the build for it included; 75 s here, built from nothing on a busy machine.
+const MODELS_LIMIT: Duration = Duration::from_secs(5 * 60);
+
 /// What builds the server the way that `cargo test --workspace` does, so that nothing is built twice.
 pub const BUILD_ALL: &[&str] = &["--workspace", "--bins", "--tests"];
 
@@ -98,7 +105,20 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
     let outcome = summary.time("tests", || run_tests(supervisor, workspace, options, &needs, &mut totals));
     summary.totals = totals;
     let ended = session.map_or(Ok(()), Session::end);
-    outcome.and(ended)
+    outcome.and(ended)?;
+    if options.wants(MODELLED) && options.filter.is_empty() {
+        summary.time("models", || supervisor.run_ok(&mut model_check(workspace), MODELS_LIMIT))?;
+    }
+    Ok(())
+}
+
+/// Runs the tests of [`MODELLED`] under loom. They are built in a directory of
+/// their own, since another configuration would have everything else built anew.
+fn model_check(workspace: &Workspace) -> Command {
+    let mut command = cargo(&["test", "--package", MODELLED, "--lib"]);
+    command.arg("--target-dir").arg(workspace.root.join("target/loom")).arg("model_check");
+    command.env("RUSTFLAGS", "--cfg loom").current_dir(&workspace.root);
+    command
 }
 
 /// What tells the tests where the cluster is.
@@ -258,6 +278,16 @@ mod tests {
         assert!(!other.wants(INTEGRATION));
         let it = Options { package: vec![INTEGRATION.into()], filter: vec![] };
         assert!(it.wants(INTEGRATION));
+    }
+
+    #[test]
+    fn the_model_check_is_built_apart_from_everything_else() {
+        let command = model_check(&Workspace::find().unwrap());
+        let flags: Vec<_> = command.get_envs().collect();
+        assert_eq!(flags, [("RUSTFLAGS".as_ref(), Some("--cfg loom".as_ref()))]);
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        assert!(words.contains(&MODELLED.to_owned()) && words.iter().any(|word| word.ends_with("/target/loom")));
+        assert_eq!(words.last().map(String::as_str), Some("model_check"));
     }
 
     #[test]
