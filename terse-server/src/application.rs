@@ -33,6 +33,8 @@ const BACKLOG: i32 = 4_096;
 const SHARED_STORE_AGE: Duration = Duration::from_secs(1);
 /// How often shards that are away are tried.
 const CONNECT_EVERY: Duration = Duration::from_secs(1);
+/// How long one try may take: a store may need all the tables of its schema.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is checked whether ids run low.
 const TOP_UP_EVERY: Duration = Duration::from_millis(50);
 /// How often idempotency keys that are too old are removed.
@@ -62,13 +64,23 @@ impl Application {
     pub async fn build(config: Config) -> Result<Self, StartError> {
         let world = World::real();
         let lifecycle = Lifecycle::starting();
-        let signals = Signals::catch()?;
+        let mut signals = Signals::catch()?;
         raise_file_limit();
         data_dir::create(&config.data_dir)?;
         let lock = lock_if_serving(&config)?;
         let stores = Arc::new(Stores::open(&config, &world)?);
-        let identity = identity::settle(&config, &stores, world.entropy.as_ref()).await?;
-        let keys = Arc::new(keys(&config, &stores, &world).await?);
+        let reached = async {
+            let identity = identity::settle(&config, &stores, world.entropy.as_ref()).await?;
+            Ok((identity, keys(&config, &stores, &world).await?))
+        };
+        let (identity, keys) = tokio::select! {
+            reached = reached => reached?,
+            // Stores that are away can take a while.
+            (name, _) = signals.next() => {
+                return Err(StartError::new(Exit::Temporary, format_args!("ended by {name} before it was ready")));
+            }
+        };
+        let keys = Arc::new(keys);
         let listener = bind(config.http.listen)?;
         let address = listener.local_addr().map_err(|error| cannot_listen(config.http.listen, &error))?;
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
@@ -265,7 +277,7 @@ fn tasks(
 ) -> Tasks {
     let mut tasks = Tasks::new();
     let (connected, identity) = (Arc::clone(stores), Arc::new(identity));
-    tasks.every("shard connection", CONNECT_EVERY, move || {
+    tasks.every_within("shard connection", CONNECT_EVERY, CONNECT_TIMEOUT, move || {
         let (stores, identity) = (Arc::clone(&connected), Arc::clone(&identity));
         async move { identity::admit_once(&stores, stores.links.map(), &identity).await }
     });

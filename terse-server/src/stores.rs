@@ -25,7 +25,7 @@ use crate::exit::{Exit, StartError};
 use crate::world::World;
 
 /// How long the first start of all waits for shards to come into reach.
-const FIRST_START_WAIT: Duration = Duration::from_secs(20);
+const FIRST_START_WAIT: Duration = Duration::from_secs(30);
 /// Between two of its tries.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
@@ -163,6 +163,7 @@ impl Stores {
     /// [`StartError`] for a shard whose store this release can't work with.
     pub async fn connect(&self, patience: Patience) -> Result<Vec<Away>, StartError> {
         let since = tokio::time::Instant::now();
+        let mut told = false;
         loop {
             let outcomes = join_all(self.shards.iter().map(Shard::connect_once)).await;
             let failed = outcomes.into_iter().enumerate();
@@ -174,6 +175,11 @@ impl Stores {
             let home_is_away = away.iter().any(|away| away.shard == 0);
             if !home_is_away || patience == Patience::One || since.elapsed() >= FIRST_START_WAIT {
                 return Ok(away);
+            }
+            if !told {
+                let (error, limit_s) = (&away[0].error, FIRST_START_WAIT.as_secs());
+                tracing::warn!(%error, limit_s, "the first shard is out of reach; waiting for it");
+                told = true;
             }
             tokio::time::sleep(TRY_EVERY).await;
         }

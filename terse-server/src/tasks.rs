@@ -2,7 +2,7 @@
 //! step that it repeats, and an end at shutdown. A task that panics is not
 //! silently gone: [`Tasks::failed`] tells, and the server stops.
 //!
-//! Bound: a step that takes longer than [`STEP_TIMEOUT`] counts as failed and is tried again at the next tick.
+//! Bound: a step that takes longer than [`STEP_TIMEOUT`], or the limit given for it, counts as failed and is tried again at the next tick.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -38,7 +38,16 @@ impl Tasks {
 
     /// Runs `step` now and then each `every` until the end. A failure is logged when it begins and when it ends.
     /// Must be called inside a runtime.
-    pub fn every<F, R>(&mut self, name: &'static str, every: Duration, mut step: F)
+    pub fn every<F, R>(&mut self, name: &'static str, every: Duration, step: F)
+    where
+        F: FnMut() -> R + Send + 'static,
+        R: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        self.every_within(name, every, STEP_TIMEOUT, step);
+    }
+
+    /// The same for a step that may take up to `limit`. The server's end waits for it only as long as for any other.
+    pub fn every_within<F, R>(&mut self, name: &'static str, every: Duration, limit: Duration, mut step: F)
     where
         F: FnMut() -> R + Send + 'static,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
@@ -55,7 +64,7 @@ impl Tasks {
                     _ = tick.tick() => {}
                 }
                 // Not cut short at the end: a step is bounded, and half of one helps nobody.
-                let outcome = timeout(STEP_TIMEOUT, step()).await.unwrap_or_else(|_| {
+                let outcome = timeout(limit, step()).await.unwrap_or_else(|_| {
                     Err(StoreError::new(StoreErrorKind::Unavailable, "took longer than its time limit"))
                 });
                 failing = report(name, failing, outcome);

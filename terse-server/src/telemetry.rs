@@ -19,7 +19,8 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// What the frameworks below log is news only when it is trouble, unless the filter names them.
 /// `actix_http` calls every head that it can't parse an error: clients could fill the log at will.
-const QUIET: [&str; 3] = ["actix_server=warn", "actix_http=off", "mio=warn"];
+/// `scylla` warns of each connection that fails and of settings that are meant; what that comes to is told by the shard.
+const QUIET: [&str; 4] = ["actix_server=warn", "actix_http=off", "mio=warn", "scylla=off"];
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
