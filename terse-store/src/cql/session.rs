@@ -200,6 +200,11 @@ fn instead_of<'a>(host: &'a str, translate: &'a [(String, String)]) -> &'a str {
 }
 
 /// Puts other addresses in the place of those that the cluster tells.
+///
+/// A cluster tells its nodes' addresses without ports, so the driver takes the
+/// port of the node that it asked; if that one was reached by another address,
+/// the port is wrong for all others. So a rule is found by the address alone
+/// too, and a port that only rules lead to is put right.
 struct Translator(HashMap<SocketAddr, SocketAddr>);
 
 impl Translator {
@@ -210,6 +215,15 @@ impl Translator {
             map.insert(address_of(told).await?, address_of(instead).await?);
         }
         Ok(Self(map))
+    }
+
+    fn instead_of(&self, told: SocketAddr) -> SocketAddr {
+        let by_address = || self.0.iter().find(|(rule, _)| rule.ip() == told.ip()).map(|(_, instead)| instead);
+        if let Some(instead) = self.0.get(&told).or_else(by_address) {
+            return *instead;
+        }
+        let led_here = self.0.iter().find(|(_, instead)| instead.port() == told.port());
+        SocketAddr::new(told.ip(), led_here.map_or(told.port(), |(rule, _)| rule.port()))
     }
 }
 
@@ -222,7 +236,81 @@ async fn address_of(text: &str) -> Result<SocketAddr, StoreError> {
 #[async_trait]
 impl AddressTranslator for Translator {
     async fn translate_address(&self, peer: &UntranslatedPeer) -> Result<SocketAddr, TranslationError> {
-        let told = peer.untranslated_address();
-        Ok(self.0.get(&told).copied().unwrap_or(told))
+        Ok(self.instead_of(peer.untranslated_address()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn translator(rules: &[(&str, &str)]) -> Translator {
+        let rules: Vec<_> = rules.iter().map(|(told, instead)| ((*told).to_owned(), (*instead).to_owned())).collect();
+        Translator::resolve(&rules).await.unwrap()
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_told_address_is_replaced_by_its_rule() {
+        let rules = translator(&[("10.0.0.1:9042", "127.0.0.1:4001"), ("10.0.0.2:9042", "127.0.0.1:4002")]).await;
+        assert_eq!(rules.instead_of(address("10.0.0.1:9042")), address("127.0.0.1:4001"));
+        assert_eq!(rules.instead_of(address("10.0.0.2:9042")), address("127.0.0.1:4002"));
+        assert_eq!(rules.instead_of(address("10.0.0.3:9042")), address("10.0.0.3:9042"));
+    }
+
+    #[tokio::test]
+    async fn the_port_of_a_proxy_is_not_taken_for_the_clusters() {
+        let rules = translator(&[("10.0.0.1:9042", "127.0.0.1:4001"), ("10.0.0.2:9042", "127.0.0.1:4002")]).await;
+        // The cluster was asked by way of the first proxy.
+        assert_eq!(rules.instead_of(address("10.0.0.1:4001")), address("127.0.0.1:4001"));
+        assert_eq!(rules.instead_of(address("10.0.0.2:4001")), address("127.0.0.1:4002"));
+        assert_eq!(rules.instead_of(address("10.0.0.3:4001")), address("10.0.0.3:9042"));
+    }
+
+    #[tokio::test]
+    async fn hosts_of_the_configuration_are_translated_as_well() {
+        let rules = [("a.example:9042".to_owned(), "127.0.0.1:4001".to_owned())];
+        assert_eq!(instead_of("a.example:9042", &rules), "127.0.0.1:4001");
+        assert_eq!(instead_of("b.example:9042", &rules), "b.example:9042");
+    }
+
+    #[tokio::test]
+    async fn a_rule_without_an_address_is_named() {
+        let rules = [("10.0.0.1:9042".to_owned(), "no port".to_owned())];
+        let error = Translator::resolve(&rules).await.err().unwrap();
+        assert!(error.message.contains("'no port'"), "{error}");
+    }
+
+    #[test]
+    fn only_conditional_writes_are_never_repeated() {
+        use Use::{Conditional, ListRead, PointRead, Schema, SerialRead, SingleReplica, Write};
+        for usage in [PointRead, SingleReplica, ListRead, Write, SerialRead, Schema] {
+            assert!(Profiles::repeatable(usage), "{usage:?}");
+        }
+        assert!(!Profiles::repeatable(Conditional));
+        let profiles = Profiles::new(&CqlLimits::default());
+        let conditional = profiles.of(Conditional).to_profile();
+        assert!(conditional.get_speculative_execution_policy().is_none());
+        assert_eq!(conditional.get_serial_consistency(), Some(SerialConsistency::Serial));
+        assert_eq!(conditional.get_consistency(), Consistency::LocalQuorum);
+    }
+
+    #[test]
+    fn each_use_has_its_consistency_and_time() {
+        let profiles = Profiles::new(&CqlLimits::default());
+        for (usage, consistency, timeout_ms) in [
+            (Use::PointRead, Consistency::LocalQuorum, 250),
+            (Use::SingleReplica, Consistency::LocalOne, 250),
+            (Use::ListRead, Consistency::LocalQuorum, 1_000),
+            (Use::Write, Consistency::LocalQuorum, 1_000),
+            (Use::SerialRead, Consistency::Serial, 1_000),
+        ] {
+            let profile = profiles.of(usage).to_profile();
+            assert_eq!(profile.get_consistency(), consistency, "{usage:?}");
+            assert_eq!(profile.get_request_timeout(), Some(Duration::from_millis(timeout_ms)), "{usage:?}");
+        }
     }
 }

@@ -1,0 +1,184 @@
+//! The cluster of the tests, keyspaces on it, and the wire to it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
+use scylla::statement::Consistency;
+use scylla::statement::unprepared::Statement;
+use terse_core::{Clock, Timestamp};
+use terse_resilience::{Breaker, BreakerSettings};
+use terse_store::{CoreClock, CqlConfig, CqlStore};
+use terse_testkit::{Proxy, SeededEntropy};
+
+/// Longest wait for the cluster to make or change a keyspace.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64
+    }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millis(since_epoch().as_millis() as i64)
+}
+
+/// The nodes that `TERSE_CQL` names.
+pub(crate) fn hosts() -> Vec<String> {
+    let Ok(cluster) = std::env::var("TERSE_CQL") else {
+        panic!("TERSE_CQL names no cluster: `cargo xtask test` starts one and sets it");
+    };
+    let hosts = cluster.strip_prefix("cql://").expect("TERSE_CQL is cql://host:port,…");
+    hosts.trim_end_matches('/').split(',').map(str::to_owned).collect()
+}
+
+/// A store of `config`, not connected yet, and its breaker.
+pub(crate) fn unconnected(config: CqlConfig) -> (Arc<CqlStore>, Arc<Breaker>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock(Instant::now()));
+    let seed = since_epoch().as_nanos() as u64;
+    let settings = BreakerSettings { open_ms: 300, max_open_ms: 600, ..BreakerSettings::default() };
+    let quorum = Arc::new(Breaker::new(settings, Arc::new(CoreClock(Arc::clone(&clock))), seed).unwrap());
+    (CqlStore::new(config, Arc::clone(&quorum), clock, Arc::new(SeededEntropy::new(seed))), quorum)
+}
+
+/// Lets `store` connect, as often as that takes.
+pub(crate) async fn connect(store: &CqlStore) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.connect_once().await {
+        assert!(Instant::now() < deadline, "{error}: {:?}", error.source);
+    }
+    store.admit();
+}
+
+/// A connected store on `keyspace`, and its breaker.
+pub(crate) async fn connected(keyspace: &Keyspace) -> (Arc<CqlStore>, Arc<Breaker>) {
+    let (store, quorum) = unconnected(keyspace.config());
+    connect(&store).await;
+    (store, quorum)
+}
+
+/// A keyspace of one check.
+pub(crate) struct Keyspace {
+    pub(crate) name: String,
+    pub(crate) session: Session,
+}
+
+impl Keyspace {
+    pub(crate) fn config(&self) -> CqlConfig {
+        let mut config = CqlConfig::new("main", hosts(), self.name.clone());
+        // Three nodes on two cores, and other tests beside this one.
+        config.limits.read_timeout_ms = 2_000;
+        config.limits.list_timeout_ms = 4_000;
+        config.limits.write_timeout_ms = 4_000;
+        config.limits.write_deadline_ms = 12_000;
+        config.limits.startup_timeout_ms = 30_000;
+        config.limits.schema_timeout_ms = 15_000;
+        config
+    }
+
+    /// Runs `text`, in which `KS` stands for this keyspace.
+    pub(crate) async fn run(&self, text: &str) -> scylla::response::query_result::QueryResult {
+        self.session.query_unpaged(text.replace("KS", &self.name), ()).await.unwrap()
+    }
+
+    /// Asks for more replicas than there are nodes, so that no quorum can be had, or for three. `quorum` tells
+    /// which of both, and every node is waited for: each takes the change over by itself.
+    pub(crate) async fn set_replicas(&self, replicas: u8, quorum: bool) {
+        let text = format!(
+            "ALTER KEYSPACE KS WITH replication = {{'class': 'NetworkTopologyStrategy', 'replication_factor': {replicas}}}"
+        );
+        self.run(&text).await;
+        let deadline = Instant::now() + PATIENCE;
+        for text in self.at_each_node("SELECT code FROM KS.links WHERE code = 'missing'") {
+            while self.session.query_unpaged(text.clone(), ()).await.is_ok() != quorum {
+                assert!(Instant::now() < deadline, "a node does not take {replicas} replicas over");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// `text`, once for each node to answer.
+    pub(crate) fn at_each_node(&self, text: &str) -> Vec<Statement> {
+        let text = text.replace("KS", &self.name);
+        let nodes = self.session.get_cluster_state().get_nodes_info().to_vec();
+        let statements = nodes.into_iter().map(|node| {
+            let mut statement = Statement::new(text.clone());
+            let alone = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(node), None);
+            statement.set_load_balancing_policy(Some(alone));
+            statement.set_consistency(Consistency::LocalQuorum);
+            statement
+        });
+        statements.collect()
+    }
+}
+
+/// Runs `check` on a keyspace of its own, which is dropped in the end, whatever became of it.
+pub(crate) async fn with_keyspace<C, R>(check: C)
+where
+    C: FnOnce(Arc<Keyspace>) -> R,
+    R: Future<Output = ()>,
+{
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let name = format!("cql_{}_{:x}_{number}", std::process::id(), since_epoch().as_millis());
+    let patient = ExecutionProfile::builder().request_timeout(Some(PATIENCE)).build().into_handle();
+    let builder = SessionBuilder::new().known_nodes(hosts()).default_execution_profile_handle(patient);
+    let keyspace = Arc::new(Keyspace { name, session: builder.build().await.unwrap() });
+    let outcome = AssertUnwindSafe(check(Arc::clone(&keyspace))).catch_unwind().await;
+    keyspace.run("DROP KEYSPACE IF EXISTS KS").await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A proxy before every node, and a configuration that knows the cluster by them.
+pub(crate) struct Wire {
+    pub(crate) proxies: Arc<Vec<Proxy>>,
+    pub(crate) config: CqlConfig,
+}
+
+pub(crate) fn wire(mut config: CqlConfig) -> Wire {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let proxies: Vec<_> = hosts().iter().map(|host| Proxy::start(host.parse().unwrap(), any).unwrap()).collect();
+    config.translate =
+        proxies.iter().map(|proxy| (proxy.upstream().to_string(), proxy.address().to_string())).collect();
+    Wire { proxies: Arc::new(proxies), config }
+}
+
+impl Wire {
+    /// Cuts the connection over which the first request with `bytes` in it goes, after it has gone out.
+    pub(crate) fn cut_once_after(&self, bytes: &[u8]) {
+        let sprung = Arc::new(AtomicBool::new(false));
+        for proxy in &*self.proxies {
+            let (sprung, bytes) = (Arc::clone(&sprung), bytes.to_vec());
+            proxy.cut_after(move |chunk| {
+                let hit = chunk.windows(bytes.len()).any(|window| window == bytes);
+                hit && !sprung.swap(true, Ordering::SeqCst)
+            });
+        }
+    }
+
+    /// How many connections were cut by `cut_once_after`.
+    pub(crate) fn sprung(&self) -> u64 {
+        self.proxies.iter().map(|proxy| proxy.counts().sprung).sum()
+    }
+}

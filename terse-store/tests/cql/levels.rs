@@ -1,0 +1,81 @@
+//! Which answers are believed when there is no quorum.
+
+use std::time::{Duration, Instant};
+
+use scylla::statement::Consistency;
+use scylla::statement::unprepared::Statement;
+use terse_core::ports::{ChangeFeed, Insert, LinkChange, LinkReader, LinkWriter, StoreErrorKind, Tier, Update};
+use terse_core::{LinkState, Version};
+use terse_resilience::{Forced, State};
+use terse_testkit::links::{attempt, code, link};
+
+use crate::cluster::{Keyspace, connected, now, with_keyspace};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn while_the_quorum_breaker_is_open_one_replica_is_asked() {
+    with_keyspace(|keyspace| async move {
+        let (store, quorum) = connected(&keyspace).await;
+        let first = link("one");
+        assert_eq!(store.insert_if_absent(&first, attempt(1)).await.unwrap(), Insert::Created);
+        assert_eq!(store.resolve(&first.code).await.unwrap().tier, Tier::Store);
+        // A commit is acknowledged by two replicas of three: wait for the third, or it may say "not found" by right.
+        wait_for_all_replicas(&keyspace, "one").await;
+        quorum.force(Some(Forced::Open));
+        let before = quorum.snapshot().counts;
+        let lookup = store.resolve(&first.code).await.unwrap();
+        assert_eq!((lookup.link.as_deref(), lookup.tier), (Some(&first.resolution()), Tier::Stale));
+        let error = store.resolve(&code("missing")).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unavailable, "one replica's not found is no answer");
+        assert!(error.retry_after_ms > 0);
+        let after = quorum.snapshot().counts;
+        assert_eq!(after.successes, before.successes, "only what a quorum says is told to its breaker");
+        quorum.force(None);
+        assert_eq!(store.resolve(&code("missing")).await.unwrap().tier, Tier::Store);
+    })
+    .await;
+}
+
+async fn wait_for_all_replicas(keyspace: &Keyspace, code: &str) {
+    let mut query = Statement::new(format!("SELECT code FROM {}.links WHERE code = ?", keyspace.name));
+    query.set_consistency(Consistency::All);
+    // A read from all replicas repairs those that lag.
+    let answer = keyspace.session.query_unpaged(query, (code,)).await.unwrap();
+    assert_eq!(answer.into_rows_result().unwrap().rows_num(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_a_quorum_links_still_resolve_and_nothing_is_missing() {
+    with_keyspace(|keyspace| async move {
+        let (store, quorum) = connected(&keyspace).await;
+        let first = link("there");
+        store.insert_if_absent(&first, attempt(1)).await.unwrap();
+        wait_for_all_replicas(&keyspace, "there").await;
+        // Of nine replicas three exist: one can be asked, five can't.
+        keyspace.set_replicas(9, false).await;
+        let mut opened = false;
+        for _ in 0..20 {
+            let lookup = store.resolve(&first.code).await.unwrap();
+            assert_eq!((lookup.link.as_deref(), lookup.tier), (Some(&first.resolution()), Tier::Stale));
+            let error = store.resolve(&code("missing")).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Unavailable);
+            opened |= quorum.state() == State::Open;
+        }
+        assert!(opened, "{:?}", quorum.snapshot());
+        let refused = store.insert_if_absent(&link("new"), attempt(2)).await.unwrap_err();
+        assert_eq!(refused.kind, StoreErrorKind::Unavailable, "{refused}");
+        let change = LinkChange { state: LinkState::Disabled, ..LinkChange::of(&first) };
+        let refused = store.update(&first.code, Version::FIRST, &change).await.unwrap_err();
+        assert_eq!(refused.kind, StoreErrorKind::Unavailable, "{refused}");
+        assert!(store.marks(now().plus_millis(-10_000), now(), 10).await.is_err());
+        keyspace.set_replicas(3, true).await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while store.resolve(&code("new")).await.map(|lookup| lookup.tier).ok() != Some(Tier::Store) {
+            assert!(Instant::now() < deadline, "{:?}", quorum.snapshot());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(store.resolve(&code("new")).await.unwrap().link.is_none(), "a refused create made a link");
+        let update = store.update(&first.code, Version::FIRST, &change).await.unwrap();
+        assert!(matches!(update, Update::Updated(_)), "{update:?}");
+    })
+    .await;
+}

@@ -1,0 +1,14 @@
+//! The CQL store on a real cluster, beyond what the conformance suite asks of
+//! every backend: schema, marks, consistency levels, lost answers, addresses.
+//!
+//! `TERSE_CQL` names the cluster; each check has a keyspace of its own, which
+//! is dropped at its end.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod cluster;
+mod connecting;
+mod levels;
+mod lost_answers;
+mod marks;
+mod migrations;
+mod owner_rows;

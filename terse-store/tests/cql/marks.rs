@@ -1,0 +1,124 @@
+//! Every edit tells the other nodes, before and after.
+
+use std::sync::Arc;
+
+use terse_core::ports::{ChangeFeed, Insert, LinkChange, LinkWriter, Update};
+use terse_core::{Link, LinkState, Version};
+use terse_store::CqlStore;
+use terse_testkit::links::{attempt, code, link, target};
+
+use crate::cluster::{connected, now, with_keyspace};
+
+/// The versions of the marks of `text`, in no order of their own, sorted.
+async fn marked(store: &CqlStore, text: &str) -> Vec<u64> {
+    let found = store.marks(now().plus_millis(-60_000), now().plus_millis(10_000), 1_000).await.unwrap();
+    assert!(found.complete);
+    let mut ids: Vec<_> = found.marks.iter().map(|mark| mark.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), found.marks.len(), "two marks with one id");
+    let of_link = found.marks.iter().filter(|mark| mark.code == code(text));
+    let mut versions: Vec<_> = of_link.map(|mark| mark.version.0).collect();
+    versions.sort_unstable();
+    versions
+}
+
+async fn created(store: &CqlStore, text: &str) -> Link {
+    assert_eq!(store.insert_if_absent(&link(text), attempt(1)).await.unwrap(), Insert::Created);
+    link(text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_edit_is_marked_before_and_after() {
+    with_keyspace(|keyspace| async move {
+        let (writer, _) = connected(&keyspace).await;
+        let (reader, _) = connected(&keyspace).await;
+        let first = created(&writer, "edited").await;
+        assert_eq!(marked(&reader, "edited").await, [0; 0], "a new link is cached nowhere");
+        let change = LinkChange { target: target("https://new.example/"), ..LinkChange::of(&first) };
+        writer.update(&first.code, Version(1), &change).await.unwrap();
+        assert_eq!(marked(&reader, "edited").await, [2, 2]);
+        let deletion = LinkChange { state: LinkState::Deleted, ..change };
+        writer.update(&first.code, Version(2), &deletion).await.unwrap();
+        assert_eq!(marked(&reader, "edited").await, [2, 2, 3, 3]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_conflict_is_marked_with_the_version_that_stands() {
+    with_keyspace(|keyspace| async move {
+        let (store, _) = connected(&keyspace).await;
+        let first = created(&store, "conflict").await;
+        store.update(&first.code, Version(1), &LinkChange::of(&first)).await.unwrap();
+        // Versions that were never there: a mark of what they would have made would keep the link out of every cache.
+        for (expected, marks) in [(1, vec![2; 3]), (7, vec![2; 4]), (u64::MAX, vec![2; 5])] {
+            let answer = store.update(&first.code, Version(expected), &LinkChange::of(&first)).await.unwrap();
+            assert_eq!(answer, Update::Conflict { current: Version(2) });
+            assert_eq!(marked(&store, "conflict").await, marks);
+        }
+        let nothing = store.update(&code("nothing"), Version(1), &LinkChange::of(&first)).await.unwrap();
+        assert_eq!(nothing, Update::NotFound);
+        assert_eq!(marked(&store, "nothing").await, [0; 0]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_race_of_two_nodes_is_marked_by_both() {
+    with_keyspace(|keyspace| async move {
+        let (one, _) = connected(&keyspace).await;
+        let (other, _) = connected(&keyspace).await;
+        for round in 0..8 {
+            let text = format!("race{round}");
+            let first = created(&one, &text).await;
+            let edits = [&one, &other].map(|store: &Arc<CqlStore>| {
+                let (store, first) = (Arc::clone(store), first.clone());
+                tokio::spawn(
+                    async move { store.update(&first.code, Version(1), &LinkChange::of(&first)).await.unwrap() },
+                )
+            });
+            let answers = futures_util::future::join_all(edits).await;
+            let won = answers.iter().filter(|answer| matches!(answer.as_ref().unwrap(), Update::Updated(_))).count();
+            assert_eq!(won, 1, "{answers:?}");
+            let marks = marked(&one, &text).await;
+            // The loser wrote one mark before, if it saw version 1 still, and one after in any case.
+            assert!((3..=4).contains(&marks.len()) && marks.iter().all(|version| *version == 2), "{marks:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_claim_of_a_taken_code_is_marked_too() {
+    with_keyspace(|keyspace| async move {
+        let (store, _) = connected(&keyspace).await;
+        let first = created(&store, "claimed").await;
+        store.update(&first.code, Version(1), &LinkChange::of(&first)).await.unwrap();
+        let taken = store.insert_if_absent(&link("claimed"), attempt(2)).await.unwrap();
+        assert_eq!(taken, Insert::Taken { attempt: attempt(1) });
+        assert_eq!(marked(&store, "claimed").await, [2, 2, 2], "the claim may have completed somebody's edit");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn marks_are_told_up_to_a_limit_and_that_there_are_more() {
+    with_keyspace(|keyspace| async move {
+        let (store, _) = connected(&keyspace).await;
+        let first = created(&store, "many").await;
+        for version in 1..=4 {
+            store.update(&first.code, Version(version), &LinkChange::of(&first)).await.unwrap();
+        }
+        let range = (now().plus_millis(-60_000), now().plus_millis(10_000));
+        for (limit, complete) in [(0, false), (7, false), (8, true), (100, true)] {
+            let found = store.marks(range.0, range.1, limit).await.unwrap();
+            assert_eq!((found.marks.len(), found.complete), (limit.min(8), complete), "{limit}");
+        }
+        let later = store.marks(now().plus_millis(20_000), now().plus_millis(30_000), 10).await.unwrap();
+        assert_eq!((later.marks.len(), later.complete), (0, true));
+        let ever = store.marks(terse_core::Timestamp::from_millis(0), now(), 100).await.unwrap();
+        assert_eq!(ever.marks.len(), 8, "a range of years is as long as a mark's life");
+    })
+    .await;
+}
