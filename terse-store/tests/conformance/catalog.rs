@@ -155,12 +155,12 @@ async fn a_list_sees_what_was_acknowledged(store: &Store) {
 
 /// Inserts against lists: a list is in order and holds all that was acknowledged before it began.
 async fn lists_beside_inserts_are_whole(store: &Store) {
-    const EACH: i64 = 40;
+    let each = store.rounds(40) as i64;
     let acknowledged: Arc<Mutex<HashSet<ShortCode>>> = Arc::default();
     race(8, |number| {
         let (store, acknowledged) = (store.clone(), Arc::clone(&acknowledged));
         async move {
-            for step in 0..EACH {
+            for step in 0..each {
                 if number % 2 == 0 {
                     let link = owned("beside", &format!("{number}{}beside{step}", step % 7), step);
                     create(&store, &link).await;
@@ -178,7 +178,7 @@ async fn lists_beside_inserts_are_whole(store: &Store) {
         }
     })
     .await;
-    assert_eq!(list(store, "beside", None, 1_000).await.len(), 4 * EACH as usize);
+    assert_eq!(list(store, "beside", None, 1_000).await.len(), 4 * each as usize);
 }
 
 async fn paging_beside_inserts_skips_and_repeats_nothing(store: &Store) {

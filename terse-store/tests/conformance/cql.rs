@@ -10,10 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use terse_core::metrics::Metrics;
 use terse_core::ports::ShardStore;
 use terse_core::{Clock, Timestamp};
-use terse_resilience::{Breaker, BreakerSettings};
-use terse_store::{CqlConfig, CqlLimits, CqlStore, ShardMap, Sharded};
+use terse_resilience::{Breaker, BreakerSettings, MonotonicClock};
+use terse_store::{
+    CatalogSettings, CoreClock, CqlConfig, CqlLimits, CqlStore, GuardSettings, Guarded, LaneSettings, ShardMap, Sharded,
+};
 use terse_testkit::SeededEntropy;
 
 use crate::backends::{Backend, Traits};
@@ -36,7 +39,7 @@ impl Clock for SystemClock {
     }
 }
 
-fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
@@ -73,8 +76,7 @@ fn patient() -> CqlLimits {
 pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
     let seed = since_epoch().as_nanos() as u64;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(Instant::now()));
-    let ticks = Arc::clone(&clock);
-    let quorum = Breaker::new(BreakerSettings::default(), Arc::new(move || ticks.monotonic_ms()), seed).unwrap();
+    let quorum = Breaker::new(BreakerSettings::default(), monotonic(Arc::clone(&clock)), seed).unwrap();
     let config = CqlConfig { limits: patient(), ..CqlConfig::new(shard, hosts(), keyspace) };
     let store = CqlStore::new(config, Arc::new(quorum), clock, Arc::new(SeededEntropy::new(seed)));
     let deadline = Instant::now() + PATIENCE;
@@ -85,7 +87,12 @@ pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
     store
 }
 
-async fn session() -> Session {
+fn monotonic(clock: Arc<dyn Clock>) -> Arc<dyn MonotonicClock> {
+    Arc::new(CoreClock(clock))
+}
+
+/// A session of the driver's own, to look at rows as they stand.
+pub(crate) async fn session() -> Session {
     SessionBuilder::new().known_nodes(hosts()).build().await.unwrap()
 }
 
@@ -107,12 +114,25 @@ pub(crate) async fn one_store(keyspace: &str) -> Backend {
     Backend::new(store.clone(), Some(store), ON_A_CLUSTER)
 }
 
-/// Each keyspace is a shard; slots lie between them in turns.
-pub(crate) async fn shards(keyspaces: &[String]) -> Backend {
+/// Each keyspace is a shard behind its guards, as servers have them; slots lie between them in turns.
+pub(crate) async fn guarded_shards(keyspaces: &[String]) -> Backend {
     let map = ShardMap::parse(&[("a", "0-1200,2500-4095"), ("b", "1201-2499")]).unwrap();
     let mut shards: Vec<Arc<dyn ShardStore>> = Vec::new();
     for (name, keyspace) in map.names().iter().zip(keyspaces) {
-        shards.push(connect(name, keyspace).await);
+        let store = connect(name, keyspace).await;
+        let clock = monotonic(Arc::new(SystemClock(Instant::now())));
+        let guarded = Guarded::new(name, store, &patient_guards(), &clock, 7, &Metrics::new()).unwrap();
+        shards.push(Arc::new(guarded));
     }
     Backend::new(Arc::new(Sharded::new(map, shards).unwrap()), None, ON_A_CLUSTER)
+}
+
+fn patient_guards() -> GuardSettings {
+    let usual = GuardSettings::default();
+    GuardSettings {
+        read: LaneSettings { timeout_ms: 10_000, ..usual.read },
+        catalog: CatalogSettings { timeout_ms: 30_000, ..usual.catalog },
+        write: LaneSettings { timeout_ms: 30_000, ..usual.write },
+        check_timeout_ms: 10_000,
+    }
 }

@@ -9,6 +9,7 @@
 mod backends;
 mod catalog;
 mod cql;
+mod cql_rows;
 mod health;
 mod idempotency;
 mod keys;
@@ -17,6 +18,7 @@ mod links;
 mod model;
 mod race;
 mod settings;
+mod two_servers;
 
 use backends::Backend;
 
@@ -78,10 +80,20 @@ async fn cql_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_shards_on_cql_keep_the_contract() {
+async fn two_guarded_shards_on_cql_keep_the_contract() {
     cql::with_keyspaces(2, async |keyspaces| {
-        let backend = cql::shards(&keyspaces).await;
+        let backend = cql::guarded_shards(&keyspaces).await;
         run(async || backend.clone()).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_servers_on_cql_act_as_one() {
+    cql::with_keyspaces(1, async |keyspaces| two_servers::run(&keyspaces[0]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rows_on_cql_come_and_go_as_they_should() {
+    cql::with_keyspaces(1, async |keyspaces| cql_rows::run(&keyspaces[0]).await).await;
 }
