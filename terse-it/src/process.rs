@@ -48,6 +48,7 @@ pub struct Setup {
     data: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    start_limit: Duration,
 }
 
 impl Default for Setup {
@@ -64,7 +65,8 @@ impl Setup {
         let place = tempfile::Builder::new().prefix("terse-it-").tempdir();
         let place = place.unwrap_or_else(|e| panic!("no temporary directory: {e}"));
         let data = place.path().join("data");
-        Self { place: Arc::new(place), data, arguments: Vec::new(), environment: Vec::new() }
+        let (arguments, environment) = (Vec::new(), Vec::new());
+        Self { place: Arc::new(place), data, arguments, environment, start_limit: START_LIMIT }
             .env("TERSE_LISTEN", "127.0.0.1:0")
             .env("TERSE_LIMITS", "off")
     }
@@ -96,6 +98,13 @@ impl Setup {
     #[must_use]
     pub fn data_in(mut self, directory: &Path) -> Self {
         self.data = directory.to_path_buf();
+        self
+    }
+
+    /// The same with this long to get ready, instead of [`START_LIMIT`].
+    #[must_use]
+    pub fn ready_within(mut self, limit: Duration) -> Self {
+        self.start_limit = limit;
         self
     }
 
@@ -211,12 +220,12 @@ impl Server {
     /// Returns how long that took since its start.
     #[track_caller]
     pub fn await_ready(&mut self) -> Duration {
-        let address = await_some("the listening address", START_LIMIT, || {
+        let address = await_some("the listening address", self.setup.start_limit, || {
             self.fail_if_ended();
             listening_address(&self.output())
         });
         self.address = Some(address);
-        await_some("/readyz to answer 200", START_LIMIT, || {
+        await_some("/readyz to answer 200", self.setup.start_limit, || {
             self.fail_if_ended();
             let mut connection = crate::Connection::open(address).ok()?;
             let answer = connection.call(&crate::Request::new("GET", "/readyz")).ok()?;

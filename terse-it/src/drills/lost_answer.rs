@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{Stage, Wires, shards_file};
+use super::{FIRST_START_LIMIT, Stage, Wires, shards_file};
 use crate::{API_LINKS, Client, Request, Response, Setup, code_of, code_path};
 
 /// More messages than any request takes.
@@ -36,7 +36,7 @@ const WRITES: [Write; 5] = [
 pub(super) fn lost_answer(stage: &mut Stage<'_>) {
     let (wires, keyspace) = (Wires::to(stage.cluster), stage.cluster.keyspace("lost"));
     let file = shards_file(&[wires.shard("main", "0-4095", &keyspace)]);
-    let server = Setup::new().env("TERSE_CACHE_ENTRIES", "1").file(&file).start();
+    let server = Setup::new().ready_within(FIRST_START_LIMIT).env("TERSE_CACHE_ENTRIES", "1").file(&file).start();
     let client = server.client();
     for round in 0..stage.form.pick(1, 5) {
         for write in &WRITES {

@@ -24,6 +24,9 @@ use crate::{Server, Setup};
 
 pub use wires::{Wires, shards_file};
 
+/// How long the first start on a keyspace may take: three nodes have to agree on a dozen tables.
+pub const FIRST_START_LIMIT: Duration = Duration::from_secs(90);
+
 /// How long a drill goes on, and how strict it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -135,7 +138,7 @@ impl Stage<'_> {
 
     /// A server on `keyspace`.
     fn cached(keyspace: &Keyspace) -> Setup {
-        Setup::new().env("TERSE_STORE", &keyspace.store())
+        Setup::new().env("TERSE_STORE", &keyspace.store()).ready_within(FIRST_START_LIMIT)
     }
 
     /// A plan of the usual mix for `servers`, scaled by the form.

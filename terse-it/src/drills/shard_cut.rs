@@ -6,7 +6,7 @@ use std::time::Duration;
 use terse_testkit::Mode;
 
 use super::wires::is_low;
-use super::{Stage, Wires, shards_file};
+use super::{FIRST_START_LIMIT, Stage, Wires, shards_file};
 use crate::cluster::Keyspace;
 use crate::load::{Kind, KnownLink, Ledger, Load, Record, Window, seed};
 use crate::{Client, Server, Setup, Stop, await_true};
@@ -33,7 +33,7 @@ impl TwoShards {
     fn setup(&self) -> Setup {
         let shards =
             [self.low.0.shard("low", "0-2047", &self.low.1), self.high.0.shard("high", "2048-4095", &self.high.1)];
-        Setup::new().env("TERSE_CACHE_ENTRIES", "1").file(&shards_file(&shards))
+        Setup::new().ready_within(FIRST_START_LIMIT).env("TERSE_CACHE_ENTRIES", "1").file(&shards_file(&shards))
     }
 }
 
