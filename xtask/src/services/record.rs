@@ -6,7 +6,9 @@
 //! in its environment ([`MARK`]), which nobody else's process does. Whatever
 //! fails these checks is a stranger and is left alone.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -122,7 +124,7 @@ fn judge(record: Record, stat: &str, environment: &[u8], folder: &Path) -> State
     let fields: Vec<&str> = fields.split_whitespace().collect();
     // The state is field 3 of the line, the start time field 22.
     let (Some(state), Some(started)) = (fields.first(), fields.get(19)) else { return State::Absent };
-    if started.parse() != Ok(record.started) || !is_marked(environment, folder) {
+    if started.parse() != Ok(record.started) || !marks(environment).any(|mark| mark == folder.as_os_str()) {
         return State::Absent;
     }
     match *state {
@@ -132,23 +134,23 @@ fn judge(record: Record, stat: &str, environment: &[u8], folder: &Path) -> State
     }
 }
 
-fn is_marked(environment: &[u8], folder: &Path) -> bool {
-    let wanted = format!("{MARK}={}", folder.display());
-    environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-}
-
 /// All processes that carry the mark of a service in `folder` or below it:
 /// the services themselves and what they started.
 #[must_use]
 pub fn marked_below(folder: &Path) -> Vec<i32> {
-    let wanted = format!("{MARK}={}/", folder.display());
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
+        marks(&environment).any(|mark| Path::new(mark).starts_with(folder))
     })
     .collect()
+}
+
+/// The folders of services that an environment names; a process has one at most.
+fn marks(environment: &[u8]) -> impl Iterator<Item = &OsStr> {
+    let variables = environment.split(|byte| *byte == 0);
+    variables.filter_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=").map(OsStr::from_bytes))
 }
 
 /// Kills what is left of services in `folder`, as `down` does last; waits until all of it is gone.
@@ -247,6 +249,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let group = shell("sleep 100 & echo up; wait", &folder);
         assert_eq!(marked_below(place.path()).len(), 2);
+        assert_eq!(marked_below(&folder).len(), 2);
         assert_eq!(marked_below(&place.path().join("b")), [0; 0]);
         kill_marked_below(place.path()).unwrap();
         assert_eq!(marked_below(place.path()), [0; 0]);
