@@ -1,7 +1,6 @@
 //! Where a cluster is, and every bound of talking to it.
 
 use std::fmt;
-use std::time::Duration;
 
 /// What a [`CqlStore`](super::CqlStore) is made from.
 #[derive(Clone)]
@@ -59,8 +58,11 @@ impl fmt::Debug for CqlConfig {
 pub struct CqlLimits {
     /// Longest set-up of one connection, in milliseconds; then that node counts as away.
     pub connect_timeout_ms: u64,
-    /// Longest [`connect_once`](super::CqlStore::connect_once), in milliseconds; then it fails, to be called again.
+    /// Longest [`connect_once`](super::CqlStore::connect_once) where the schema is in place, in milliseconds; then
+    /// it fails, to be called again.
     pub startup_timeout_ms: u64,
+    /// What it may take longer where the schema is made or changed, in milliseconds; what was changed by then stays.
+    pub migration_timeout_ms: u64,
     /// Longest point read at one consistency, in milliseconds; then the next lower one is tried, or the read fails.
     pub read_timeout_ms: u64,
     /// Longest read of several rows, or for the API, in milliseconds; then it fails.
@@ -69,7 +71,8 @@ pub struct CqlLimits {
     pub write_timeout_ms: u64,
     /// Longest write with its retries and read-backs, in milliseconds; then its outcome is told as unknown.
     pub write_deadline_ms: u64,
-    /// Longest statement that changes the schema, in milliseconds; then connecting fails, to be tried again.
+    /// Longest change of the schema, and wait for all nodes to have it, in milliseconds; then connecting fails, to
+    /// be tried again.
     pub schema_timeout_ms: u64,
     /// When a read that has no answer yet is sent to one more replica, in milliseconds.
     pub speculative_delay_ms: u64,
@@ -92,11 +95,12 @@ impl Default for CqlLimits {
         Self {
             connect_timeout_ms: 1_000,
             startup_timeout_ms: 10_000,
+            migration_timeout_ms: 60_000,
             read_timeout_ms: 250,
             list_timeout_ms: 1_000,
             write_timeout_ms: 1_000,
             write_deadline_ms: 2_000,
-            schema_timeout_ms: 5_000,
+            schema_timeout_ms: 10_000,
             speculative_delay_ms: 40,
             speculative_reads: 2,
             connections_per_node: 2,
@@ -105,12 +109,6 @@ impl Default for CqlLimits {
             list_reads: 32,
             known_months: 4_096,
         }
-    }
-}
-
-impl CqlLimits {
-    pub(super) fn startup_timeout(&self) -> Duration {
-        Duration::from_millis(self.startup_timeout_ms)
     }
 }
 

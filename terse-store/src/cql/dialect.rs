@@ -58,7 +58,7 @@ impl Engine {
 }
 
 /// The table that `statement` makes, if it makes one.
-fn table_made_by(statement: &str) -> Option<&str> {
+pub(super) fn table_made_by(statement: &str) -> Option<&str> {
     let rest = statement.strip_prefix("CREATE TABLE IF NOT EXISTS ")?;
     let name = rest.split([' ', '(']).next()?;
     Some(name.rsplit('.').next().unwrap_or(name))

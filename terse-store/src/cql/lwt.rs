@@ -17,9 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryResult;
-use scylla::serialize::batch::BatchValues;
 use scylla::serialize::row::SerializeRow;
-use scylla::statement::batch::Batch;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlTimestamp, CqlValue, Row};
 use terse_core::ports::{StoreError, StoreErrorKind};
@@ -75,16 +73,6 @@ pub(super) async fn conditional(
     values: impl SerializeRow,
 ) -> Result<Conditional, StoreError> {
     answer_of(operation, live.session.execute_unpaged(statement, values).await)
-}
-
-/// Runs a conditional batch of one partition once.
-pub(super) async fn conditional_batch(
-    live: &Live,
-    operation: &str,
-    batch: &Batch,
-    values: impl BatchValues,
-) -> Result<Conditional, StoreError> {
-    answer_of(operation, live.session.batch(batch, values).await)
 }
 
 fn answer_of(operation: &str, answer: Result<QueryResult, ExecutionError>) -> Result<Conditional, StoreError> {

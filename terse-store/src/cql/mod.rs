@@ -38,12 +38,14 @@ mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use scylla::client::session::Session;
 use terse_core::ports::StoreError;
 use terse_core::{Clock, Entropy};
 use terse_resilience::Breaker;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 pub use config::{CqlConfig, CqlLimits};
 use links::KnownMonths;
@@ -70,7 +72,6 @@ pub struct CqlStore {
 /// A session, and all statements prepared in it.
 struct Live {
     session: Session,
-    profiles: Profiles,
     links: links::Statements,
     marks: marks::Statements,
     catalog: catalog::Statements,
@@ -102,8 +103,9 @@ impl CqlStore {
 
     /// Connects, brings the keyspace to this release's schema and prepares all
     /// statements, unless that is done already. One bounded step
-    /// ([`CqlLimits::startup_timeout_ms`]), to be called again until it
-    /// succeeds. Tells whether it was this call that connected.
+    /// ([`CqlLimits::startup_timeout_ms`], [`CqlLimits::migration_timeout_ms`]),
+    /// to be called again until it succeeds. Tells whether it was this call
+    /// that connected; while another one is at it, fails at once.
     ///
     /// # Errors
     /// [`StoreErrorKind::Corrupt`](terse_core::ports::StoreErrorKind::Corrupt) when a newer release wrote the
@@ -112,18 +114,14 @@ impl CqlStore {
         if self.live.get().is_some() {
             return Ok(false);
         }
-        let connecting = async {
-            let _one_at_a_time = self.connecting.lock().await;
-            if self.live.get().is_some() {
-                return Ok(false);
-            }
-            let live = Live::connect(&self.config, &*self.clock).await?;
-            Ok(self.live.set(live).is_ok())
+        let Ok(_one_at_a_time) = self.connecting.try_lock() else {
+            return Err(fault::unavailable(format!("shard '{}' is being connected", self.config.shard)));
         };
-        let bound = self.config.limits.startup_timeout();
-        tokio::time::timeout(bound, connecting).await.unwrap_or_else(|_| {
-            Err(fault::unavailable(format!("shard '{}': connecting took over {bound:?}", self.config.shard)))
-        })
+        if self.live.get().is_some() {
+            return Ok(false);
+        }
+        let live = Live::connect(&self.config, &*self.clock).await?;
+        Ok(self.live.set(live).is_ok())
     }
 
     /// Lets the store answer, after its settings told that it is the one that
@@ -148,12 +146,24 @@ impl CqlStore {
 
 impl Live {
     async fn connect(config: &CqlConfig, clock: &dyn Clock) -> Result<Self, StoreError> {
-        let profiles = Profiles::new(&config.limits);
-        let session = session::connect(config, &profiles).await?;
+        let limits = &config.limits;
+        let profiles = Profiles::new(limits);
+        let began = Instant::now();
+        let startup = began + Duration::from_millis(limits.startup_timeout_ms);
+        let session = until(startup, config, session::connect(config, &profiles)).await?;
         let (keyspace, replication) = (config.keyspace.as_str(), config.replication);
-        Migrator { session: &session, profiles: &profiles, keyspace, replication }.migrate(clock.now()).await?;
+        let migrator = Migrator { session: &session, profiles: &profiles, keyspace, replication };
+        let mut deadline = startup;
+        if !until(startup, config, migrator.is_current()).await? {
+            deadline += Duration::from_millis(limits.migration_timeout_ms);
+            until(deadline, config, migrator.migrate(clock.now())).await?;
+        }
+        until(deadline, config, Self::prepare(session, &profiles, keyspace)).await
+    }
+
+    async fn prepare(session: Session, profiles: &Profiles, keyspace: &str) -> Result<Self, StoreError> {
         let keyspace = quoted(keyspace);
-        let preparer = Preparer { session: &session, profiles: &profiles, keyspace: &keyspace };
+        let preparer = Preparer { session: &session, profiles, keyspace: &keyspace };
         Ok(Self {
             links: links::Statements::prepare(&preparer).await?,
             marks: marks::Statements::prepare(&preparer).await?,
@@ -164,7 +174,17 @@ impl Live {
             keys: keys::Statements::prepare(&preparer).await?,
             health: health::Statements::prepare(&preparer).await?,
             session,
-            profiles,
         })
     }
+}
+
+/// `step`, or a failure when it has not ended by `deadline`.
+async fn until<T>(
+    deadline: Instant,
+    config: &CqlConfig,
+    step: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout_at(deadline, step)
+        .await
+        .unwrap_or_else(|_| Err(fault::unavailable(format!("shard '{}': connecting took too long", config.shard))))
 }

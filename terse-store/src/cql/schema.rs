@@ -6,14 +6,16 @@
 //! that migrate at the same time make one schema, and one that dies half way
 //! is completed by the next. A keyspace of a newer release is refused.
 
+use std::collections::HashSet;
+
 use scylla::client::session::Session;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use terse_core::Timestamp;
 use terse_core::ports::{StoreError, StoreErrorKind};
 
-use super::dialect::Engine;
+use super::dialect::{Engine, table_made_by};
 use super::fault;
-use super::rows::cql_time;
+use super::rows::{self, cql_time};
 use super::session::{KEYSPACE, Profiles, Use, plain};
 
 /// The migrations in order; a release only ever adds to the end.
@@ -34,28 +36,51 @@ pub(super) struct Migrator<'a> {
 }
 
 impl Migrator<'_> {
-    /// Brings the keyspace to this release's schema. One that has it already is only read.
+    /// Whether the keyspace has this release's schema; only reads.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`] when it has a newer one, told by both numbers.
+    pub(super) async fn is_current(&self) -> Result<bool, StoreError> {
+        Ok(self.applied(&self.tables().await?).await? == MIGRATIONS.len())
+    }
+
+    /// Brings the keyspace to this release's schema.
+    ///
+    /// Nodes are waited for after the keyspace is made and before a version is
+    /// written down, not after each table: each of them takes the others'
+    /// changes over by itself.
     pub(super) async fn migrate(&self, now: Timestamp) -> Result<(), StoreError> {
-        if self.applied().await? == MIGRATIONS.len() {
-            return Ok(());
-        }
         let engine = Engine::probe(self.session, self.profiles).await?;
         self.create_keyspace(engine).await?;
-        self.change(engine, CREATE_VERSIONS).await?;
+        self.agree().await?;
+        let mut tables = self.tables().await?;
+        if self.change(engine, CREATE_VERSIONS, &tables).await? {
+            self.agree().await?;
+            tables = self.tables().await?;
+        }
         // What another node has written down meanwhile, or a newer release.
-        let done = self.applied().await?;
+        let done = self.applied(&tables).await?;
         for (at, migration) in MIGRATIONS.iter().enumerate().skip(done) {
             for statement in statements(migration) {
-                self.change(engine, &statement).await?;
+                self.change(engine, &statement, &tables).await?;
             }
+            self.agree().await?;
             self.record(at + 1, now).await?;
         }
-        Ok(())
+        // So that the driver knows where rows are.
+        let refreshed = self.session.refresh_metadata().await;
+        refreshed.map_err(|error| fault::unavailable("reading the schema failed").caused_by(error))
+    }
+
+    /// Waits until all nodes in reach have one schema.
+    async fn agree(&self) -> Result<(), StoreError> {
+        let agreed = self.session.await_schema_agreement().await;
+        agreed.map(drop).map_err(|error| fault::unavailable("nodes don't agree on the schema").caused_by(error))
     }
 
     /// How many migrations the keyspace has had. A newer schema is refused by both numbers.
-    async fn applied(&self) -> Result<usize, StoreError> {
-        if !self.has_versions().await? {
+    async fn applied(&self, tables: &HashSet<String>) -> Result<usize, StoreError> {
+        if !tables.contains("schema_versions") {
             return Ok(0);
         }
         let newest = match self.newest(Use::ListRead).await {
@@ -75,14 +100,14 @@ impl Migrator<'_> {
         }
     }
 
-    async fn has_versions(&self) -> Result<bool, StoreError> {
-        const QUERY: &str = "SELECT table_name FROM system_schema.tables \
-            WHERE keyspace_name = ? AND table_name = 'schema_versions'";
+    /// The tables of the keyspace, as one node knows them.
+    async fn tables(&self) -> Result<HashSet<String>, StoreError> {
+        const QUERY: &str = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?";
         let statement = plain(self.profiles, Use::Schema, QUERY);
         let answer = self.session.query_unpaged(statement, (self.keyspace,)).await;
-        let answer = answer.map_err(|error| fault::read("looking for the schema", error))?;
-        let rows = answer.into_rows_result();
-        Ok(rows.map_err(|error| fault::corrupt("the schema can't be read").caused_by(error))?.rows_num() > 0)
+        let rows = answer.map_err(|error| fault::read("looking for the schema", error))?.into_rows_result();
+        let rows = rows.map_err(|error| fault::corrupt("the schema can't be read").caused_by(error))?;
+        rows::all(&rows, |(table,): (String,)| Ok(table)).map(HashSet::from_iter)
     }
 
     async fn newest(&self, usage: Use) -> Result<i32, StoreError> {
@@ -107,10 +132,14 @@ impl Migrator<'_> {
         Err(refused.map_or_else(|| fault::unavailable("no statement makes the keyspace"), failed))
     }
 
-    async fn change(&self, engine: Engine, statement: &str) -> Result<(), StoreError> {
+    /// Runs `statement`, unless it makes one of `tables`. Tells whether it did.
+    async fn change(&self, engine: Engine, statement: &str, tables: &HashSet<String>) -> Result<bool, StoreError> {
+        if table_made_by(statement).is_some_and(|table| tables.contains(table)) {
+            return Ok(false);
+        }
         let statement = engine.with_table_id(&self.filled(statement), self.keyspace);
         let answer = self.session.query_unpaged(plain(self.profiles, Use::Schema, statement), ()).await;
-        answer.map(drop).map_err(failed)
+        answer.map(|_| true).map_err(failed)
     }
 
     async fn record(&self, version: usize, now: Timestamp) -> Result<(), StoreError> {

@@ -19,7 +19,6 @@ use scylla::frame::types::{Consistency, SerialConsistency};
 use scylla::policies::address_translator::{AddressTranslator, UntranslatedPeer};
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy, RetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
-use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::unprepared::Statement;
 use terse_core::ports::StoreError;
@@ -29,6 +28,9 @@ use super::fault;
 
 /// Stands for the keyspace in the text of a statement.
 pub(super) const KEYSPACE: &str = "{keyspace}";
+
+/// Pause between two looks at whether all nodes have one schema.
+const SCHEMA_AGREEMENT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a statement is for; decides consistency, timeout and retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,16 +93,6 @@ impl Profiles {
     /// Whether repeating a request changes nothing.
     const fn repeatable(usage: Use) -> bool {
         !matches!(usage, Use::Conditional)
-    }
-
-    /// A batch of `statements`, all of one partition, run as `usage` says.
-    pub(super) fn batch(&self, usage: Use, statements: impl IntoIterator<Item = PreparedStatement>) -> Batch {
-        let statements = statements.into_iter().map(BatchStatement::PreparedStatement).collect();
-        // Within one partition a batch is applied as a whole; the batch log is for several.
-        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
-        batch.set_execution_profile_handle(Some(self.of(usage).clone()));
-        batch.set_is_idempotent(Self::repeatable(usage));
-        batch
     }
 }
 
@@ -175,6 +167,9 @@ pub(super) async fn connect(config: &CqlConfig, profiles: &Profiles) -> Result<S
         .hostname_resolution_timeout(Some(connect_timeout))
         .metadata_request_clientside_timeout(connect_timeout)
         .schema_agreement_timeout(Duration::from_millis(limits.schema_timeout_ms))
+        // Migrating waits by itself, less often.
+        .auto_await_schema_agreement(false)
+        .schema_agreement_interval(SCHEMA_AGREEMENT_PAUSE)
         .keepalive_interval(Duration::from_millis(limits.keepalive_ms))
         .keepalive_timeout(Duration::from_millis(limits.keepalive_timeout_ms))
         .tcp_nodelay(true)
