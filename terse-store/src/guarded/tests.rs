@@ -22,6 +22,15 @@ mod probes;
 
 type Store = Guarded<FaultyStore<MemoryStore>>;
 
+/// Nothing in these tests takes longer than this, in real time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until `count` callers have come to `gate`.
+async fn arrived(gate: &Gate, count: usize) {
+    let arrived = tokio::time::timeout(PATIENCE, gate.arrived(count)).await;
+    assert!(arrived.is_ok(), "fewer than {count} callers were let through");
+}
+
 /// Five failures trip, 500 ms open, no jitter; three probes, of which two must succeed.
 fn settings() -> GuardSettings {
     let mut settings = GuardSettings::default();

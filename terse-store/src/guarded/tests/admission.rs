@@ -17,7 +17,7 @@ async fn a_full_bulkhead_refuses_at_once_and_the_other_guard_has_places() {
             tokio::spawn(async move { store.resolve(&code("abc")).await })
         })
         .collect();
-    gate.arrived(2).await;
+    arrived(&gate, 2).await;
     assert_eq!(fixture.metrics.bulkhead_in_use("main/read").get(), 2);
     let refused = fixture.resolve().await.unwrap_err();
     assert_eq!(
@@ -49,7 +49,7 @@ async fn cancelled_callers_give_everything_back() {
         callers.push(tokio::spawn(async move { lister.list(&Owner::open(), None, 10).await.map(drop) }));
     }
     for gate in &gates {
-        gate.arrived(10).await;
+        arrived(gate, 10).await;
     }
     assert_eq!(fixture.metrics.bulkhead_in_use("main/read").get(), 20);
     for caller in callers {
@@ -72,7 +72,7 @@ async fn redirects_cancelled_after_their_time_are_timeouts() {
             tokio::spawn(async move { store.resolve(&code("abc")).await })
         })
         .collect();
-    gate.arrived(5).await;
+    arrived(&gate, 5).await;
     fixture.clock.advance(Duration::from_millis(700));
     for caller in callers {
         caller.abort();

@@ -100,7 +100,7 @@ async fn slow_lists_do_not_starve_redirects() {
             tokio::spawn(async move { store.list(&Owner::open(), None, 10).await })
         })
         .collect();
-    gate.arrived(2).await;
+    arrived(&gate, 2).await;
     let refused = fixture.list().await.unwrap_err();
     assert_eq!(
         (refused.kind, refused.message.as_str()),
@@ -116,7 +116,7 @@ async fn slow_lists_do_not_starve_redirects() {
             tokio::spawn(async move { store.resolve(&code("abc")).await })
         })
         .collect();
-    redirects.arrived(6).await;
+    arrived(&redirects, 6).await;
     redirects.open();
     for redirect in waiting {
         redirect.await.unwrap().unwrap();
@@ -135,7 +135,7 @@ async fn a_list_that_is_cancelled_late_counts_as_nothing() {
     for number in 1..=10 {
         let store = fixture.store.clone();
         let list = tokio::spawn(async move { store.list(&Owner::open(), None, 10).await });
-        gate.arrived(number).await;
+        arrived(&gate, number).await;
         fixture.clock.advance(Duration::from_secs(60));
         list.abort();
         assert!(list.await.unwrap_err().is_cancelled());
@@ -152,7 +152,7 @@ async fn lists_that_hang_leave_probes_for_redirects() {
     let gate = fixture.hangs(Operation::List);
     let store = fixture.store.clone();
     let list = tokio::spawn(async move { store.list(&Owner::open(), None, 10).await });
-    gate.arrived(1).await;
+    arrived(&gate, 1).await;
     for _ in 0..20 {
         let refused = fixture.list().await.unwrap_err();
         assert_eq!((refused.kind, refused.retry_after_ms), (StoreErrorKind::Unavailable, 500));

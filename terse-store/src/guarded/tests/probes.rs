@@ -21,14 +21,17 @@ async fn a_thousand_callers_at_half_open_send_no_more_than_the_permitted_probes(
             })
         })
         .collect();
-    start.arrived(CALLERS).await;
+    arrived(&start, CALLERS).await;
     start.open();
     let probes = settings().read.breaker.probes;
-    gate.arrived(probes as usize).await;
+    arrived(&gate, probes as usize).await;
     let rejected_so_far = || fixture.read().snapshot().counts.rejected;
-    while rejected_so_far() < (CALLERS - probes as usize) as u64 {
-        tokio::task::yield_now().await;
-    }
+    let others = async {
+        while rejected_so_far() < (CALLERS - probes as usize) as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, others).await.expect("the other callers are rejected");
     assert_eq!(fixture.calls(Operation::Resolve) - before, probes as usize);
     gate.open();
     let mut succeeded = 0;
@@ -98,7 +101,7 @@ async fn a_probe_that_is_cancelled_gives_its_place_back() {
             tokio::spawn(async move { store.resolve(&code("abc")).await })
         })
         .collect();
-    gate.arrived(3).await;
+    arrived(&gate, 3).await;
     assert_eq!(kind(fixture.resolve().await), StoreErrorKind::Unavailable, "all probes are taken");
     for caller in callers {
         caller.abort();
