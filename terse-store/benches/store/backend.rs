@@ -128,6 +128,7 @@ pub(crate) async fn cql(surroundings: &Surroundings, cluster: &Cluster) -> Resul
     for (number, (shard, _)) in SHARDS.iter().enumerate() {
         let store = surroundings.cql_store(cluster, number)?;
         connect(&store).await?;
+        store.admit();
         stores.push(surroundings.guarded(shard, store)?);
     }
     let stores = stores.try_into().map_err(|_| "not two stores".to_owned())?;

@@ -89,6 +89,16 @@ impl Create {
         let acknowledged = self.links.iter().zip(&self.created).filter(|(_, created)| created.load(Ordering::Relaxed));
         acknowledged.map(|(link, _)| link.clone()).collect()
     }
+
+    /// Creates those links, one by one, whose creation was not acknowledged.
+    pub(crate) async fn complete(&self) -> Result<(), Fault> {
+        for (call, created) in self.created.iter().enumerate() {
+            if !created.load(Ordering::Relaxed) {
+                self.run(call as u64).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Operation for Create {

@@ -32,6 +32,8 @@ use options::Options;
 
 /// Of the links that a measurement has created, how many are looked up afterwards, evenly picked.
 const FOLLOWED: usize = 200;
+/// Into how many pairs a round of the comparison with the driver is divided.
+const PAIRS: u32 = 4;
 /// Longest time for the links that are resolved to be made.
 const FILL_LIMIT: Duration = Duration::from_secs(300);
 
@@ -58,10 +60,11 @@ fn run() -> Result<(), String> {
     runtime.block_on(async {
         let done = measure(&options).await;
         // Whatever became of it, nothing is left on a cluster that others use.
+        let mut dropped = Ok(());
         for cluster in &options.clusters {
-            backend::drop_keyspaces(cluster).await?;
+            dropped = dropped.and(backend::drop_keyspaces(cluster).await);
         }
-        done
+        done.and(dropped)
     })
 }
 
@@ -98,12 +101,12 @@ async fn filled(options: &Options, backend: &Backend, links: &Links) -> Result<V
     for (shards, ring) in &backend.rings {
         let name = format!("{}, {shards} shard{}", backend.name, if *shards == 1 { "" } else { "s" });
         let existing = links.take(options.links);
-        let fill = Create::new(ring, Arc::clone(&existing));
+        let fill = Arc::new(Create::new(ring, Arc::clone(&existing)));
         let load = Load { concurrency: options.concurrency, window: FILL_LIMIT, most: options.links };
-        drive(load, &Arc::new(fill)).await?.check().map_err(|error| format!("filling {name}: {error}"))?;
-        // A create that was refused for a moment is done now; those that weren't are found to be one's own.
+        drive(load, &fill).await?;
+        // What was refused for a moment is not refused one by one, unless the store is out of reach.
+        fill.complete().await.map_err(|fault| format!("filling {name}: {fault:?}"))?;
         let contender = Contender { name, ring: Arc::clone(ring), links: existing };
-        complete(&contender).await?;
         if backend.cluster.is_some() {
             let warm = Options { warm_up: options.first_warm_up, ..options.clone() };
             warm_up(&warm, &resolve_of(&contender)).await?;
@@ -111,15 +114,6 @@ async fn filled(options: &Options, backend: &Backend, links: &Links) -> Result<V
         contenders.push(contender);
     }
     Ok(contenders)
-}
-
-/// Creates those links that aren't there yet.
-async fn complete(contender: &Contender) -> Result<(), String> {
-    let create = Create::new(&contender.ring, Arc::clone(&contender.links));
-    for call in 0..contender.links.len() as u64 {
-        create.run(call).await.map_err(|fault| format!("filling {}: {fault:?}", contender.name))?;
-    }
-    Ok(())
 }
 
 fn resolve_of(contender: &Contender) -> Arc<Resolve> {
@@ -144,11 +138,14 @@ async fn creates(options: &Options, contender: &Contender, links: &Links) -> Res
     outcome.check().map_err(|error| format!("{}, creates: {error}", contender.name))?;
     let created = create.created();
     let sample: Arc<[Link]> = created.iter().step_by(created.len().div_ceil(FOLLOWED)).cloned().collect();
-    let resolve = Resolve { ring: Arc::clone(&contender.ring), links: sample };
-    for call in 0..resolve.links.len() as u64 {
-        resolve.run(call).await.map_err(|fault| format!("{}, following: {fault:?}", contender.name))?;
-    }
+    follow(options, contender, sample).await.map_err(|error| format!("{}, following: {error}", contender.name))?;
     Ok(outcome)
+}
+
+/// Resolves each of `links` once.
+async fn follow(options: &Options, contender: &Contender, links: Arc<[Link]>) -> Result<(), String> {
+    let load = Load { concurrency: options.concurrency, window: FILL_LIMIT, most: links.len() as u64 };
+    drive(load, &Arc::new(Resolve { ring: Arc::clone(&contender.ring), links })).await?.check()
 }
 
 async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>, most: u64) -> Result<Outcome, String> {
@@ -159,17 +156,20 @@ async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>,
     Ok(outcome)
 }
 
-/// The ring beside the driver that does the same select, in turns; the first alternates.
+/// The ring beside the driver that does the same select, in turns, each going
+/// first in every other pair. Many short windows, since one in which a JVM
+/// collects garbage makes requests late, and late ones are sent twice.
 async fn compare(options: &Options, contender: &Contender, select: &Arc<Select>) -> Result<(), String> {
+    let options = Options { window: options.window / PAIRS, ..options.clone() };
     let (ring_name, select_name) = (format!("{}, compared", contender.name), "the driver alone".to_owned());
     let resolve = resolve_of(contender);
-    for round in 0..options.rounds {
-        let (ring, bare) = if round % 2 == 0 {
-            let ring = window(options, &ring_name, &resolve, u64::MAX).await?;
-            (ring, window(options, &select_name, select, u64::MAX).await?)
+    for pair in 0..options.rounds * PAIRS {
+        let (ring, bare) = if pair % 2 == 0 {
+            let ring = window(&options, &ring_name, &resolve, u64::MAX).await?;
+            (ring, window(&options, &select_name, select, u64::MAX).await?)
         } else {
-            let bare = window(options, &select_name, select, u64::MAX).await?;
-            (window(options, &ring_name, &resolve, u64::MAX).await?, bare)
+            let bare = window(&options, &select_name, select, u64::MAX).await?;
+            (window(&options, &ring_name, &resolve, u64::MAX).await?, bare)
         };
         let mut readings = ring.json();
         readings["cpu_ratio_to_driver"] = json!(ring.cpu_us() / bare.cpu_us());
