@@ -372,15 +372,20 @@ fn count_logs(place: &Path) -> usize {
     std::fs::read_dir(place).map(Iterator::count).unwrap_or_default()
 }
 
-/// The first loopback address with a real port that the output names.
+/// The first loopback address with a real port that the output names as the
+/// server's own; others, such as a store's, may come before it.
 fn listening_address(output: &str) -> Option<SocketAddr> {
-    const HOST: &str = "127.0.0.1:";
-    output.match_indices(HOST).find_map(|(at, _)| {
-        let rest = &output[at + HOST.len()..];
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let port: u16 = rest[..digits].parse().ok()?;
-        (port != 0).then(|| SocketAddr::from(([127, 0, 0, 1], port)))
-    })
+    const NAMED: [&str; 2] = ["http://127.0.0.1:", "\"address\":\"127.0.0.1:"];
+    let found = |named: &&str| {
+        let ports = output.match_indices(named).filter_map(|(at, _)| whole_port(&output[at + named.len()..]));
+        ports.into_iter().find(|port| *port != 0)
+    };
+    NAMED.iter().find_map(found).map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// The number that `text` begins with, if it has an end: the rest of it may not be written yet.
+fn whole_port(text: &str) -> Option<u16> {
+    text[..text.find(|c: char| !c.is_ascii_digit())?].parse().ok()
 }
 
 #[cfg(test)]
@@ -393,7 +398,8 @@ mod tests {
         let found = |text: &str| listening_address(text).map(|a| a.port());
         assert_eq!(found("listening on http://127.0.0.1:40123\n"), Some(40123));
         assert_eq!(found("{\"listen\":\"127.0.0.1:0\"}\n{\"address\":\"127.0.0.1:8\"}"), Some(8));
-        assert_eq!(found("listening on 127.0.0.1:401"), None, "the rest of the number may be missing yet");
+        assert_eq!(found("listening on http://127.0.0.1:401"), None, "the rest of the number may be missing yet");
+        assert_eq!(found("no answer from 127.0.0.1:9042\nlistens on http://127.0.0.1:81, data"), Some(81));
         assert_eq!(found("public URL http://localhost:8080 \n"), None);
     }
 

@@ -125,6 +125,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until every replica has these links: one that missed a write is
+    /// given it by a read of all, since nodes hold no writes for others here.
+    pub fn spread(&self, keyspace: &Keyspace, codes: impl IntoIterator<Item = impl AsRef<str>>) {
+        let mut node = CqlConnection::open(self.nodes[0], PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+        for code in codes {
+            let query = format!("SELECT * FROM {}.links WHERE code = '{}'", keyspace.name(), code.as_ref());
+            await_true("a read of all replicas", SERVE_LIMIT, || {
+                let rows = node.query(&query, Consistency::All);
+                rows.is_ok_and(|rows| rows.len() == 1)
+            });
+        }
+    }
+
     /// Waits until one node answers for itself; returns how long that took.
     pub fn await_serving(&self, number: usize, limit: Duration) -> Duration {
         let began = Instant::now();

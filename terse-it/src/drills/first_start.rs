@@ -2,6 +2,7 @@
 //! again while they hold leased ids: ids may be lost, codes are never given twice.
 
 use std::collections::{HashMap, HashSet};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,7 +22,8 @@ const CREATES: u32 = 60;
 /// Two first starts at once, then kill -9 of either, mid-lease.
 pub(super) fn first_start(stage: &mut Stage<'_>) {
     let keyspace = stage.cluster.keyspace("first");
-    let setup = || Stage::cached(&keyspace).env("TERSE_CODE_BLOCK", BLOCK);
+    // An address of its own for life, as servers have: it names the holder of leases.
+    let setup = || Stage::cached(&keyspace).env("TERSE_CODE_BLOCK", BLOCK).env("TERSE_LISTEN", &free_address());
     let mut servers = [setup().launch(), setup().launch()];
     let took = servers.each_mut().map(Server::await_ready);
     stage.report.time("both ready", took[0].max(took[1]));
@@ -69,6 +71,12 @@ fn kill_mid_lease(servers: &mut [Server; 2], round: usize, owners: &mut HashMap<
     assert!(made(killed) > 0, "round {round}: nothing was made through the killed server in {killed_at:?}");
     let survivors = ledger.window_if(Kind::Create, &(killed_at..Duration::MAX), |record| record.server != killed);
     assert!(survivors.good > 0, "round {round}: the other server made nothing: {survivors}");
+}
+
+/// An address that nothing listens on.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.unwrap_or_else(|error| panic!("no free port: {error}")).to_string()
 }
 
 /// The deployment's id and key, as the server keeps them beside the store.

@@ -95,7 +95,7 @@ pub(super) fn two_nodes_down(stage: &mut Stage<'_>) {
     let server = Stage::uncached(&keyspace).start();
     let links = seed(&server.client(), "kept", stage.links());
     // Every replica has all of it, so that what is missing later is missing for the fault's sake.
-    stage.cluster.await_whole(SERVE_LIMIT);
+    stage.cluster.spread(&keyspace, links.iter().map(|link| &link.code));
     let load = Load::start(stage.plan(&[&server], &links));
     let calm = load.run_for(Duration::from_secs(2));
     let paused: Vec<Paused<'_>> = [0, 1].map(|number| stage.cluster.pause(number)).into();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Stage;
 use crate::cluster::{Cluster, Consistency, Keyspace, SERVE_LIMIT};
-use crate::{Client, Server, await_some, code_path};
+use crate::{Client, Server, code_path};
 
 /// The replica that sleeps.
 const SLEEPER: usize = 2;
@@ -57,11 +57,7 @@ pub(super) fn stale_replica(stage: &mut Stage<'_>) {
     let servers = [Stage::uncached(&keyspace).start(), Stage::cached(&keyspace).start()];
     let sets: Vec<Links> = (0..stage.form.pick(6, 18)).map(Links::numbered).collect();
     sets.iter().for_each(|links| links.prepare(&servers[0].client()));
-    for links in &sets {
-        for code in [&links.edited, &links.deleted] {
-            await_some("all replicas to have the link", SERVE_LIMIT, || row(cluster, &keyspace, code));
-        }
-    }
+    cluster.spread(&keyspace, sets.iter().flat_map(|links| [&links.edited, &links.deleted]));
     let paused = cluster.pause(SLEEPER);
     for (number, links) in sets.iter().enumerate() {
         links.change(&servers[number % 2].client());
