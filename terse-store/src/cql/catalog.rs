@@ -82,7 +82,7 @@ impl LinkCatalog for CqlStore {
             links: Vec::new(),
             passed: 0,
         };
-        walk.from_month(after.map_or(i32::MAX, |after| rows::month_of(after.created_at))).await?;
+        walk.back_from(after.map_or(i32::MAX, |after| rows::month_of(after.created_at))).await?;
         Ok(walk.links)
     }
 }
@@ -138,7 +138,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Walks from `newest` back to the first month.
-    async fn from_month(&mut self, newest: i32) -> Result<(), StoreError> {
+    async fn back_from(&mut self, newest: i32) -> Result<(), StoreError> {
         let mut newest = newest;
         while self.links.len() < self.limit {
             let months = self.months(newest).await?;

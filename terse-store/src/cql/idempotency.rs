@@ -66,8 +66,7 @@ impl IdempotencyStore for CqlStore {
             Err(_) => (self.turn(stripe).await?, self.find_key(owner, key).await?),
         };
         let row = Row { live, owner, key };
-        let claim =
-            Claim { row, record, expired_before, expired: Mutex::default(), unsure: AtomicBool::new(false) };
+        let claim = Claim { row, record, expired_before, expired: Mutex::default(), unsure: AtomicBool::new(false) };
         match claim.judge(standing) {
             Some(answer) => Ok(answer),
             None => self.decide(&claim).await,

@@ -94,7 +94,8 @@ impl Leasing<'_> {
     fn ids(&self, next: Option<i64>) -> Result<Range<i64>, StoreError> {
         let first = next.unwrap_or(0);
         let end = i64::try_from(self.size).ok().and_then(|size| first.checked_add(size));
-        let end = end.ok_or_else(|| fault::unavailable(format!("the counter '{}' has run out of ids", self.counter)))?;
+        let end =
+            end.ok_or_else(|| fault::unavailable(format!("the counter '{}' has run out of ids", self.counter)))?;
         Ok(first..end)
     }
 
