@@ -17,6 +17,8 @@ use crate::process::{Group, Supervisor};
 
 /// How long a server may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a server may take that is on a cluster: at its first start it makes keyspaces and tables there.
+const FIRST_START_LIMIT: Duration = Duration::from_secs(120);
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How many lines of a server's log are shown when it fails.
@@ -90,10 +92,9 @@ impl Servers<'_> {
             .env("TERSE_DATA_DIR", data)
             .env("TERSE_LIMITS", "off")
             .env("TERSE_LOG", "warn");
-        if let Some(config) = config {
-            command.arg("--config").arg(config);
-        }
-        self.start("terse", &command, address, "/readyz", 200)
+        let Some(config) = config else { return self.start("terse", &command, address, ("/readyz", 200), START_LIMIT) };
+        command.arg("--config").arg(config);
+        self.start("terse", &command, address, ("/readyz", 200), FIRST_START_LIMIT)
     }
 
     /// Starts nginx with one worker that redirects everything to `target`.
@@ -108,7 +109,7 @@ impl Servers<'_> {
         fs::write(&config, nginx_config(&folder, address, target))?;
         let mut command = Command::new(program);
         command.arg("-e").arg(folder.join("error.log")).arg("-p").arg(&folder).arg("-c").arg(&config);
-        self.start("nginx", &command, address, "/abcdefg", 302)
+        self.start("nginx", &command, address, ("/abcdefg", 302), START_LIMIT)
     }
 
     /// Starts the floor, which redirects everything to `target`.
@@ -122,10 +123,17 @@ impl Servers<'_> {
         fs::copy("/proc/self/exe", &program)?;
         let mut command = Command::new(program);
         command.args(["floor", &address.to_string(), target]);
-        self.start("floor", &command, address, "/abcdefg", 302)
+        self.start("floor", &command, address, ("/abcdefg", 302), START_LIMIT)
     }
 
-    fn start(&self, name: &str, command: &Command, address: SocketAddr, path: &str, status: u16) -> Result<Server> {
+    fn start(
+        &self,
+        name: &str,
+        command: &Command,
+        address: SocketAddr,
+        (path, status): (&str, u16),
+        limit: Duration,
+    ) -> Result<Server> {
         fs::create_dir_all(&self.folder)?;
         let log = self.folder.join(format!("{name}.log"));
         let begun = Instant::now();
@@ -134,8 +142,8 @@ impl Servers<'_> {
         while !ask(address, path).is_ok_and(|reply| reply.status == status) {
             let alive = server.group.check_alive();
             alive.with_context(|| format!("{name} says: {}", tail(&log)))?;
-            if begun.elapsed() > START_LIMIT {
-                bail!("{name} isn't ready after {} s, it says: {}", START_LIMIT.as_secs(), tail(&log));
+            if begun.elapsed() > limit {
+                bail!("{name} isn't ready after {} s, it says: {}", limit.as_secs(), tail(&log));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
