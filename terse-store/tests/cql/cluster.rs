@@ -90,7 +90,7 @@ impl Keyspace {
         config.limits.list_timeout_ms = 4_000;
         config.limits.write_timeout_ms = 4_000;
         config.limits.write_deadline_ms = 12_000;
-        config.limits.startup_timeout_ms = 30_000;
+        config.limits.startup_timeout_ms = 20_000;
         config.limits.schema_timeout_ms = 15_000;
         config
     }
@@ -103,9 +103,11 @@ impl Keyspace {
     /// Asks for more replicas than there are nodes, so that no quorum can be had, or for three. `quorum` tells
     /// which of both, and every node is waited for: each takes the change over by itself.
     pub(crate) async fn set_replicas(&self, replicas: u8, quorum: bool) {
-        let text = format!(
-            "ALTER KEYSPACE KS WITH replication = {{'class': 'NetworkTopologyStrategy', 'replication_factor': {replicas}}}"
-        );
+        let here = self.run("SELECT data_center FROM system.local").await.into_rows_result().unwrap();
+        let (here,) = here.first_row::<(String,)>().unwrap();
+        // By the data centre's name: a number for all of them would not change those that have one.
+        let replication = format!("{{'class': 'NetworkTopologyStrategy', '{here}': {replicas}}}");
+        let text = format!("ALTER KEYSPACE KS WITH replication = {replication}");
         self.run(&text).await;
         let deadline = Instant::now() + PATIENCE;
         for text in self.at_each_node("SELECT code FROM KS.links WHERE code = 'missing'") {
