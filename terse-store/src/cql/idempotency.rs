@@ -12,7 +12,7 @@ use scylla::value::CqlTimestamp;
 use terse_core::ports::{AttemptId, IdempotencyRecord, IdempotencyStore, StoreError, StoreErrorKind};
 use terse_core::{Owner, Timestamp};
 
-use super::lwt::{self, Conditional, Decision};
+use super::lwt::{self, Conditional, Decision, Existing};
 use super::rows::{cql_time, must, wrong};
 use super::session::{Preparer, Use};
 use super::{CqlStore, Live, levels, rows};
@@ -164,10 +164,13 @@ impl Decision for Claim<'_> {
     async fn try_once(&self, _again: bool) -> Result<Option<Self::Answer>, StoreError> {
         // The insert finds the expired record that the second write replaces.
         for _ in 0..2 {
-            if self.write().await? == Conditional::Applied {
-                return Ok(Some(None));
-            }
-            if let Some(answer) = self.judge(self.row.read().await?) {
+            let found = match self.write().await? {
+                Conditional::Applied => return Ok(Some(None)),
+                Conditional::Refused(row) => record_told(&row)?,
+            };
+            // A refused replacement tells of the condition only: the row is to be read.
+            let Some(found) = found else { return Ok(None) };
+            if let Some(answer) = self.judge(Some(found)) {
                 return Ok(Some(answer));
             }
         }
@@ -237,6 +240,14 @@ impl RecordRow<'_> {
 
 fn record_in(found: &QueryRowsResult) -> Result<Option<IdempotencyRecord>, StoreError> {
     rows::first::<RecordRow<'_>>(found)?.map(|row| row.record()).transpose()
+}
+
+/// The record in the row that refused an insert, of which engines tell all columns.
+fn record_told(row: &Existing) -> Result<Option<IdempotencyRecord>, StoreError> {
+    let Some(body_hash) = row.blob("body_hash") else { return Ok(None) };
+    let (code, attempt) = (row.text("code"), row.blob("attempt"));
+    let told = RecordRow { body_hash: Some(body_hash), code, attempt, created_at: row.timestamp("created_at") };
+    told.record().map(Some)
 }
 
 #[cfg(test)]
