@@ -1,8 +1,8 @@
-//! Links on memory and SQLite, sharding by slot, migrations, and the
+//! Links on memory, SQLite and CQL, sharding by slot, migrations, and the
 //! conformance suite of every backend (in `tests/conformance`).
 //!
-//! [`SqliteStore`] is the embedded default, [`MemoryStore`] is for tests and
-//! benchmarks, [`Sharded`] spreads links over several stores by the slot of
+//! [`SqliteStore`] is the embedded default, [`CqlStore`] a cluster of Cassandra
+//! or ScyllaDB, [`MemoryStore`] is for tests and benchmarks, [`Sharded`] spreads links over several stores by the slot of
 //! their code, [`Guarded`] keeps a shard's faults in that shard. All of them
 //! implement the ports of [`terse_core::ports`]; no driver appears in a public
 //! signature.

@@ -44,8 +44,9 @@ impl Engine {
         }
     }
 
-    /// `statement`, with a fixed id if it makes a table. Two nodes of Cassandra that make one table at the same
-    /// time would give it two ids, and its rows would be split between them; ScyllaDB puts such statements in one order.
+    /// `statement`, with a fixed id if it makes a table. Two nodes of Cassandra
+    /// that make one table at the same time would give it two ids, and split
+    /// its rows between them; ScyllaDB puts such statements in one order.
     pub(super) fn with_table_id(self, statement: &str, keyspace: &str) -> String {
         match table_made_by(statement) {
             Some(table) if self == Self::Cassandra => {

@@ -97,3 +97,69 @@ pub(super) fn unavailable(message: impl Into<String>) -> StoreError {
 pub(super) fn rejected(shard: &str, rejected: Rejected) -> StoreError {
     StoreError { retry_after_ms: rejected.retry_after_ms, ..unavailable(format!("{shard}/quorum: {rejected}")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use scylla::errors::WriteType;
+
+    use super::*;
+
+    fn told(error: DbError) -> ExecutionError {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, "told".into()))
+    }
+
+    fn too_few(consistency: Consistency) -> ExecutionError {
+        told(DbError::Unavailable { consistency, required: 2, alive: 1 })
+    }
+
+    fn late(write_type: WriteType) -> ExecutionError {
+        told(DbError::WriteTimeout { consistency: Consistency::Serial, received: 1, required: 2, write_type })
+    }
+
+    #[test]
+    fn a_write_that_may_have_reached_a_replica_is_unknown() {
+        for error in [
+            || ExecutionError::RequestTimeout(Duration::from_secs(1)),
+            || late(WriteType::Simple),
+            || late(WriteType::Cas),
+            || told(DbError::ServerError),
+            || told(DbError::Other(0x1700)),
+        ] {
+            assert_eq!(write("writing", error()).kind, StoreErrorKind::UnknownOutcome);
+            assert_eq!(conditional("writing", error()).kind, StoreErrorKind::UnknownOutcome);
+            assert_eq!(read("reading", error()).kind, StoreErrorKind::Unavailable, "a read changes nothing");
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_never_executed_is_unavailable() {
+        for error in [
+            || ExecutionError::EmptyPlan,
+            || ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId),
+            || told(DbError::IsBootstrapping),
+            || told(DbError::Invalid),
+            || too_few(Consistency::Serial),
+        ] {
+            assert_eq!(write("writing", error()).kind, StoreErrorKind::Unavailable);
+            assert_eq!(conditional("writing", error()).kind, StoreErrorKind::Unavailable);
+        }
+    }
+
+    #[test]
+    fn a_conditional_write_that_failed_at_its_commit_is_unknown() {
+        for error in [|| too_few(Consistency::LocalQuorum), || told(DbError::Overloaded)] {
+            assert_eq!(write("writing", error()).kind, StoreErrorKind::Unavailable);
+            assert_eq!(conditional("writing", error()).kind, StoreErrorKind::UnknownOutcome);
+        }
+    }
+
+    #[test]
+    fn a_rejection_tells_when_to_come_back() {
+        let reason = terse_resilience::RejectReason::Open;
+        let error = rejected("main", Rejected { reason, retry_after_ms: 321 });
+        assert_eq!((error.kind, error.retry_after_ms), (StoreErrorKind::Unavailable, 321));
+        assert!(error.message.starts_with("main/quorum: "), "{error}");
+    }
+}

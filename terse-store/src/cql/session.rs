@@ -295,13 +295,15 @@ mod tests {
 
     #[test]
     fn each_use_has_its_consistency_and_time() {
-        let profiles = Profiles::new(&CqlLimits::default());
+        let limits = CqlLimits { read_timeout_ms: 1, list_timeout_ms: 2, write_timeout_ms: 3, ..CqlLimits::default() };
+        let profiles = Profiles::new(&limits);
         for (usage, consistency, timeout_ms) in [
-            (Use::PointRead, Consistency::LocalQuorum, 250),
-            (Use::SingleReplica, Consistency::LocalOne, 250),
-            (Use::ListRead, Consistency::LocalQuorum, 1_000),
-            (Use::Write, Consistency::LocalQuorum, 1_000),
-            (Use::SerialRead, Consistency::Serial, 1_000),
+            (Use::PointRead, Consistency::LocalQuorum, 1),
+            (Use::SingleReplica, Consistency::LocalOne, 1),
+            (Use::ListRead, Consistency::LocalQuorum, 2),
+            (Use::Write, Consistency::LocalQuorum, 3),
+            (Use::Conditional, Consistency::LocalQuorum, 3),
+            (Use::SerialRead, Consistency::Serial, 3),
         ] {
             let profile = profiles.of(usage).to_profile();
             assert_eq!(profile.get_consistency(), consistency, "{usage:?}");
