@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Supervisor;
-use crate::services::{self, Kind, Session, cassandra};
+use crate::services::{self, Compiler, Kind, Session, cassandra};
 use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
 /// How long all tests together may take.
-const TESTS_LIMIT: Duration = Duration::from_secs(15 * 60);
+const TESTS_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The package whose tests drive the built server.
 const INTEGRATION: &str = "terse-it";
@@ -96,7 +96,7 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
     let mut session = None;
     if CLUSTERED.iter().any(|package| options.wants(package)) {
         summary.time("services", || {
-            let started = session.insert(Session::start(workspace, supervisor, &[Kind::Cassandra])?);
+            let started = session.insert(Session::start(workspace, supervisor, &[Kind::Cassandra], Compiler::Quick)?);
             needs.variables = cluster_variables(workspace, started)?;
             Ok(())
         })?;

@@ -15,7 +15,7 @@ use anyhow::Result;
 
 use super::Bench;
 use super::report::{Promise, Report, Series};
-use crate::services::{Kind, Session, cassandra};
+use crate::services::{Compiler, Kind, Session, cassandra};
 
 /// What CPU the rings may need, times that of the driver alone.
 const RING_LIMIT: f64 = 1.15;
@@ -47,7 +47,7 @@ impl Cluster {
 /// When a cluster can't be had, a program or a server fails, or an answer is wrong.
 pub fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut series = guards::measure(bench)?;
-    let session = Session::start(bench.workspace, bench.supervisor, &[Kind::Cassandra])?;
+    let session = Session::start(bench.workspace, bench.supervisor, &[Kind::Cassandra], Compiler::Full)?;
     let done = on_clusters(bench, &mut series);
     let ended = session.end();
     done.and(ended)?;

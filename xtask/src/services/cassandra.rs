@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Compiler;
 use super::cql::{Connection, Consistency};
 use super::service::{HEALTH_ANSWER, Service};
 use crate::process::{Supervisor, find_program};
@@ -79,17 +80,23 @@ pub fn services(services: &Path) -> Vec<Service> {
 ///
 /// # Errors
 /// When something needed can't be had, with the command that would install it.
-pub fn commands(services: &Path, nodes: &[&Service], tools: &Tools, supervisor: &Supervisor) -> Result<Vec<Command>> {
+pub fn commands(
+    services: &Path,
+    nodes: &[&Service],
+    compiler: Compiler,
+    tools: &Tools,
+    supervisor: &Supervisor,
+) -> Result<Vec<Command>> {
     let java = java(tools)?;
     let jars = jars(services, tools, supervisor)?;
-    nodes.iter().map(|node| command(node, &java, &jars)).collect()
+    nodes.iter().map(|node| command(node, compiler, &java, &jars)).collect()
 }
 
-fn command(node: &Service, java: &Path, jars: &Path) -> Result<Command> {
+fn command(node: &Service, compiler: Compiler, java: &Path, jars: &Path) -> Result<Command> {
     let (number, .., token) =
         NODES.iter().find(|(_, name, ..)| *name == node.name).with_context(|| format!("no node {}", node.name))?;
     let folder = node.folder.to_str().context("the path of the target folder is not UTF-8")?;
-    node_command(node, &render(CONFIG, &host(*number).to_string(), token, folder), java, jars)
+    node_command(node, &render(CONFIG, &host(*number).to_string(), token, folder), compiler, java, jars)
 }
 
 /// A node that is a cluster by itself, beside the three: for measurements. Its files are in `folder`.
@@ -108,7 +115,7 @@ pub fn single_command(services: &Path, node: &Service, tools: &Tools, supervisor
     let jars = jars(services, tools, supervisor)?;
     let folder = node.folder.to_str().context("the path of the target folder is not UTF-8")?;
     let config = render(CONFIG, &SINGLE_HOST.to_string(), "0", folder).replace(&seeds(), &SINGLE_HOST.to_string());
-    node_command(node, &config, &java, &jars)
+    node_command(node, &config, Compiler::Full, &java, &jars)
 }
 
 /// Whether the node of [`single`] answers.
@@ -125,7 +132,7 @@ fn seeds() -> String {
     NODES.map(|(number, ..)| host(number).to_string()).join(",")
 }
 
-fn node_command(node: &Service, config: &str, java: &Path, jars: &Path) -> Result<Command> {
+fn node_command(node: &Service, config: &str, compiler: Compiler, java: &Path, jars: &Path) -> Result<Command> {
     let folder = node.folder.to_str().context("the path of the target folder is not UTF-8")?;
     let conf = node.folder.join("conf");
     fs::create_dir_all(&conf)?;
@@ -136,6 +143,9 @@ fn node_command(node: &Service, config: &str, java: &Path, jars: &Path) -> Resul
     }
     let mut command = Command::new(java);
     command.arg(format!("@{folder}/conf/jvm17.options"));
+    if compiler == Compiler::Quick {
+        command.arg("-XX:TieredStopAtLevel=1");
+    }
     command.args([
         format!("-Djava.io.tmpdir={folder}/tmp"),
         format!("-Dcassandra.storagedir={folder}"),
@@ -269,7 +279,7 @@ mod tests {
     fn a_node_runs_with_its_own_configuration_first_on_the_class_path() {
         let place = tempfile::tempdir().unwrap();
         let nodes = services(place.path());
-        let command = command(&nodes[2], Path::new("/jdk/bin/java"), Path::new("/jars")).unwrap();
+        let command = command(&nodes[2], Compiler::Quick, Path::new("/jdk/bin/java"), Path::new("/jars")).unwrap();
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         let folder = nodes[2].folder.display();
         assert!(arguments.contains(&format!("{folder}/conf:/jars/*").into()), "{arguments:?}");

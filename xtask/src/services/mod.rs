@@ -138,6 +138,17 @@ pub struct Services<'a> {
     folder: PathBuf,
     environment: PathBuf,
     supervisor: &'a Supervisor,
+    compiler: Compiler,
+}
+
+/// How far the JVMs compile what they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// As far as they can: for measurements, and for use.
+    Full,
+    /// Quickly, and no further: a cluster of tests starts and changes its
+    /// schema in two thirds of the CPU, and would end before the rest pays.
+    Quick,
 }
 
 /// Brings up what `options` names, and tells where it is.
@@ -187,7 +198,7 @@ impl<'a> Services<'a> {
     pub fn new(workspace: &Workspace, supervisor: &'a Supervisor) -> Result<Self> {
         let folder = workspace.target.join("services");
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { folder, environment: environment_file(workspace), supervisor })
+        Ok(Self { folder, environment: environment_file(workspace), supervisor, compiler: Compiler::Full })
     }
 
     fn lock(&self) -> Result<File> {
@@ -271,7 +282,7 @@ impl<'a> Services<'a> {
     fn commands(&self, kind: Kind, absent: &[&Service]) -> Result<Vec<Command>> {
         let tools = Tools::new(self.supervisor);
         match kind {
-            Kind::Cassandra => cassandra::commands(&self.folder, absent, &tools, self.supervisor),
+            Kind::Cassandra => cassandra::commands(&self.folder, absent, self.compiler, &tools, self.supervisor),
             Kind::Redis => absent.iter().map(|_| redis::command(&tools)).collect(),
             Kind::Rabbitmq => absent.iter().map(|service| rabbitmq::command(service, &tools)).collect(),
         }
@@ -331,8 +342,14 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// As [`up`]; then nothing that was started is left.
-    pub fn start(workspace: &Workspace, supervisor: &'a Supervisor, kinds: &[Kind]) -> Result<Self> {
-        let mut session = Self { services: Services::new(workspace, supervisor)?, started: Vec::new() };
+    pub fn start(
+        workspace: &Workspace,
+        supervisor: &'a Supervisor,
+        kinds: &[Kind],
+        compiler: Compiler,
+    ) -> Result<Self> {
+        let services = Services { compiler, ..Services::new(workspace, supervisor)? };
+        let mut session = Self { services, started: Vec::new() };
         let lock = session.services.lock()?;
         for kind in kinds {
             if !session.services.any(*kind) {
@@ -403,7 +420,12 @@ mod tests {
     }
 
     fn services<'a>(place: &Path, supervisor: &'a Supervisor) -> Services<'a> {
-        Services { folder: place.to_owned(), environment: place.join("services.env"), supervisor }
+        Services {
+            folder: place.to_owned(),
+            environment: place.join("services.env"),
+            supervisor,
+            compiler: Compiler::Full,
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const QUICK_MOST_CREATES: u32 = 2_000;
 /// How long the program may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// All that it reads.
-const READINGS: [&str; 6] = ["per_second", "cpu_us", "cpu_ratio_to_driver", "p50_ms", "p99_ms", "refused"];
+const READINGS: [&str; 7] = ["per_second", "cpu_us", "cpu_ratio_to_driver", "p50_ms", "p99_ms", "stale", "refused"];
 /// The benchmarks with the build of the tests and its features, so that little is built twice.
 const BUILD_QUICK: &[&str] = &["--workspace", "--bench", "store", "--bench", "guards"];
 

@@ -112,11 +112,12 @@ impl Contender {
         let before = Tiers::read(self.server.address)?;
         let readings = bench.measure(server, Pace::Closed, &mut redirects)?;
         let refused = redirects.check(&self.redirected.name)?;
-        let uncached = Tiers::read(self.server.address)?.uncached_percent_since(&before);
+        let after = Tiers::read(self.server.address)?;
+        let (uncached, stale) = (after.uncached_percent_since(&before), after.stale - before.stale);
         if uncached < MIN_UNCACHED_PERCENT {
             bail!("{}: only {uncached:.1} % of the redirects asked the store", self.redirected.name);
         }
-        self.redirected.add(with(readings, [("refused", refused), ("uncached_percent", uncached)]));
+        self.redirected.add(with(readings, [("stale", stale), ("refused", refused), ("uncached_percent", uncached)]));
         Ok(())
     }
 }
@@ -167,7 +168,10 @@ impl Workload for Tolerant<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Tiers {
     cached: f64,
-    uncached: f64,
+    /// At a quorum.
+    store: f64,
+    /// By a single replica.
+    stale: f64,
 }
 
 impl Tiers {
@@ -182,16 +186,19 @@ impl Tiers {
         for line in lines.filter(|line| line.contains("outcome=\"found\"")) {
             let value = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
             let value = value.with_context(|| format!("a metric without a value: {line}"))?;
-            match () {
-                () if line.contains("tier=\"store\"") || line.contains("tier=\"stale\"") => tiers.uncached += value,
-                () => tiers.cached += value,
+            let tier = line.split("tier=\"").nth(1).and_then(|rest| rest.split('"').next());
+            match tier {
+                Some("store") => tiers.store += value,
+                Some("stale") => tiers.stale += value,
+                _ => tiers.cached += value,
             }
         }
         Ok(tiers)
     }
 
     fn uncached_percent_since(&self, before: &Self) -> f64 {
-        let (cached, uncached) = (self.cached - before.cached, self.uncached - before.uncached);
+        let cached = self.cached - before.cached;
+        let uncached = self.store + self.stale - before.store - before.stale;
         uncached * 100.0 / (cached + uncached).max(1.0)
     }
 }
@@ -281,7 +288,7 @@ mod tests {
         };
         let before = Tiers::parse(&metrics(10, 20, 0)).unwrap();
         let after = Tiers::parse(&metrics(11, 28, 1)).unwrap();
-        assert_eq!(after, Tiers { cached: 11.0, uncached: 29.0 });
+        assert_eq!(after, Tiers { cached: 11.0, store: 28.0, stale: 1.0 });
         assert!((after.uncached_percent_since(&before) - 90.0).abs() < 1e-9);
         assert_eq!(before.uncached_percent_since(&before), 0.0);
     }
