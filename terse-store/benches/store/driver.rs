@@ -19,7 +19,7 @@ use terse_store::CqlLimits;
 
 use crate::backend::keyspace;
 use crate::links::check_target;
-use crate::load::{Fault, Operation};
+use crate::load::{Answer, Fault, Operation};
 use crate::options::Cluster;
 
 /// What a redirect needs of a row.
@@ -78,7 +78,7 @@ impl Select {
 }
 
 impl Operation for Select {
-    async fn run(&self, call: u64) -> Result<(), Fault> {
+    async fn run(&self, call: u64) -> Result<Answer, Fault> {
         let link = &self.links[call as usize % self.links.len()];
         let answer = self.session.execute_unpaged(&self.statement, (link.code.as_str(),)).await;
         let rows = answer.map_err(|error| Fault::Refused(error.to_string()))?;
@@ -88,6 +88,6 @@ impl Operation for Select {
             return Err(Fault::Wrong(format!("/{} is not there", link.code.as_str())));
         };
         std::hint::black_box((state, expires_at, valid_from, version));
-        check_target(link, target)
+        check_target(link, target).map(|()| Answer::Full)
     }
 }

@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use terse_core::Link;
 use terse_core::codegen::CodeSpace;
-use terse_core::ports::{Insert, LinkReader, LinkWriter, StoreError, StoreErrorKind};
+use terse_core::ports::{Insert, LinkReader, LinkWriter, StoreError, StoreErrorKind, Tier};
 use terse_store::Sharded;
 use terse_testkit::links::{attempt, code, link, target};
 
-use crate::load::{Fault, Operation};
+use crate::load::{Answer, Fault, Operation};
 
 /// Makes links by number: each number has a code and a target of its own.
 pub(crate) struct Links {
@@ -63,10 +63,11 @@ pub(crate) struct Resolve {
 }
 
 impl Operation for Resolve {
-    async fn run(&self, call: u64) -> Result<(), Fault> {
+    async fn run(&self, call: u64) -> Result<Answer, Fault> {
         let link = &self.links[call as usize % self.links.len()];
         let found = self.ring.resolve(&link.code).await.map_err(|error| fault(&error))?;
-        check_target(link, found.link.as_ref().map(|link| link.target.as_str()))
+        check_target(link, found.link.as_ref().map(|link| link.target.as_str()))?;
+        Ok(if found.tier == Tier::Stale { Answer::Stale } else { Answer::Full })
     }
 }
 
@@ -102,7 +103,7 @@ impl Create {
 }
 
 impl Operation for Create {
-    async fn run(&self, call: u64) -> Result<(), Fault> {
+    async fn run(&self, call: u64) -> Result<Answer, Fault> {
         let link = &self.links[call as usize];
         let own = attempt(u128::from(call));
         match self.ring.insert_if_absent(link, own).await.map_err(|error| fault(&error))? {
@@ -111,7 +112,7 @@ impl Operation for Create {
             }
             Insert::Created | Insert::Taken { .. } => {
                 self.created[call as usize].store(true, Ordering::Relaxed);
-                Ok(())
+                Ok(Answer::Full)
             }
         }
     }

@@ -26,10 +26,19 @@ pub(crate) enum Fault {
     Wrong(String),
 }
 
+/// How good an answer is that is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// As good as the store can.
+    Full,
+    /// A single replica's, because most didn't answer in time. It costs less, so it is told apart.
+    Stale,
+}
+
 /// What is measured.
 pub(crate) trait Operation: Send + Sync + 'static {
     /// Does it once; `number` counts the calls of a window.
-    fn run(&self, number: u64) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn run(&self, number: u64) -> impl Future<Output = Result<Answer, Fault>> + Send;
 }
 
 /// How much load for how long.
@@ -46,6 +55,7 @@ pub(crate) struct Load {
 /// What was measured in a window.
 pub(crate) struct Outcome {
     done: u64,
+    stale: u64,
     refused: u64,
     refusal: Option<String>,
     elapsed: Duration,
@@ -67,8 +77,14 @@ impl Outcome {
             "cpu_us": self.cpu_us(),
             "p50_ms": percentile(50.0),
             "p99_ms": percentile(99.0),
+            "stale": self.stale,
             "refused": self.refused,
         })
+    }
+
+    /// Whether every operation was done, and with a full answer.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.stale == 0 && self.refused == 0
     }
 
     /// Fails unless nearly everything was done.
@@ -85,6 +101,7 @@ impl Outcome {
 /// One task's part of an outcome.
 struct Part {
     done: u64,
+    stale: u64,
     refused: u64,
     refusal: Option<String>,
     latencies: Histogram<u64>,
@@ -104,9 +121,10 @@ pub(crate) async fn drive<O: Operation>(load: Load, operation: &Arc<O>) -> Resul
         parts.push(part.map_err(|error| error.to_string())??);
     }
     let (elapsed, cpu) = (begun.elapsed(), process_cpu().saturating_sub(cpu));
-    let mut outcome = Outcome { done: 0, refused: 0, refusal: None, elapsed, cpu, latencies: histogram()? };
+    let mut outcome = Outcome { done: 0, stale: 0, refused: 0, refusal: None, elapsed, cpu, latencies: histogram()? };
     for part in parts {
         outcome.done += part.done;
+        outcome.stale += part.stale;
         outcome.refused += part.refused;
         outcome.refusal = outcome.refusal.or(part.refusal);
         outcome.latencies.add(&part.latencies).map_err(|error| error.to_string())?;
@@ -120,7 +138,7 @@ async fn repeat<O: Operation>(
     deadline: Instant,
     most: u64,
 ) -> Result<Part, String> {
-    let mut part = Part { done: 0, refused: 0, refusal: None, latencies: histogram()? };
+    let mut part = Part { done: 0, stale: 0, refused: 0, refusal: None, latencies: histogram()? };
     loop {
         let begun = Instant::now();
         if begun >= deadline {
@@ -131,8 +149,9 @@ async fn repeat<O: Operation>(
             return Ok(part);
         }
         match operation.run(number).await {
-            Ok(()) => {
+            Ok(answer) => {
                 part.done += 1;
+                part.stale += u64::from(answer == Answer::Stale);
                 part.latencies.saturating_record(begun.elapsed().as_nanos() as u64);
             }
             Err(Fault::Refused(why)) => {

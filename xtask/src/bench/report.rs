@@ -48,9 +48,15 @@ impl Series {
         let object = |round: &Vec<Reading>| -> Map<String, Value> {
             round.iter().map(|(name, value)| ((*name).to_owned(), rounded(*value).into())).collect()
         };
-        let names = self.rounds.first().map(|round| round.iter().map(|(name, _)| *name)).into_iter().flatten();
+        // A reading may be missing in some rounds; the first one too.
+        let mut names: Vec<&'static str> = Vec::new();
+        for (name, _) in self.rounds.iter().flatten() {
+            if !names.contains(name) {
+                names.push(name);
+            }
+        }
         let spread: Map<String, Value> =
-            names.filter_map(|name| Some((name.to_owned(), self.spread(name)?.json()))).collect();
+            names.into_iter().filter_map(|name| Some((name.to_owned(), self.spread(name)?.json()))).collect();
         json!({"name": self.name, "rounds": self.rounds.iter().map(object).collect::<Vec<_>>(), "spread": spread})
     }
 }
@@ -212,6 +218,14 @@ mod tests {
         report.series.push(other);
         assert_eq!(report.table().lines().nth(3).unwrap(), "other                        4.000");
         assert_eq!(report.series[1].values("per_second"), Vec::<f64>::new());
+    }
+
+    #[test]
+    fn a_reading_that_the_first_round_lacks_is_in_the_file_nevertheless() {
+        let mut series = Series::new("x");
+        series.add(vec![("p99_ms", 4.0)]);
+        series.add(vec![("p99_ms", 4.0), ("ratio", 1.5)]);
+        assert_eq!(series.json()["spread"]["ratio"]["median"], 1.5);
     }
 
     #[test]

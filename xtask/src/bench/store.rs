@@ -56,7 +56,9 @@ pub fn measure(bench: &Bench<'_>) -> Result<Report> {
 
 fn on_clusters(bench: &Bench<'_>, series: &mut Vec<Series>) -> Result<()> {
     let mut clusters = vec![Cluster::three()];
-    let single = if bench.run.quick { None } else { Some(single::start(bench)?) };
+    // Its start takes longer than the rest of a quick run.
+    let named = bench.run.only.iter().any(|name| name.contains(single::NAME));
+    let single = if bench.run.quick && !named { None } else { Some(single::start(bench)?) };
     clusters.extend(single.as_ref().map(|single| single.cluster()));
     let done = program::measure(bench, &clusters).and_then(|measured| {
         series.extend(measured);

@@ -11,6 +11,8 @@ use crate::process::Group;
 use crate::services::cassandra;
 use crate::tools::Tools;
 
+/// Its name in the results.
+pub const NAME: &str = "CQL 1 node";
 /// Between two questions whether it answers.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -24,7 +26,7 @@ impl Single {
     /// How it is measured on.
     #[must_use]
     pub fn cluster(&self) -> Cluster {
-        Cluster { name: "CQL 1 node", hosts: self.hosts.clone(), replication: 1 }
+        Cluster { name: NAME, hosts: self.hosts.clone(), replication: 1 }
     }
 
     /// Ends it. What it stored goes with the benchmark's folder.
@@ -43,10 +45,9 @@ impl Single {
 pub fn start(bench: &Bench<'_>) -> Result<Single> {
     let node = cassandra::single(bench.data("cassandra-single")?);
     let services = bench.workspace.target.join("services");
-    let command = cassandra::single_command(&services, &node, &Tools::new(bench.supervisor), bench.supervisor)?;
+    let mut command = cassandra::single_command(&services, &node, &Tools::new(bench.supervisor), bench.supervisor)?;
     println!("starting {}", node.name);
     let log = node.folder.join("output.log");
-    let mut command = command;
     command.current_dir(&node.folder);
     let mut group = bench.supervisor.serve(&command, &log)?;
     await_answer(&mut group, &log)?;
