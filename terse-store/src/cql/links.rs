@@ -110,7 +110,11 @@ impl LinkReader for CqlStore {
             Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(error),
             Err(error) => error,
         };
-        stale(resolve_from_one(live, code).await, failed)
+        let answer = resolve_from_one(live, code).await;
+        if let Err(error) = &answer {
+            tracing::debug!(shard = self.config.shard, %code, quorum = %failed, one = %error, "no replica answered");
+        }
+        stale(answer, failed)
     }
 }
 
