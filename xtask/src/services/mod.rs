@@ -242,9 +242,10 @@ impl<'a> Services<'a> {
             let mut alive = || self.all_alive(&mut started);
             service.await_healthy(&mut alive, kind.start_limit(), &|| kind.healthy(service))?;
         }
-        let any_started = !started.is_empty();
+        // A node that returns to a running cluster finds it warm, and work under way that a warm-up would crowd out.
+        let all_started = started.len() == services.len();
         started.into_iter().for_each(|one| one.group.detach());
-        if any_started && kind == Kind::Cassandra {
+        if all_started && kind == Kind::Cassandra {
             let start = Instant::now();
             let outcome = warm::warm_up(&cassandra::addresses()).context("warming Cassandra up")?;
             println!("warmed up by {} operations in {:.1} s", outcome.done, start.elapsed().as_secs_f64());
