@@ -24,6 +24,8 @@ pub use report::{Report, percentile};
 
 /// Requests under way at most.
 pub const WORKERS: usize = 48;
+/// A connection that rested longer is not used again: the server may be closing it for that.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// Links per request while known links are made.
 const SEED_BATCH: usize = 50;
 /// How often a link that was refused for overload is asked for again while known links are made.
@@ -188,17 +190,17 @@ fn work(shared: &Shared) -> Vec<Record> {
 }
 
 fn call(
-    connections: &mut HashMap<SocketAddr, Connection>,
+    connections: &mut HashMap<SocketAddr, (Connection, Instant)>,
     server: SocketAddr,
     request: &Request,
 ) -> std::io::Result<Response> {
     let mut connection = match connections.remove(&server) {
-        Some(connection) => connection,
-        None => Connection::open(server)?,
+        Some((connection, used)) if used.elapsed() < IDLE_LIMIT => connection,
+        _ => Connection::open(server)?,
     };
     let answer = connection.call(request)?;
     if answer.header("connection").is_none_or(|value| !value.eq_ignore_ascii_case("close")) {
-        connections.insert(server, connection);
+        connections.insert(server, (connection, Instant::now()));
     }
     Ok(answer)
 }
