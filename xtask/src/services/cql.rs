@@ -5,7 +5,7 @@
 //! sixty crates, all of which would be compiled before any `xtask` command.
 //!
 //! Bounds: every read and write has the limit given at [`Connection::open`], an
-//! answer may have [`MAX_BODY`] bytes.
+//! answer may have `MAX_BODY` bytes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -11,7 +11,7 @@
 //! States of a service: absent, running, paused (see [`record::State`]). What
 //! was started is in the record file before it runs, so an interrupted `up`
 //! leaves nothing that `down` doesn't know. One `up` or `down` at a time: the
-//! others wait, at most [`LOCK_LIMIT`].
+//! others wait, at most `LOCK_LIMIT`.
 
 pub mod cassandra;
 pub mod compose;
