@@ -71,7 +71,7 @@ pub struct Away {
 pub enum Patience {
     /// Once.
     One,
-    /// For [`FIRST_START_WAIT`]: without the first shard there is nothing to start with.
+    /// For 30 s: without the first shard there is nothing to start with.
     FirstStart,
 }
 
