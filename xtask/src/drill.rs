@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Supervisor;
-use crate::workspace::Workspace;
+use crate::services::cassandra;
+use crate::workspace::{Workspace, cargo};
 
 /// How long all drills together may take.
 const DRILLS_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -49,12 +50,27 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     if !status.success() {
         bail!("drill {}: {status}", options.drills.join(" "));
     }
+    if options.compares_guards() {
+        println!("\nthe same with the stores alone, a guard for each shard and one guard for all:");
+        supervisor.run_ok(&mut guard_comparison(workspace), DRILLS_LIMIT)?;
+    }
     Ok(())
+}
+
+/// The test that puts one guard around all shards, which no server does, beside a guard for each.
+fn guard_comparison(workspace: &Workspace) -> Command {
+    let mut command = cargo(&["test", "--quiet", "--package", "terse-store", "--test", "cql", "one_guard"]);
+    command.args(["--", "--nocapture"]).env("TERSE_CQL", cassandra::url()).current_dir(&workspace.root);
+    command
 }
 
 impl Options {
     fn lists(&self) -> bool {
         self.drills.iter().any(|name| name == "list")
+    }
+
+    fn compares_guards(&self) -> bool {
+        !self.lists() && self.drills.iter().any(|name| name == "shard-cut" || name == "all")
     }
 
     /// How the server is built.
@@ -102,5 +118,12 @@ mod tests {
     fn the_list_needs_no_cluster() {
         let list = Options { drills: vec!["list".into()], quick: false, json: None };
         assert!(list.lists() && !options(true, None).lists());
+    }
+
+    #[test]
+    fn the_guards_are_compared_with_the_drill_that_cuts_a_shard() {
+        let compares = |name: &str| Options { drills: vec![name.into()], quick: true, json: None }.compares_guards();
+        assert!(compares("shard-cut") && compares("all"));
+        assert!(!compares("kill-node") && !compares("list"));
     }
 }

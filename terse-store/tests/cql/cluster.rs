@@ -34,6 +34,10 @@ impl Clock for SystemClock {
     }
 }
 
+pub(crate) fn system_clock() -> SystemClock {
+    SystemClock(Instant::now())
+}
+
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
@@ -53,7 +57,7 @@ pub(crate) fn hosts() -> Vec<String> {
 
 /// A store of `config`, not connected yet, and its breaker.
 pub(crate) fn unconnected(config: CqlConfig) -> (Arc<CqlStore>, Arc<Breaker>) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock(Instant::now()));
+    let clock: Arc<dyn Clock> = Arc::new(system_clock());
     let seed = since_epoch().as_nanos() as u64;
     let settings = BreakerSettings { open_ms: 300, max_open_ms: 600, ..BreakerSettings::default() };
     let quorum = Arc::new(Breaker::new(settings, Arc::new(CoreClock(Arc::clone(&clock))), seed).unwrap());

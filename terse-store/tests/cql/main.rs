@@ -11,4 +11,5 @@ mod levels;
 mod lost_answers;
 mod marks;
 mod migrations;
+mod one_guard;
 mod owner_rows;
