@@ -34,7 +34,7 @@ const SHARED_STORE_AGE: Duration = Duration::from_secs(1);
 /// How often shards that are away are tried.
 const CONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How long one try may take: a store may need all the tables of its schema.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(80);
 /// How often it is checked whether ids run low.
 const TOP_UP_EVERY: Duration = Duration::from_millis(50);
 /// How often idempotency keys that are too old are removed.
@@ -277,9 +277,10 @@ fn tasks(
 ) -> Tasks {
     let mut tasks = Tasks::new();
     let (connected, identity) = (Arc::clone(stores), Arc::new(identity));
+    let data_dir = config.data_dir.clone();
     tasks.every_within("shard connection", CONNECT_EVERY, CONNECT_TIMEOUT, move || {
-        let (stores, identity) = (Arc::clone(&connected), Arc::clone(&identity));
-        async move { identity::admit_once(&stores, stores.links.map(), &identity).await }
+        let (stores, identity, data_dir) = (Arc::clone(&connected), Arc::clone(&identity), data_dir.clone());
+        async move { identity::admit_once(&data_dir, &stores, &identity).await }
     });
     tasks.every("key refresh", key_directory::REFRESH_EVERY, move || {
         let keys = Arc::clone(&keys);

@@ -83,8 +83,15 @@ fn migrate(config: &Config) -> Result<(), StartError> {
     let identity = in_runtime(async {
         let stores = Stores::open(config, &World::real())?;
         let settled = identity::settle(config, &stores, &OsEntropy).await;
+        let waiting = stores.waiting();
         stores.close();
-        settled
+        match waiting.first() {
+            Some(shard) if settled.is_ok() => {
+                let text = format!("shard '{}' is out of reach: it was not migrated", config.store.shards[*shard].name);
+                Err(StartError::new(Exit::Unavailable, text))
+            }
+            _ => settled,
+        }
     })?;
     for shard in &config.store.shards {
         say(&format!("shard '{}' on {}: schema is this version's", shard.name, shard.backend))?;

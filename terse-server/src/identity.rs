@@ -13,16 +13,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use terse_core::Entropy;
 use terse_core::ports::{SettingsStore, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
-use terse_store::{IdentityError, ShardMap, Share, record_identity};
+use terse_store::{IdentityError, ShardMap, Share};
 
 use crate::config::Config;
 use crate::data_dir::replace_private_file;
 use crate::exit::{Exit, StartError};
-use crate::stores::{Patience, Stores, store_failure};
+use crate::stores::{Away, Patience, Stores, store_failure};
 
 /// The setting that holds the deployment's id.
 const DEPLOYMENT_SETTING: &str = "deployment_id";
@@ -53,14 +54,48 @@ impl Identity {
 struct Record {
     deployment: String,
     permutation_key: String,
-    /// The slots of each shard.
+    /// The slots of each shard that was admitted once.
     shards: BTreeMap<String, String>,
 }
 
 impl Record {
+    /// A record that knows of no shard yet.
+    fn of(identity: &Identity) -> Self {
+        let (deployment, permutation_key) = (identity.deployment_text(), hex(&identity.permutation_key));
+        Self { deployment, permutation_key, shards: BTreeMap::new() }
+    }
+
     fn identity(&self, data_dir: &Path) -> Result<Identity, StartError> {
         let read = |text: &str| unhex(text).ok_or_else(|| damaged(&data_dir.join(FILE)));
         Ok(Identity { deployment: read(&self.deployment)?, permutation_key: read(&self.permutation_key)? })
+    }
+}
+
+/// Why something about a shard could not be settled.
+enum Obstacle {
+    /// It doesn't answer; it may come back.
+    Away(StoreError),
+    /// It must not be used.
+    Refused(StartError),
+}
+
+impl Obstacle {
+    fn of(shard: &str, error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::Corrupt => Self::Refused(store_failure(shard, &error)),
+            StoreErrorKind::Unavailable | StoreErrorKind::Overloaded | StoreErrorKind::UnknownOutcome => {
+                Self::Away(error)
+            }
+        }
+    }
+}
+
+impl From<IdentityError> for Obstacle {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Store { shard, source } => Self::of(&shard, source),
+            differs => Self::Refused(StartError::config(differs)),
+        }
     }
 }
 
@@ -72,81 +107,144 @@ impl Record {
 /// other, 69 when the first shard is away and there is no copy to go by.
 pub async fn settle(config: &Config, stores: &Stores, entropy: &dyn Entropy) -> Result<Identity, StartError> {
     let known = read_record(&config.data_dir)?;
-    let away = stores.connect(if known.is_some() { Patience::One } else { Patience::FirstStart }).await?;
+    let mut away = stores.connect(if known.is_some() { Patience::One } else { Patience::FirstStart }).await?;
     if let Some(known) = &known {
         refuse_moved(&config.data_dir, known, &config.store.map)?;
     }
-    let home_is_away = away.iter().find(|away| away.shard == 0);
-    let identity = match (home_is_away, &known) {
-        (None, known) => settle_at_home(config, stores, known.as_ref(), entropy).await?,
-        (Some(_), Some(known)) => known.identity(&config.data_dir)?,
-        (Some(away), None) => return Err(store_failure(&config.store.shards[0].name, &away.error)),
-    };
+    let home = &config.store.shards[0].name;
+    if away.iter().all(|away| away.shard != 0) {
+        match settle_at_home(config, stores, known.as_ref(), entropy).await {
+            Ok(identity) => return go_on(config, stores, identity, away).await,
+            Err(Obstacle::Refused(error)) => return Err(error),
+            Err(Obstacle::Away(error)) => away.push(Away { shard: 0, error }),
+        }
+    }
+    match (known, away.iter().find(|away| away.shard == 0)) {
+        (Some(known), _) => go_on(config, stores, known.identity(&config.data_dir)?, away).await,
+        (None, Some(away)) => Err(store_failure(home, &away.error)),
+        (None, None) => Err(StartError::new(Exit::Internal, "the first shard is neither away nor there")),
+    }
+}
+
+/// Admits the shards that are not `away`, and starts without the others.
+async fn go_on(
+    config: &Config,
+    stores: &Stores,
+    identity: Identity,
+    mut away: Vec<Away>,
+) -> Result<Identity, StartError> {
+    let reached: Vec<usize> =
+        (0..stores.shards().len()).filter(|shard| away.iter().all(|away| away.shard != *shard)).collect();
+    away.extend(admit(&config.data_dir, stores, &identity, &reached).await?);
     for away in &away {
         let (shard, error) = (&config.store.shards[away.shard].name, &away.error);
         tracing::warn!(shard, %error, "a shard is out of reach; starting without it");
     }
-    let reached: Vec<usize> =
-        (0..stores.shards().len()).filter(|shard| away.iter().all(|away| away.shard != *shard)).collect();
-    admit(&reached, stores, &config.store.map, &identity).await?;
-    let record = record_of(&identity, &config.store.map);
-    if known.as_ref() != Some(&record) {
-        write_record(&config.data_dir, &record)?;
-    }
     Ok(identity)
 }
 
-/// Tries once to connect the shards that are not admitted yet, and admits those that are the right ones.
+/// Tries once to connect the shards that are not admitted yet, all at the same time, and admits those that are the right ones.
 ///
 /// # Errors
 /// [`StoreError`] for the first shard that stays out of reach, or is none of this deployment's.
-pub async fn admit_once(stores: &Stores, map: &ShardMap, identity: &Identity) -> Result<(), StoreError> {
-    let mut failure = None;
-    for shard in stores.waiting() {
-        let admitted = match stores.shards()[shard].connect_once().await {
-            Ok(()) => admit_late(shard, stores, map, identity).await,
-            Err(error) => Err(error),
-        };
-        match admitted {
-            Ok(()) => tracing::info!(shard = map.names()[shard], "the shard is in reach"),
-            Err(error) => failure = failure.or(Some(error)),
+pub async fn admit_once(data_dir: &Path, stores: &Stores, identity: &Identity) -> Result<(), StoreError> {
+    let connected = join_all(stores.waiting().into_iter().map(|shard| async move {
+        match stores.shards()[shard].connect_once().await {
+            Ok(()) if shard == 0 => same_home(stores, identity).await.map(|()| shard),
+            connected => connected.map(|()| shard),
+        }
+    }))
+    .await;
+    let (mut reached, mut failures) = (vec![], vec![]);
+    for outcome in connected {
+        match outcome {
+            Ok(shard) => reached.push(shard),
+            Err(error) => failures.push(error),
         }
     }
-    failure.map_or(Ok(()), Err)
-}
-
-async fn admit_late(shard: usize, stores: &Stores, map: &ShardMap, identity: &Identity) -> Result<(), StoreError> {
-    if shard == 0 {
-        let home = stores.shards()[0].settings();
-        for (name, value) in
-            [(DEPLOYMENT_SETTING, &identity.deployment), (PERMUTATION_SETTING, &identity.permutation_key)]
-        {
-            if home.setting(name).await?.as_deref() != Some(value) {
-                let text =
-                    format!("shard '{}' is not this deployment's first shard: its {name} differs", map.names()[0]);
-                return Err(StoreError::new(StoreErrorKind::Corrupt, text));
-            }
+    // One at a time, so that one that is refused doesn't keep the others out.
+    for shard in reached {
+        match admit(data_dir, stores, identity, &[shard]).await {
+            Ok(away) => failures.extend(away.into_iter().map(|away| away.error)),
+            Err(refused) => failures.push(StoreError::new(StoreErrorKind::Corrupt, refused.message)),
         }
     }
-    admit(&[shard], stores, map, identity)
-        .await
-        .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, error.message))
+    failures.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Lets `shards` record their part in the deployment, or compares it, and admits them.
-async fn admit(shards: &[usize], stores: &Stores, map: &ShardMap, identity: &Identity) -> Result<(), StartError> {
-    let share = |shard: &usize| Share {
-        name: &map.names()[*shard],
-        slots: map.slots_text(*shard),
-        store: stores.shards()[*shard].settings(),
-    };
-    let shares: Vec<Share<'_>> = shards.iter().map(share).collect();
-    record_identity(&shares, &identity.deployment_text()).await.map_err(|error| match error {
-        IdentityError::Store { shard, source } => store_failure(&shard, &source),
-        differs => StartError::config(differs),
-    })?;
-    shards.iter().for_each(|shard| stores.shards()[*shard].admit());
+/// Whether the first shard, which was away, is the one of this deployment.
+async fn same_home(stores: &Stores, identity: &Identity) -> Result<(), StoreError> {
+    let home = stores.shards()[0].settings();
+    for (name, value) in [(DEPLOYMENT_SETTING, &identity.deployment), (PERMUTATION_SETTING, &identity.permutation_key)]
+    {
+        if home.setting(name).await?.as_deref() != Some(value) {
+            let text = format!("this is not the deployment's first shard: its {name} differs");
+            return Err(StoreError::new(StoreErrorKind::Corrupt, text));
+        }
+    }
     Ok(())
+}
+
+/// Lets `shards` record their part in the deployment, or compares it; admits
+/// and remembers those that are the right ones. All are compared before
+/// anything is recorded. Those that don't answer are returned.
+async fn admit(
+    data_dir: &Path,
+    stores: &Stores,
+    identity: &Identity,
+    shards: &[usize],
+) -> Result<Vec<Away>, StartError> {
+    let mut record = read_record(data_dir)?.unwrap_or_else(|| Record::of(identity));
+    let (deployment, map) = (identity.deployment_text(), stores.links.map());
+    let mut away = vec![];
+    let mut shares = vec![];
+    for number in shards {
+        let name = map.names()[*number].as_str();
+        let known = record.shards.contains_key(name) || known_at_home(stores, name).await;
+        let store = stores.shards()[*number].settings();
+        let share = Share { name, slots: map.slots_text(*number), known, store };
+        match share.compare(&deployment).await.map_err(Obstacle::from) {
+            Ok(()) => shares.push((*number, share)),
+            Err(Obstacle::Away(error)) => away.push(Away { shard: *number, error }),
+            Err(Obstacle::Refused(error)) => return Err(error),
+        }
+    }
+    for (number, share) in shares {
+        match share.record(&deployment).await.map_err(Obstacle::from) {
+            Ok(()) => {
+                stores.shards()[number].admit();
+                tell_home(stores, share.name).await;
+                tracing::info!(shard = share.name, "the shard is admitted");
+                record.shards.insert(share.name.to_owned(), share.slots);
+            }
+            Err(Obstacle::Away(error)) => away.push(Away { shard: number, error }),
+            Err(Obstacle::Refused(error)) => return Err(error),
+        }
+    }
+    if read_record(data_dir)?.as_ref() != Some(&record) {
+        write_record(data_dir, &record)?;
+    }
+    Ok(away)
+}
+
+/// The setting of the first shard that says that shard `name` was recorded once.
+fn known_setting(name: &str) -> String {
+    format!("known_shard/{name}")
+}
+
+/// Whether the first shard knows that shard `name` was recorded once. If it can't be asked, the copy alone knows.
+async fn known_at_home(stores: &Stores, name: &str) -> bool {
+    let known = stores.shards()[0].settings().setting(&known_setting(name)).await;
+    known
+        .inspect_err(|error| tracing::debug!(%error, "the first shard can't tell which shards it knows"))
+        .is_ok_and(|known| known.is_some())
+}
+
+/// Lets the first shard know that shard `name` is recorded. If it is away, a later start tells it.
+async fn tell_home(stores: &Stores, name: &str) {
+    if let Err(error) = stores.shards()[0].settings().settle(&known_setting(name), b"recorded").await {
+        tracing::debug!(%error, shard = name, "the first shard could not be told of the shard");
+    }
 }
 
 /// What stands in the first shard, which has to be what `known` says.
@@ -155,12 +253,12 @@ async fn settle_at_home(
     stores: &Stores,
     known: Option<&Record>,
     entropy: &dyn Entropy,
-) -> Result<Identity, StartError> {
+) -> Result<Identity, Obstacle> {
     let home = stores.shards()[0].settings();
     let shard = config.store.map.names()[0].as_str();
-    let stored = home.setting(DEPLOYMENT_SETTING).await.map_err(|error| store_failure(shard, &error))?;
+    let stored = home.setting(DEPLOYMENT_SETTING).await.map_err(|error| Obstacle::of(shard, error))?;
     if let Some(known) = known {
-        refuse_another(&config.data_dir, &known.deployment, stored.as_deref())?;
+        refuse_another(&config.data_dir, &known.deployment, stored.as_deref()).map_err(Obstacle::Refused)?;
     }
     Ok(Identity {
         deployment: agree(home, shard, DEPLOYMENT_SETTING, entropy).await?,
@@ -169,16 +267,11 @@ async fn settle_at_home(
 }
 
 /// The value of `name` that stands in the store, after offering a random one.
-async fn agree(
-    home: &dyn SettingsStore,
-    shard: &str,
-    name: &str,
-    entropy: &dyn Entropy,
-) -> Result<[u8; 16], StartError> {
+async fn agree(home: &dyn SettingsStore, shard: &str, name: &str, entropy: &dyn Entropy) -> Result<[u8; 16], Obstacle> {
     let offered: [u8; 16] = random_bytes(entropy);
-    let stands = home.settle(name, &offered).await.map_err(|error| store_failure(shard, &error))?;
+    let stands = home.settle(name, &offered).await.map_err(|error| Obstacle::of(shard, error))?;
     let wrong = |_| StartError::new(Exit::Io, format_args!("setting '{name}' of shard '{shard}' is not 16 bytes"));
-    stands.try_into().map_err(wrong)
+    stands.try_into().map_err(|stands: Vec<u8>| Obstacle::Refused(wrong(stands)))
 }
 
 fn refuse_another(data_dir: &Path, known: &str, stored: Option<&[u8]>) -> Result<(), StartError> {
@@ -206,15 +299,6 @@ fn refuse_moved(data_dir: &Path, known: &Record, map: &ShardMap) -> Result<(), S
         }
     }
     Ok(())
-}
-
-fn record_of(identity: &Identity, map: &ShardMap) -> Record {
-    let slots = map.names().iter().enumerate().map(|(number, name)| (name.clone(), map.slots_text(number)));
-    Record {
-        deployment: identity.deployment_text(),
-        permutation_key: hex(&identity.permutation_key),
-        shards: slots.collect(),
-    }
 }
 
 fn read_record(data_dir: &Path) -> Result<Option<Record>, StartError> {
@@ -350,6 +434,72 @@ mod tests {
         let refused = settled(&config_here, 3).await.err().unwrap();
         assert_eq!(refused.exit, Exit::Config);
         assert!(refused.message.contains("shard 'b' belongs to deployment"), "{refused}");
+    }
+
+    const HALVES: &str = "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
+                          [[shard]]\nname='b'\nslots='2048-4095'\nstore='sqlite'";
+
+    #[tokio::test]
+    async fn a_lost_shard_is_not_silently_replaced_by_an_empty_one() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config(place.path(), HALVES);
+        settled(&config, 1).await.unwrap();
+        for copy_is_lost in [false, true] {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(place.path().join(format!("links-b.sqlite{suffix}")));
+            }
+            if copy_is_lost {
+                // Another server, or a new data directory: the first shard knows.
+                std::fs::remove_file(place.path().join(FILE)).unwrap();
+            }
+            let refused = settled(&config, 2).await.err().unwrap();
+            assert_eq!(refused.exit, Exit::Config);
+            assert!(refused.message.contains("shard 'b' is a new, empty store"), "{refused}");
+        }
+    }
+
+    /// Two shards, the one of `away` in a keyspace that nobody serves.
+    fn with_one_away(away: &str) -> String {
+        let store = |name| if name == away { "cql://127.0.0.1:1/links" } else { "sqlite" };
+        HALVES
+            .replace("slots='0-2047'\nstore='sqlite'", &format!("slots='0-2047'\nstore='{}'", store("a")))
+            .replace("slots='2048-4095'\nstore='sqlite'", &format!("slots='2048-4095'\nstore='{}'", store("b")))
+    }
+
+    #[tokio::test]
+    async fn a_start_goes_on_without_a_shard_that_is_away_and_does_not_admit_it() {
+        let place = tempfile::tempdir().unwrap();
+        let first = settled(&config(place.path(), HALVES), 1).await.unwrap();
+        for (away, number) in [("b", 1), ("a", 0)] {
+            let config = config(place.path(), &with_one_away(away));
+            let stores = Stores::open(&config, &World::real()).unwrap();
+            let identity = settle(&config, &stores, &SeededEntropy::new(2)).await.unwrap();
+            assert!(identity == first, "as the copy or the first shard says");
+            assert_eq!(stores.waiting(), [number]);
+            assert!(admit_once(place.path(), &stores, &identity).await.is_err());
+            assert_eq!(stores.waiting(), [number]);
+            stores.close();
+        }
+    }
+
+    #[tokio::test]
+    async fn slots_that_moved_are_refused_while_their_shard_is_away_too() {
+        let place = tempfile::tempdir().unwrap();
+        settled(&config(place.path(), HALVES), 1).await.unwrap();
+        let moved = with_one_away("b").replace("0-2047", "0-2000").replace("2048-4095", "2001-4095");
+        let refused = settled(&config(place.path(), &moved), 2).await.err().unwrap();
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.message.contains("owns the slots") && refused.message.contains(FILE), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_was_never_reached_is_not_in_the_copy() {
+        let place = tempfile::tempdir().unwrap();
+        settled(&config(place.path(), &with_one_away("b")), 1).await.unwrap();
+        let file = std::fs::read_to_string(place.path().join(FILE)).unwrap();
+        assert!(file.contains("\"a\"") && !file.contains("\"b\""), "{file}");
+        // So its first store is welcome.
+        settled(&config(place.path(), HALVES), 2).await.unwrap();
     }
 
     #[tokio::test]

@@ -33,6 +33,12 @@ pub enum IdentityError {
         /// What the map says.
         wanted: String,
     },
+    /// A shard that was recorded once has forgotten all of it.
+    #[error("shard '{shard}' is a new, empty store, but it had links: bring its store back, or correct its address")]
+    Empty {
+        /// The shard.
+        shard: String,
+    },
     /// A shard could not be asked.
     #[error("shard '{shard}' could not tell its identity")]
     Store {
@@ -50,45 +56,62 @@ pub struct Share<'a> {
     pub name: &'a str,
     /// The slots that the map gives it, as [`ShardMap::slots_text`](crate::ShardMap::slots_text) writes them.
     pub slots: String,
+    /// Whether it is known from elsewhere that it was recorded before: then an empty store is another one.
+    pub known: bool,
     /// Its store.
     pub store: &'a dyn SettingsStore,
 }
 
-/// Records `deployment` and each shard's slots at first start, and compares
-/// them later. `shares` may leave out shards that are out of reach. All are
-/// compared before anything is recorded, so a refused map leaves no trace.
-///
-/// # Errors
-/// [`IdentityError`]: the first shard that differs or doesn't answer.
-pub async fn record_identity(shares: &[Share<'_>], deployment: &str) -> Result<(), IdentityError> {
-    for record in [false, true] {
-        for Share { name, slots, store } in shares {
-            if let Some(recorded) = stand(*store, name, DEPLOYMENT_SETTING, deployment, record).await? {
-                let shard = (*name).to_owned();
-                return Err(IdentityError::Deployment { shard, recorded, wanted: deployment.to_owned() });
-            }
-            if let Some(recorded) = stand(*store, name, SLOTS_SETTING, slots, record).await? {
-                return Err(IdentityError::Slots { shard: (*name).to_owned(), recorded, wanted: slots.clone() });
-            }
+impl Share<'_> {
+    /// Compares what the shard recorded with `deployment` and the map; a shard
+    /// that recorded nothing yet is fine, unless it is known. Changes nothing,
+    /// so all shards can be compared before any is recorded.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it differs or doesn't answer.
+    pub async fn compare(&self, deployment: &str) -> Result<(), IdentityError> {
+        let recorded = self.recorded(DEPLOYMENT_SETTING).await?;
+        if recorded.is_none() && self.known {
+            return Err(IdentityError::Empty { shard: self.name.to_owned() });
         }
+        self.judge(deployment, recorded, self.recorded(SLOTS_SETTING).await?)
     }
-    Ok(())
-}
 
-/// The recorded value of `setting` if it differs from `wanted`; with `record`, `wanted` is recorded if nothing is yet.
-async fn stand(
-    shard: &dyn SettingsStore,
-    name: &str,
-    setting: &str,
-    wanted: &str,
-    record: bool,
-) -> Result<Option<String>, IdentityError> {
-    let recorded =
-        if record { shard.settle(setting, wanted.as_bytes()).await.map(Some) } else { shard.setting(setting).await };
-    let recorded = recorded.map_err(|source| IdentityError::Store { shard: name.to_owned(), source })?;
-    Ok(recorded
-        .filter(|recorded| recorded != wanted.as_bytes())
-        .map(|recorded| String::from_utf8_lossy(&recorded).into_owned()))
+    /// Records `deployment` and the slots in the shard, unless they stand there, and compares them.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when what stands differs, or the shard doesn't answer.
+    pub async fn record(&self, deployment: &str) -> Result<(), IdentityError> {
+        let recorded = self.settled(DEPLOYMENT_SETTING, deployment).await?;
+        // Nothing more is left in a shard of another deployment.
+        self.judge(deployment, Some(recorded), None)?;
+        let slots = self.settled(SLOTS_SETTING, &self.slots).await?;
+        self.judge(deployment, None, Some(slots))
+    }
+
+    fn judge(&self, wanted: &str, deployment: Option<Vec<u8>>, slots: Option<Vec<u8>>) -> Result<(), IdentityError> {
+        let shard = || self.name.to_owned();
+        let text = |recorded: Vec<u8>| String::from_utf8_lossy(&recorded).into_owned();
+        if let Some(recorded) = deployment.map(text).filter(|recorded| recorded != wanted) {
+            return Err(IdentityError::Deployment { shard: shard(), recorded, wanted: wanted.to_owned() });
+        }
+        if let Some(recorded) = slots.map(text).filter(|recorded| *recorded != self.slots) {
+            return Err(IdentityError::Slots { shard: shard(), recorded, wanted: self.slots.clone() });
+        }
+        Ok(())
+    }
+
+    async fn recorded(&self, setting: &str) -> Result<Option<Vec<u8>>, IdentityError> {
+        self.store.setting(setting).await.map_err(|source| self.silent(source))
+    }
+
+    async fn settled(&self, setting: &str, value: &str) -> Result<Vec<u8>, IdentityError> {
+        self.store.settle(setting, value.as_bytes()).await.map_err(|source| self.silent(source))
+    }
+
+    fn silent(&self, source: StoreError) -> IdentityError {
+        IdentityError::Store { shard: self.name.to_owned(), source }
+    }
 }
 
 #[cfg(test)]
@@ -102,16 +125,20 @@ mod tests {
         (0..count).map(|_| Arc::new(MemoryStore::new())).collect()
     }
 
+    fn share<'a>(shards: &'a [Arc<MemoryStore>], map: &'a ShardMap, number: usize, known: bool) -> Share<'a> {
+        let (name, slots) = (map.names()[number].as_str(), map.slots_text(number));
+        Share { name, slots, known, store: shards[number].as_ref() }
+    }
+
+    /// Compares all, then records all.
     async fn record(shards: &[Arc<MemoryStore>], map: &ShardMap, deployment: &str) -> Result<(), IdentityError> {
-        let share = |(number, store): (usize, &Arc<MemoryStore>)| {
-            (&map.names()[number], map.slots_text(number), Arc::clone(store))
-        };
-        let shares: Vec<_> = shards.iter().enumerate().map(share).collect();
-        let shares: Vec<Share<'_>> = shares
-            .iter()
-            .map(|(name, slots, store)| Share { name, slots: slots.clone(), store: store.as_ref() })
-            .collect();
-        record_identity(&shares, deployment).await
+        for number in 0..shards.len() {
+            share(shards, map, number, false).compare(deployment).await?;
+        }
+        for number in 0..shards.len() {
+            share(shards, map, number, false).record(deployment).await?;
+        }
+        Ok(())
     }
 
     fn halves() -> ShardMap {
@@ -168,5 +195,15 @@ mod tests {
         let same = Arc::new(MemoryStore::new());
         let error = record(&[Arc::clone(&same), same], &halves(), "d1").await.unwrap_err();
         assert!(matches!(error, IdentityError::Slots { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_empty_store_in_the_place_of_a_known_one_is_refused() {
+        let (shards, map) = (shards(1), ShardMap::single("main"));
+        let known = share(&shards, &map, 0, true);
+        let refused = known.compare("d1").await.unwrap_err();
+        assert!(refused.to_string().contains("shard 'main' is a new, empty store"), "{refused}");
+        known.record("d1").await.unwrap();
+        known.compare("d1").await.unwrap();
     }
 }
