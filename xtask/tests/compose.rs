@@ -29,9 +29,8 @@ struct Compose {
 struct Service {
     image: String,
     build: Option<Build>,
-    #[allow(dead_code, reason = "that it is a text is all there is to check")]
     command: Option<String>,
-    #[allow(dead_code, reason = "as above")]
+    #[allow(dead_code, reason = "that it is a text is all there is to check")]
     hostname: Option<String>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
@@ -187,6 +186,13 @@ fn terse_waits_for_a_store_that_is_there_and_may_drain() {
     }
     assert!(terse.environment["TERSE_STORE"].starts_with("cql://scylla:9042/"));
     assert_eq!(terse.stop_grace_period.as_deref(), Some("30s"));
+}
+
+/// One word, so that the image's own options, which it reads first, leave it as it is.
+#[test]
+fn scylla_acknowledges_a_write_only_when_its_log_is_on_disk() {
+    let scylla = compose().services["scylla"].command.clone().unwrap();
+    assert!(scylla.split(' ').any(|word| word == "--commitlog-sync=batch"), "{scylla}");
 }
 
 #[test]
