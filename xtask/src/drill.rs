@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::process::Supervisor;
 use crate::services::cassandra;
@@ -38,7 +38,7 @@ pub struct Options {
 /// When there is no cluster, a build fails, or something that must hold does not.
 pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
     let program = workspace.build(supervisor, &["--package", "terse-it", "--bin", "drill"], "drill")?;
-    let mut command = options.command(&program)?;
+    let mut command = options.command(&program, &workspace.program);
     if !options.lists() {
         let environment = workspace.target.join("services.env");
         if !environment.exists() {
@@ -78,15 +78,15 @@ impl Options {
         if self.quick { &["--package", "terse-server"] } else { &["--package", "terse-server", "--release"] }
     }
 
-    fn command(&self, program: &Path) -> Result<Command> {
+    fn command(&self, program: &Path, xtask: &Path) -> Command {
         let mut command = Command::new(program);
         command.args(&self.drills).args(self.quick.then_some("--quick"));
         if let Some(path) = &self.json {
             command.arg("--json").arg(path);
         }
         // With it the drills bring back nodes that they killed.
-        command.env("TERSE_XTASK", std::env::current_exe().context("finding this program")?);
-        Ok(command)
+        command.env("TERSE_XTASK", xtask);
+        command
     }
 }
 
@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_is_passed_on() {
-        let command = options(true, Some("/t/out.json")).command(Path::new("/t/drill")).unwrap();
+        let command = options(true, Some("/t/out.json")).command(Path::new("/t/drill"), Path::new("/t/xtask"));
         let arguments: Vec<_> = command.get_args().collect();
         assert_eq!(arguments, ["kill-node", "all-down", "--quick", "--json", "/t/out.json"]);
-        let plain = options(false, None).command(Path::new("/t/drill")).unwrap();
+        let plain = options(false, None).command(Path::new("/t/drill"), Path::new("/t/xtask"));
         assert_eq!(plain.get_args().count(), 2);
         assert!(plain.get_envs().any(|(name, value)| name == "TERSE_XTASK" && value.is_some()));
     }

@@ -127,7 +127,7 @@ fn cluster_variables(workspace: &Workspace, session: &Session) -> Result<Vec<(&'
     let further = [
         ("TERSE_CQL", cassandra::url().into()),
         ("TERSE_SERVICES", services::environment_file(workspace).into()),
-        ("TERSE_XTASK", std::env::current_exe().context("finding this program")?.into()),
+        ("TERSE_XTASK", workspace.program.clone().into()),
     ];
     Ok(running.chain(further).collect())
 }

@@ -19,6 +19,8 @@ pub struct Workspace {
     pub root: PathBuf,
     /// Where builds go.
     pub target: PathBuf,
+    /// This program, as others can run it: found before a build puts another file in its place.
+    pub program: PathBuf,
     /// All packages, ours and others', and who depends on whom.
     pub graph: Graph,
 }
@@ -29,6 +31,7 @@ impl Workspace {
     /// # Errors
     /// When cargo fails or its answer can't be understood.
     pub fn find() -> Result<Self> {
+        let program = std::env::current_exe().context("finding this program")?;
         let mut command = cargo(&["metadata", "--format-version", "1"]);
         let output = command.stderr(Stdio::inherit()).output().context("running cargo metadata")?;
         if !output.status.success() {
@@ -37,7 +40,7 @@ impl Workspace {
         let metadata: Value = serde_json::from_slice(&output.stdout).context("reading cargo metadata")?;
         let folder = |key: &str| metadata[key].as_str().map(PathBuf::from).with_context(|| format!("no {key}"));
         let graph = Graph::parse(&metadata)?;
-        Ok(Self { root: folder("workspace_root")?, target: folder("target_directory")?, graph })
+        Ok(Self { root: folder("workspace_root")?, target: folder("target_directory")?, program, graph })
     }
 
     /// Builds with `arguments` of `cargo build` and returns the path of the program `name`.

@@ -91,7 +91,8 @@ async fn one_of_them_claims_a_key(servers: &Servers) {
     let record = |number: usize, created_ms: i64| IdempotencyRecord {
         body_hash: [number as u8; 32],
         code: code(&format!("code{number}")),
-        attempt: attempt(number as u128),
+        // No two attempts have one id: by it a record is told from the one that it replaces.
+        attempt: attempt(number as u128 + (created_ms as u128) * 1_000),
         created_at: Timestamp::from_millis(created_ms),
     };
     for round in 0..ROUNDS {
