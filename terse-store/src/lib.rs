@@ -12,6 +12,7 @@ mod core_clock;
 mod cql;
 mod guarded;
 mod identity;
+mod lenient;
 mod memory;
 mod operation;
 mod shard_map;

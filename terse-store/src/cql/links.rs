@@ -102,7 +102,7 @@ impl KnownMonths {
 impl LinkReader for CqlStore {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         let live = self.live()?;
-        let failed = match self.quorum_rows(live, "resolving", &live.links.resolve, (code.as_str(),)).await {
+        let failed = match self.point_rows(live, "resolving", &live.links.resolve, (code.as_str(),)).await {
             Ok(found) => {
                 let link = rows::resolution(&found)?;
                 return Ok(Lookup { link: link.map(Arc::new), tier: Tier::Store });

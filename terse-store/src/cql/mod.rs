@@ -53,10 +53,13 @@ use schema::{Migrator, quoted};
 use session::{Preparer, Profiles};
 use stripes::Stripes;
 
+use crate::lenient::Lenience;
+
 /// Links and what belongs to them in one keyspace.
 pub struct CqlStore {
     config: CqlConfig,
     quorum: Arc<Breaker>,
+    lenience: Lenience,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// Set once, by `connect_once`; the driver reconnects by itself.
@@ -91,6 +94,7 @@ impl CqlStore {
         Arc::new(Self {
             config,
             quorum,
+            lenience: Lenience::new(),
             clock,
             entropy,
             live: OnceLock::new(),

@@ -11,6 +11,7 @@ use terse_resilience::{Breaker, Bulkhead, MonotonicClock, Permit, Rejected, Sett
 
 use super::settings::LaneSettings;
 use super::watch::watched_breaker;
+use crate::lenient::{Lenience, Lenient, Refused};
 
 /// A bulkhead that shows its use as metrics.
 pub(super) struct Compartment {
@@ -113,6 +114,7 @@ pub(super) struct Lane {
     pub(super) places: Compartment,
     pub(super) breaker: Arc<Breaker>,
     pub(super) timeout: Duration,
+    lenience: Lenience,
     /// When a call makes sense again that found no probe left, in milliseconds.
     open_ms: u64,
 }
@@ -131,6 +133,7 @@ impl Lane {
             places: Compartment::new(&name, settings.permits, metrics)?,
             breaker: watched_breaker(&name, settings.breaker(), clock, seed, metrics)?,
             timeout: Duration::from_millis(settings.timeout_ms),
+            lenience: Lenience::new(),
             open_ms: settings.breaker.open_ms,
             name,
         })
@@ -149,8 +152,18 @@ impl Lane {
         StoreError { retry_after_ms: rejected.retry_after_ms, ..error }
     }
 
-    /// The answer to a call that may not probe now.
-    pub(super) fn no_probe_left(&self) -> StoreError {
+    /// The breaker's permit for one call that may not speak against the shard.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] when the breaker rejects it, or another such call probes.
+    pub(super) fn lenient_permit(&self) -> Result<Lenient<'_>, StoreError> {
+        self.lenience.try_acquire(&self.breaker).map_err(|refused| match refused {
+            Refused::Rejected(rejected) => self.rejected(&rejected),
+            Refused::ProbeTaken => self.no_probe_left(),
+        })
+    }
+
+    fn no_probe_left(&self) -> StoreError {
         let error = StoreError::new(StoreErrorKind::Unavailable, format!("{}: a probe is under way", self.name));
         StoreError { retry_after_ms: self.open_ms, ..error }
     }

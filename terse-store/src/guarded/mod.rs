@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use terse_core::metrics::Metrics;
 use terse_core::ports::{StoreError, StoreErrorKind};
-use terse_resilience::{Breaker, Bulkhead, MonotonicClock, Permit, SettingsError, State};
+use terse_resilience::{Breaker, MonotonicClock, SettingsError};
 
 use crate::operation::{Operation, Timings};
 use lane::{Compartment, Ended, Lane, within};
@@ -51,16 +51,12 @@ use lane::{Compartment, Ended, Lane, within};
 pub use settings::{CatalogSettings, GuardSettings, LaneSettings};
 pub use watch::watched_breaker;
 
-/// Catalog reads that may probe at once.
-const CATALOG_PROBES: u32 = 1;
-
 /// `S` behind its two guards; implements those storage ports that `S` does.
 pub struct Guarded<S: ?Sized> {
     shard: String,
     read: Lane,
     write: Lane,
     catalog: Compartment,
-    catalog_probes: Bulkhead,
     catalog_timeout: Duration,
     check_timeout: Duration,
     timings: Timings,
@@ -90,7 +86,6 @@ impl<S: ?Sized> Guarded<S> {
             read: lane("read", &settings.read, seed)?,
             write: lane("write", &settings.write, seed.wrapping_add(1))?,
             catalog: Compartment::new(&format!("{shard}/catalog"), settings.catalog.permits, metrics)?,
-            catalog_probes: Bulkhead::new(CATALOG_PROBES)?,
             catalog_timeout: Duration::from_millis(settings.catalog.timeout_ms),
             check_timeout: Duration::from_millis(settings.check_timeout_ms),
             timings: Timings::new(metrics, shard),
@@ -152,35 +147,12 @@ impl<S: ?Sized> Guarded<S> {
     {
         let _share = self.catalog.enter()?;
         let _place = self.read.places.enter()?;
-        let closed = self.read.breaker.state() == State::Closed;
-        let turn = if closed { None } else { Some(self.catalog_probes.try_acquire()) };
-        let _turn = turn.transpose().map_err(|_| self.read.no_probe_left())?;
-        let permit = Lenient(Some(self.read.permit()?));
+        let permit = self.read.lenient_permit()?;
         let _timer = self.timings.start(operation);
         let ended = within(self.catalog_timeout, call()).await;
         if let Ended::Answered(Ok(_)) = ended {
             permit.success();
         }
         ended.answer(StoreErrorKind::Unavailable, self.catalog_timeout)
-    }
-}
-
-/// A permit that counts as nothing unless the call succeeds. A plain one
-/// counts as a timeout when its call is cancelled late.
-struct Lenient<'a>(Option<Permit<'a>>);
-
-impl Lenient<'_> {
-    fn success(mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.success();
-        }
-    }
-}
-
-impl Drop for Lenient<'_> {
-    fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.ignore();
-        }
     }
 }

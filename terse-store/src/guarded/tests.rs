@@ -9,7 +9,7 @@ use terse_core::ports::{
     StoreHealth, Tier, Update,
 };
 use terse_core::{Owner, ShortCode, Version};
-use terse_resilience::{Counts, Forced, Policy};
+use terse_resilience::{Counts, Forced, Policy, State};
 use terse_testkit::links::{attempt, code, link};
 use terse_testkit::{Fault, FaultyStore, Gate, Operation, TestClock, When};
 

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
-use terse_core::ports::{ChangeFeed, Insert, LinkChange, LinkReader, LinkWriter, StoreErrorKind, Tier, Update};
+use terse_core::ports::{
+    ChangeFeed, Insert, LinkCatalog, LinkChange, LinkReader, LinkWriter, StoreErrorKind, Tier, Update,
+};
 use terse_core::{LinkState, Version};
 use terse_resilience::{Forced, State};
 use terse_testkit::links::{attempt, code, link};
@@ -76,6 +78,26 @@ async fn without_a_quorum_links_still_resolve_and_nothing_is_missing() {
         assert!(store.resolve(&code("new")).await.unwrap().link.is_none(), "a refused create made a link");
         let update = store.update(&first.code, Version::FIRST, &change).await.unwrap();
         assert!(matches!(update, Update::Updated(_)), "{update:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lists_that_fail_say_nothing_of_the_quorum() {
+    with_keyspace(|keyspace| async move {
+        let (store, quorum) = connected(&keyspace).await;
+        let first = link("listed");
+        store.insert_if_absent(&first, attempt(1)).await.unwrap();
+        // Nothing of any list can be read any more, and all else can.
+        keyspace.run("DROP TABLE KS.owner_months").await;
+        for _ in 0..20 {
+            assert_eq!(store.list(&first.owner, None, 10).await.unwrap_err().kind, StoreErrorKind::Unavailable);
+        }
+        assert_eq!((quorum.state(), quorum.snapshot().counts.failures), (State::Closed, 0));
+        assert_eq!(store.resolve(&first.code).await.unwrap().tier, Tier::Store);
+        assert_eq!(store.resolve(&code("missing")).await.unwrap().link, None);
+        let change = LinkChange { state: LinkState::Disabled, ..LinkChange::of(&first) };
+        assert!(matches!(store.update(&first.code, Version::FIRST, &change).await.unwrap(), Update::Updated(_)));
     })
     .await;
 }
