@@ -9,6 +9,7 @@
 //! | `NAME/read` | `resolve` | a timeout, [`Unavailable`](StoreErrorKind::Unavailable) |
 //! | `NAME/read` | catalog reads | nothing |
 //! | `NAME/write` | every write | a timeout, `Unavailable`, [`UnknownOutcome`](StoreErrorKind::UnknownOutcome) |
+//! | `NAME/write` | `purge_keys` | as a write; that it succeeds counts for nothing |
 //!
 //! **Catalog reads** are those no redirect waits for: lists, whole links,
 //! idempotency keys, settings, API keys, leases. They need a quorum where a
@@ -119,6 +120,23 @@ impl<S: ?Sized> Guarded<S> {
         F: Future<Output = Result<T, StoreError>>,
     {
         let ended = self.judged(&self.write, operation, call).await?;
+        ended.answer(StoreErrorKind::UnknownOutcome, self.write.timeout)
+    }
+
+    /// Runs a write of which a success tells nothing: where records expire by
+    /// themselves it asks nobody, and would vouch each minute for a shard that is away.
+    async fn upkeep<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let _place = self.write.places.enter()?;
+        let permit = self.write.permit()?;
+        let _timer = self.timings.start(operation);
+        let ended = within(self.write.timeout, call()).await;
+        match ended {
+            Ended::Answered(Ok(_)) => permit.ignore(),
+            _ => ended.judge(permit),
+        }
         ended.answer(StoreErrorKind::UnknownOutcome, self.write.timeout)
     }
 

@@ -74,7 +74,7 @@ impl<S: IdempotencyStore + ?Sized> IdempotencyStore for Guarded<S> {
     }
 
     async fn purge_keys(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.write(Operation::PurgeKeys, || self.inner.purge_keys(before, limit)).await
+        self.upkeep(Operation::PurgeKeys, || self.inner.purge_keys(before, limit)).await
     }
 }
 

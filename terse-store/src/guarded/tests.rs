@@ -265,6 +265,34 @@ async fn a_write_whose_outcome_is_unknown_is_a_failure() {
 }
 
 #[tokio::test]
+async fn removing_old_keys_does_not_vouch_for_a_shard_that_is_away() {
+    let fixture = Fixture::new();
+    fixture.fails(Operation::InsertIfAbsent);
+    for number in 0..5 {
+        assert_eq!(fixture.write().state(), State::Closed);
+        fixture.insert(&format!("x{number}")).await.unwrap_err();
+        catalog::purge(&fixture.store).await.map_or_else(|error| assert!(number == 4, "{error}"), drop);
+    }
+    assert_eq!((fixture.write().state(), fixture.write().snapshot().counts.successes), (State::Open, 0));
+    fixture.clock.advance(Duration::from_millis(500));
+    for _ in 0..10 {
+        catalog::purge(&fixture.store).await.unwrap();
+    }
+    assert_eq!(fixture.write().state(), State::HalfOpen);
+    fixture.assert_idle();
+}
+
+#[tokio::test]
+async fn removing_old_keys_in_vain_counts_against_the_shard() {
+    let fixture = Fixture::new();
+    fixture.fails(Operation::PurgeKeys);
+    for _ in 0..5 {
+        catalog::purge(&fixture.store).await.unwrap_err();
+    }
+    assert_eq!(fixture.write().state(), State::Open);
+}
+
+#[tokio::test]
 async fn failing_writes_leave_reads_alone() {
     let fixture = Fixture::new();
     fixture.insert("abc").await.unwrap();
