@@ -22,13 +22,13 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlTimestamp, CqlValue, Row};
 use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
+use terse_resilience::{Backoff, BackoffSettings, Jitter};
 
 use super::{CqlStore, Live, fault};
 
-/// The first pause before reading back, in milliseconds; each further one is twice as long, all with jitter.
-const FIRST_PAUSE_MS: u64 = 20;
-/// The longest such pause.
-const MAX_PAUSE_MS: u64 = 320;
+/// The pauses before reading back: none shorter than the base, and so many as fit before the deadline.
+const PAUSES: BackoffSettings =
+    BackoffSettings { base_ms: 20, max_ms: 320, jitter: Jitter::Decorrelated, max_attempts: None };
 
 /// What a conditional write answered.
 #[derive(Debug, PartialEq)]
@@ -129,7 +129,8 @@ impl CqlStore {
 
     /// `last` is the newest failure, told when the caller's time is up.
     async fn settle<D: Decision>(&self, decision: &D, last: &mut StoreError) -> Result<D::Answer, StoreError> {
-        let mut pause_ms = FIRST_PAUSE_MS;
+        let seed = u64::from_le_bytes(random_bytes(&*self.entropy));
+        let mut pauses = Backoff::new(PAUSES, seed).map_err(|error| fault::unavailable(error.to_string()))?;
         let mut again = false;
         loop {
             match decision.try_once(again).await {
@@ -141,7 +142,8 @@ impl CqlStore {
             }
             again = true;
             loop {
-                self.pause(&mut pause_ms).await;
+                let pause_ms = pauses.next_wait_ms().unwrap_or(PAUSES.max_ms);
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                 match decision.read_back().await {
                     Ok(Some(answer)) => return Ok(answer),
                     Ok(None) => break,
@@ -150,15 +152,6 @@ impl CqlStore {
                 }
             }
         }
-    }
-
-    /// Waits between half and all of `pause_ms`, and doubles it.
-    async fn pause(&self, pause_ms: &mut u64) {
-        let [random] = random_bytes::<1>(&*self.entropy);
-        let half_ms = *pause_ms / 2;
-        let wait_ms = half_ms + half_ms * u64::from(random) / u64::from(u8::MAX);
-        *pause_ms = (*pause_ms * 2).min(MAX_PAUSE_MS);
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
     }
 }
 
@@ -173,6 +166,13 @@ mod tests {
 
     use super::super::tests::{store, unconnected};
     use super::*;
+
+    #[test]
+    fn pauses_are_sound_and_neither_none_nor_long() {
+        PAUSES.check().unwrap();
+        let mut pauses = Backoff::new(PAUSES, 1).unwrap();
+        assert!((0..100).all(|_| (20..=320).contains(&pauses.next_wait_ms().unwrap())));
+    }
 
     #[test]
     fn cassandra_tells_only_that_it_applied() {
