@@ -8,17 +8,21 @@
 //! dangling one when it is older than any create can take.
 //!
 //! Bounds: months are read [`MONTHS_AT_ONCE`], entries [`ENTRIES_AT_ONCE`],
-//! their links [`list_reads`](super::CqlLimits::list_reads) at once. A list
+//! their links [`list_reads`](super::CqlLimits::list_reads) at once, and
+//! [`list_reads_in_all`](super::CqlLimits::list_reads_in_all) for all lists. A list
 //! that passed [`MAX_PASSED`] entries without a link to show fails; asking again
 //! gets further, because most of what was passed is removed by then.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
 use terse_core::cursor::Cursor;
-use terse_core::ports::{LinkCatalog, StoreError};
+use terse_core::ports::{LinkCatalog, StoreError, StoreErrorKind};
 use terse_core::{Link, LinkState, Owner, ShortCode, Timestamp};
+use tokio::sync::SemaphorePermit;
 
 use super::session::{Preparer, Use};
 use super::{CqlStore, Live, fault, levels, rows};
@@ -84,6 +88,20 @@ impl LinkCatalog for CqlStore {
         };
         walk.back_from(after.map_or(i32::MAX, |after| rows::month_of(after.created_at))).await?;
         Ok(walk.links)
+    }
+}
+
+impl CqlStore {
+    /// A place among the reads of all lists.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Overloaded`] when none came free in the time of a list's read.
+    async fn place_for_list(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let bound = Duration::from_millis(self.config.limits.list_timeout_ms);
+        let place = tokio::time::timeout(bound, self.listing.acquire()).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| {
+            StoreError::new(StoreErrorKind::Overloaded, "too many links are being read for lists at once")
+        })
     }
 }
 
@@ -221,6 +239,7 @@ impl Walk<'_> {
     }
 
     async fn link_of(&self, entry: &Entry) -> Result<Option<Link>, StoreError> {
+        let _place = self.store.place_for_list().await?;
         let found = levels::rows(self.live, "reading a list's link", &self.live.catalog.get, (&entry.code,)).await?;
         rows::link(&found)
     }
@@ -232,6 +251,7 @@ impl Walk<'_> {
     }
 
     async fn remove_one(&self, month: i32, entry: &Entry) {
+        let Ok(_place) = self.store.place_for_list().await else { return };
         let values = (entry.written_us, self.owner.as_str(), month, entry.created_at, &entry.code);
         if let Err(error) = self.live.session.execute_unpaged(&self.live.catalog.remove, values).await {
             tracing::debug!(shard = self.store.config.shard, code = entry.code, %error, "a list's entry stays for now");
@@ -247,6 +267,7 @@ impl Walk<'_> {
 mod tests {
     use terse_core::{Tags, UrlPolicy, Version};
 
+    use super::super::tests::{store, unconnected};
     use super::*;
 
     fn owner(text: &str) -> Owner {
@@ -283,6 +304,20 @@ mod tests {
         assert_eq!(of(5, "bob", Some(&link(LinkState::Active))), Verdict::Dangling);
         assert_eq!(of(6, "alice", Some(&link(LinkState::Active))), Verdict::Dangling);
         assert_eq!(of(6, "alice", Some(&link(LinkState::Deleted))), Verdict::Dangling);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_lists_together_read_so_many_links_at_once_and_no_more() {
+        let mut config = unconnected();
+        config.limits.list_reads_in_all = 2;
+        let store = store(config);
+        let first = store.place_for_list().await.unwrap();
+        let _second = store.place_for_list().await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(store.place_for_list().await.unwrap_err().kind, StoreErrorKind::Overloaded);
+        assert_eq!(began.elapsed(), Duration::from_millis(store.config.limits.list_timeout_ms));
+        drop(first);
+        store.place_for_list().await.unwrap();
     }
 
     #[test]

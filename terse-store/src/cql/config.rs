@@ -86,6 +86,9 @@ pub struct CqlLimits {
     pub keepalive_timeout_ms: u64,
     /// Links read at once for one page of a list; the others wait.
     pub list_reads: usize,
+    /// Links read at once for all lists of this store, and entries removed for them; one that waited for
+    /// `list_timeout_ms` fails its list as overloaded.
+    pub list_reads_in_all: usize,
     /// Pairs of owner and month whose row is remembered as written; when full, they are forgotten and written again.
     pub known_months: usize,
 }
@@ -107,6 +110,7 @@ impl Default for CqlLimits {
             keepalive_ms: 1_000,
             keepalive_timeout_ms: 1_000,
             list_reads: 32,
+            list_reads_in_all: 128,
             known_months: 4_096,
         }
     }

@@ -44,7 +44,7 @@ use scylla::client::session::Session;
 use terse_core::ports::StoreError;
 use terse_core::{Clock, Entropy};
 use terse_resilience::Breaker;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 pub use config::{CqlConfig, CqlLimits};
@@ -70,6 +70,8 @@ pub struct CqlStore {
     admitted: AtomicBool,
     stripes: Stripes,
     known_months: KnownMonths,
+    /// Bounds what lists read and remove beyond their entries.
+    listing: Semaphore,
 }
 
 /// A session, and all statements prepared in it.
@@ -91,6 +93,7 @@ impl CqlStore {
     #[must_use]
     pub fn new(config: CqlConfig, quorum: Arc<Breaker>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         let known_months = KnownMonths::new(config.limits.known_months);
+        let listing = Semaphore::new(config.limits.list_reads_in_all.max(1));
         Arc::new(Self {
             config,
             quorum,
@@ -102,6 +105,7 @@ impl CqlStore {
             admitted: AtomicBool::new(false),
             stripes: Stripes::new(),
             known_months,
+            listing,
         })
     }
 
