@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{Form, Stage, addresses, without_end};
-use crate::Server;
 use crate::cluster::{Paused, SERVE_LIMIT};
-use crate::load::{Kind, Ledger, Load, seed};
+use crate::load::{Kind, KnownLink, Ledger, Load, seed};
+use crate::{Server, Stop};
 
 /// What p99 of uncached redirects may be while one node is paused.
 const PAUSED_P99: Duration = Duration::from_millis(150);
@@ -96,10 +96,12 @@ pub(super) fn two_nodes_down(stage: &mut Stage<'_>) {
     let links = seed(&server.client(), "kept", stage.links());
     // Every replica has all of it, so that what is missing later is missing for the fault's sake.
     stage.cluster.spread(&keyspace, links.iter().map(|link| &link.code));
+    let mut restarted = Stage::uncached(&keyspace).start();
     let load = Load::start(stage.plan(&[&server], &links));
     let calm = load.run_for(Duration::from_secs(2));
     let paused: Vec<Paused<'_>> = [0, 1].map(|number| stage.cluster.pause(number)).into();
     let stopped = load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(20)));
+    assert_starts_beside_one_replica(&mut restarted, &links);
     paused.into_iter().for_each(Paused::resume);
     stage.cluster.await_whole(SERVE_LIMIT);
     let mut windows = vec![("calm", calm), ("two paused", stopped)];
@@ -127,6 +129,19 @@ pub(super) fn two_nodes_down(stage: &mut Stage<'_>) {
         ledger.assert_all_good(kind, &after);
     }
     ledger.assert_nothing_lost(&[server.address()]);
+}
+
+/// A server that has run before needs no quorum to start, and redirects.
+fn assert_starts_beside_one_replica(server: &mut Server, links: &[KnownLink]) {
+    server.stop(Stop::Politely);
+    server.restart();
+    let client = server.client();
+    crate::await_true("a start beside one replica to redirect", Duration::from_secs(30), || {
+        client.visit(&links[0].code).status == 302
+    });
+    for link in links.iter().take(20) {
+        assert_eq!(client.target(&link.code), link.target);
+    }
 }
 
 /// Waits until creates and unknown codes are answered as before.

@@ -14,6 +14,7 @@ const SETTLE: &str = "INSERT INTO {keyspace}.settings (name, value) VALUES (?, ?
 
 pub(super) struct Statements {
     get: PreparedStatement,
+    get_from_one: PreparedStatement,
     get_serial: PreparedStatement,
     settle: PreparedStatement,
 }
@@ -22,6 +23,7 @@ impl Statements {
     pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
         Ok(Self {
             get: preparer.statement(Use::ListRead, GET).await?,
+            get_from_one: preparer.statement(Use::SingleReplica, GET).await?,
             get_serial: preparer.statement(Use::SerialRead, GET).await?,
             settle: preparer.statement(Use::Conditional, SETTLE).await?,
         })
@@ -30,9 +32,21 @@ impl Statements {
 
 #[async_trait]
 impl SettingsStore for CqlStore {
+    /// What stands never changes, so one replica that has it is enough when
+    /// there is no quorum: a server starts beside a single one. One that hasn't
+    /// got it says nothing.
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let live = self.connected()?;
-        value(&self.quorum_rows(live, "reading a setting", &live.settings.get, (name,)).await?)
+        let failed = match self.quorum_rows(live, "reading a setting", &live.settings.get, (name,)).await {
+            Ok(found) => return value(&found),
+            Err(failed) => failed,
+        };
+        let answer =
+            levels::rows(live, "reading a setting from one replica", &live.settings.get_from_one, (name,)).await;
+        match answer.and_then(|found| value(&found)) {
+            Ok(Some(standing)) => Ok(Some(standing)),
+            Ok(None) | Err(_) => Err(failed),
+        }
     }
 
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
