@@ -10,8 +10,8 @@
 //! Bounds: months are read [`MONTHS_AT_ONCE`], entries [`ENTRIES_AT_ONCE`],
 //! their links [`list_reads`](super::CqlLimits::list_reads) at once, and
 //! [`list_reads_in_all`](super::CqlLimits::list_reads_in_all) for all lists. A list
-//! that passed [`MAX_PASSED`] entries without a link to show fails; asking again
-//! gets further, because most of what was passed is removed by then.
+//! that passed [`MAX_PASSED`] entries without a link to show fails: more than
+//! the creates that fail in an hour leave behind, whose entries can't be removed yet.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const MONTHS_AT_ONCE: usize = 120;
 /// Entries of a month read at once.
 const ENTRIES_AT_ONCE: usize = 100;
 /// Entries without a link to show that one list may pass; then it fails.
-const MAX_PASSED: usize = 2_000;
+const MAX_PASSED: usize = 20_000;
 /// How old a dangling entry must be to be removed, in milliseconds: no create
 /// takes that long from its entry to its link, and clocks are not that far apart.
 const DANGLING_MS: i64 = 3_600_000;
@@ -78,16 +78,14 @@ impl LinkCatalog for CqlStore {
             store: self,
             live: self.live()?,
             owner,
-            limit,
+            page: Page { limit, links: Vec::new(), passed: 0 },
             // No link is created this late, so an empty code comes before all.
             before: after.map_or((CqlTimestamp(i64::MAX), String::new()), |after| {
                 (rows::cql_time(after.created_at), after.code.as_str().to_owned())
             }),
-            links: Vec::new(),
-            passed: 0,
         };
         walk.back_from(after.map_or(i32::MAX, |after| rows::month_of(after.created_at))).await?;
-        Ok(walk.links)
+        Ok(walk.page.links)
     }
 }
 
@@ -142,23 +140,60 @@ impl Entry {
     }
 }
 
+/// What a list has found so far.
+struct Page {
+    limit: usize,
+    links: Vec<Link>,
+    passed: usize,
+}
+
+impl Page {
+    /// How many entries to read next; 0 = the page is full. Ever more, the more led
+    /// nowhere: else the last place of a page would take its entries one by one.
+    fn wanted(&self) -> usize {
+        match self.limit.saturating_sub(self.links.len()) {
+            0 => 0,
+            missing => (missing + self.passed).min(ENTRIES_AT_ONCE),
+        }
+    }
+
+    /// Takes a link, unless the page is full.
+    fn show(&mut self, link: Link) {
+        if self.links.len() < self.limit {
+            self.links.push(link);
+        }
+    }
+
+    /// Passes an entry without a link to show.
+    fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// # Errors
+    /// When too many entries were passed.
+    fn check(&self) -> Result<(), StoreError> {
+        if self.passed > MAX_PASSED && self.wanted() > 0 {
+            return Err(fault::unavailable(format!("a list passed over {MAX_PASSED} entries without a link")));
+        }
+        Ok(())
+    }
+}
+
 /// A list under way.
 struct Walk<'a> {
     store: &'a CqlStore,
     live: &'a Live,
     owner: &'a Owner,
-    limit: usize,
+    page: Page,
     /// All entries that come after this place are still to be read, and no others.
     before: (CqlTimestamp, String),
-    links: Vec<Link>,
-    passed: usize,
 }
 
 impl Walk<'_> {
     /// Walks from `newest` back to the first month.
     async fn back_from(&mut self, newest: i32) -> Result<(), StoreError> {
         let mut newest = newest;
-        while self.links.len() < self.limit {
+        while self.page.wanted() > 0 {
             let months = self.months(newest).await?;
             for month in &months {
                 self.month(*month).await?;
@@ -181,7 +216,7 @@ impl Walk<'_> {
     /// Walks through `month`, until it ends or the list is full.
     async fn month(&mut self, month: i32) -> Result<(), StoreError> {
         loop {
-            let wanted = (self.limit - self.links.len()).min(ENTRIES_AT_ONCE);
+            let wanted = self.page.wanted();
             if wanted == 0 {
                 return Ok(());
             }
@@ -214,21 +249,17 @@ impl Walk<'_> {
         for (entry, link) in entries.into_iter().zip(links) {
             match (entry.verdict(self.owner, link.as_ref()), link) {
                 (Verdict::Shown, Some(link)) => {
-                    self.links.push(link);
+                    self.page.show(link);
                     continue;
                 }
                 (Verdict::Deleted, _) => spent.push(entry),
                 (Verdict::Dangling | Verdict::Shown, _) if entry.is_past_hope(now) => spent.push(entry),
                 (Verdict::Dangling | Verdict::Shown, _) => {}
             }
-            self.passed += 1;
+            self.page.pass();
         }
         self.remove(month, &spent).await;
-        if self.passed > MAX_PASSED {
-            let text = format!("a list passed over {MAX_PASSED} entries without a link; asking again gets further");
-            return Err(fault::unavailable(text));
-        }
-        Ok(())
+        self.page.check()
     }
 
     /// The links of `entries`, in their order. Not watched by the breaker: it has
@@ -317,7 +348,23 @@ mod tests {
         assert_eq!(store.place_for_list().await.unwrap_err().kind, StoreErrorKind::Overloaded);
         assert_eq!(began.elapsed(), Duration::from_millis(store.config.limits.list_timeout_ms));
         drop(first);
-        store.place_for_list().await.unwrap();
+        drop(store.place_for_list().await.unwrap());
+    }
+
+    #[test]
+    fn an_hour_of_failed_creates_does_not_block_a_list() {
+        let mut page = Page { limit: 2, links: Vec::new(), passed: 0 };
+        assert_eq!(page.wanted(), 2);
+        for _ in 0..MAX_PASSED {
+            page.pass();
+            page.check().unwrap();
+        }
+        assert_eq!(page.wanted(), ENTRIES_AT_ONCE, "what leads nowhere is passed in large steps");
+        page.pass();
+        assert_eq!(page.check().unwrap_err().kind, StoreErrorKind::Unavailable);
+        (0..3).for_each(|_| page.show(link(LinkState::Active)));
+        assert_eq!((page.links.len(), page.wanted()), (2, 0));
+        page.check().unwrap();
     }
 
     #[test]

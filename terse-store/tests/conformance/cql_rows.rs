@@ -25,6 +25,7 @@ pub(crate) async fn run(keyspace: &str) {
     let rows = Rows { store: connect("main", keyspace).await, session: session().await, keyspace: keyspace.to_owned() };
     an_idempotency_record_expires_a_day_and_an_hour_after_its_last_write(&rows).await;
     an_entry_without_a_link_stays_for_an_hour(&rows).await;
+    links_behind_many_young_entries_are_listed(&rows).await;
     an_entry_of_a_deleted_link_goes_at_once(&rows).await;
     an_entry_that_another_took_the_code_of_is_not_shown(&rows).await;
 }
@@ -106,6 +107,23 @@ async fn an_entry_without_a_link_stays_for_an_hour(rows: &Rows) {
     let late = owned("dangles", "young", 2_000);
     assert_eq!(rows.store.insert_if_absent(&late, attempt(1)).await.unwrap(), Insert::Created);
     assert_eq!(rows.listed("dangles").await, ["young"]);
+}
+
+async fn links_behind_many_young_entries_are_listed(rows: &Rows) {
+    rows.store.insert_if_absent(&owned("incident", "behind", 1), attempt(1)).await.unwrap();
+    let entry = |number: i64| {
+        format!(
+            "INSERT INTO {{k}}.links_by_owner (owner, month, created_at, code, written) \
+             VALUES ('incident', 0, {}, 'x{number}', 0); ",
+            2 + number
+        )
+    };
+    for hundred in 0..25 {
+        let entries: String = (0..100).map(|number| entry(hundred * 100 + number)).collect();
+        rows.query(&format!("BEGIN UNLOGGED BATCH {entries} APPLY BATCH")).await;
+    }
+    assert_eq!(rows.listed("incident").await, ["behind"]);
+    assert_eq!(rows.entries("incident").await.len(), 2_501, "none is old enough to be removed");
 }
 
 async fn an_entry_of_a_deleted_link_goes_at_once(rows: &Rows) {
