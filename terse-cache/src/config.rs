@@ -21,6 +21,9 @@ pub struct CacheConfig {
     pub max_outdated: usize,
     /// How long such an answer is repeated from memory, as stale; then the inner reader is asked again.
     pub outdated_for: Duration,
+    /// Edited codes whose newest version is remembered beyond the link, so that
+    /// no outdated answer undoes it; beyond, the coldest are evicted.
+    pub max_least: usize,
     /// How long after its age limit a link is still served when it can't be read; then the failure is the answer.
     pub stale_for: Duration,
     /// How long one waits for a look-up; then it counts as failed.
@@ -43,6 +46,7 @@ impl Default for CacheConfig {
             negative_for: Duration::from_secs(1),
             max_outdated: 4_096,
             outdated_for: Duration::from_millis(500),
+            max_least: 16_384,
             stale_for: Duration::from_secs(3_600),
             wait: Duration::from_secs(1),
             max_waiters: 20_000,
@@ -61,6 +65,8 @@ pub struct Stats {
     pub bytes: u64,
     /// Negative entries in memory, fresh or not.
     pub negative: usize,
+    /// Codes whose newest version is remembered beyond the link.
+    pub least: usize,
     /// Look-ups that are running.
     pub flights: usize,
 }

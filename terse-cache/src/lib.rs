@@ -24,6 +24,9 @@
 //!    later version may have been acknowledged, and forgotten again, already.
 //! 4. After a write whose outcome is unknown (its answer was lost, or its caller
 //!    went away) nothing is stored for the code until the write can't happen any more.
+//! 5. The newest version that was acknowledged or served is noted apart from the
+//!    link, so that memory may forget the link: an answer that may be outdated is
+//!    refused below that (see `least`).
 //!
 //! # Bounds
 //!
@@ -36,6 +39,7 @@
 
 mod config;
 mod flight;
+mod least;
 mod memory;
 mod read_through;
 mod writer;

@@ -1,5 +1,6 @@
-//! What this process remembers of codes: links (L1), codes without a link, and
-//! answers that may be outdated (each apart, so that neither of the others evicts links).
+//! What this process remembers of codes: links (L1), codes without a link,
+//! answers that may be outdated, and the least versions that may be served (each
+//! apart, so that none of the others evicts links).
 //!
 //! Times are monotonic milliseconds. Reading takes no lock of ours. Changes are
 //! made under the lock of the code's stripe (see [`crate::flight`]), which makes
@@ -15,6 +16,7 @@ use terse_core::ports::{Lookup, Tier};
 use terse_core::{Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
+use crate::least::{Least, LeastVersions};
 
 /// Estimated bytes of an entry besides its target: two table slots with the
 /// tables' slack, the shared resolution, the allocator's rounding. An
@@ -59,6 +61,7 @@ pub(crate) struct Memory {
     links: Cache<ShortCode, Entry, ByBytes>,
     negative: Cache<ShortCode, u64, UnitWeighter>,
     outdated: Cache<ShortCode, Outdated, UnitWeighter>,
+    least: LeastVersions,
     outdated_ms: u64,
     fresh_ms: u64,
     negative_ms: u64,
@@ -72,6 +75,7 @@ impl Memory {
             links: Cache::with_weighter(config.max_links, config.max_bytes, ByBytes { least }),
             negative: Cache::new(config.max_negative),
             outdated: Cache::new(config.max_outdated),
+            least: LeastVersions::new(config.max_least),
             outdated_ms: millis(config.outdated_for),
             fresh_ms: millis(config.fresh_for),
             negative_ms: millis(config.negative_for),
@@ -95,27 +99,58 @@ impl Memory {
         Some(Lookup { link: Some(outdated.link), tier: Tier::Stale })
     }
 
-    /// The version of `code` that is in memory, of whatever age.
-    pub(crate) fn version(&self, code: &ShortCode) -> Option<Version> {
-        self.links.peek(code.as_str()).map(|entry| entry.link.version)
+    /// The newest version of `code` that this process acknowledged or served, as far as it remembers.
+    pub(crate) fn newest(&self, code: &ShortCode) -> Version {
+        let seen = self.least.get(code.as_str()).seen;
+        self.links.peek(code.as_str()).map_or(seen, |entry| entry.link.version.max(seen))
+    }
+
+    /// The least versions of `code` that may be served.
+    pub(crate) fn least(&self, code: &ShortCode) -> Least {
+        self.least.get(code.as_str())
     }
 
     /// The link of `code`, as long as it may be served when nothing better is in reach.
     pub(crate) fn stale(&self, code: &str, now_ms: u64) -> Option<Lookup> {
         let entry = self.links.get(code).filter(|entry| now_ms < entry.stale_until_ms)?;
+        if entry.link.version < self.least.get(code).seen {
+            return None;
+        }
         let tier = if now_ms < entry.fresh_until_ms { Tier::L1 } else { Tier::Stale };
         Some(Lookup { link: Some(entry.link), tier })
     }
 
-    /// Remembers for a moment what the inner reader called stale as of `as_of_ms`. It takes nothing's place.
+    /// Remembers for a moment what the inner reader called stale as of
+    /// `as_of_ms`. It takes nothing's place; nothing newer was [`seen`](Self::see).
     pub(crate) fn put_outdated(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
         let until_ms = as_of_ms.saturating_add(self.outdated_ms);
         self.outdated.insert(code.clone(), Outdated { link, until_ms });
     }
 
-    /// Remembers a link as of `as_of_ms`.
+    /// Notes that `version` of `code` was acknowledged, or read at a quorum.
+    pub(crate) fn know(&self, code: &ShortCode, version: Version) {
+        self.least.know(code, version);
+        self.outdate_below(code, version);
+    }
+
+    /// Notes that `version` of `code` was shown by something less than a quorum.
+    pub(crate) fn see(&self, code: &ShortCode, version: Version) {
+        self.least.see(code, version);
+        self.outdate_below(code, version);
+    }
+
+    /// What is older than `version` is not answered from memory any more.
+    fn outdate_below(&self, code: &ShortCode, version: Version) {
+        self.forget_negative(code);
+        if self.links.peek(code.as_str()).is_some_and(|entry| entry.link.version < version) {
+            self.end_freshness(code);
+        }
+    }
+
+    /// Remembers a link, acknowledged or read at a quorum, as of `as_of_ms`.
     pub(crate) fn put(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
         self.forget_negative(code);
+        self.least.know(code, link.version);
         let fresh_until_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
         let stale_until_ms = fresh_until_ms.saturating_add(self.stale_ms);
         self.links.insert(code.clone(), Entry { link, fresh_until_ms, stale_until_ms });
@@ -127,10 +162,12 @@ impl Memory {
         self.negative.insert(code.clone(), as_of_ms.saturating_add(self.negative_ms));
     }
 
-    /// Forgets all about `code`.
+    /// Forgets all about `code` but the version that it had.
     pub(crate) fn forget(&self, code: &ShortCode) {
         self.forget_negative(code);
-        self.links.remove(code.as_str());
+        if let Some((_, entry)) = self.links.remove(code.as_str()) {
+            self.least.know(code, entry.link.version);
+        }
     }
 
     /// Forgets that there was no link of `code`, or an outdated one.
@@ -158,6 +195,10 @@ impl Memory {
 
     pub(crate) fn negative(&self) -> usize {
         self.negative.len()
+    }
+
+    pub(crate) fn least_len(&self) -> usize {
+        self.least.len()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use terse_core::ports::{LinkReader, Lookup, StoreError, StoreErrorKind, Tier};
-use terse_core::{Clock, Resolution, ShortCode};
+use terse_core::{Clock, Resolution, ShortCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -36,6 +36,8 @@ pub struct ReadThrough {
 pub(crate) enum Change {
     /// The link is this now.
     Now(Resolution),
+    /// The link is other than was thought, and has at least this version.
+    Other(Version),
     /// The link is other than was thought, or can't be told.
     Unknown,
     /// A link of the code exists or may exist; if one was known before, it is unchanged.
@@ -72,6 +74,7 @@ impl ReadThrough {
             links: self.memory.links(),
             bytes: self.memory.bytes(),
             negative: self.memory.negative(),
+            least: self.memory.least_len(),
             flights: self.max_flights - self.flights.available_permits(),
         }
     }
@@ -90,10 +93,20 @@ impl ReadThrough {
         let alone = stripe.end_write(code, begin);
         match change {
             Change::Now(link) if self.newer(code, &link).is_some() => {}
-            Change::Now(link) if alone && !stripe.in_doubt(code, now_ms) => {
-                self.memory.put(code, Arc::new(link), now_ms);
+            Change::Now(link) => {
+                let newest = link.version >= self.memory.newest(code);
+                if newest && alone && !stripe.in_doubt(code, now_ms) {
+                    self.memory.put(code, Arc::new(link), now_ms);
+                } else {
+                    self.memory.forget(code);
+                    self.memory.know(code, link.version);
+                }
             }
-            Change::Now(_) | Change::Unknown => self.memory.forget(code),
+            Change::Other(version) => {
+                self.memory.forget(code);
+                self.memory.see(code, version);
+            }
+            Change::Unknown => self.memory.forget(code),
             Change::MayExist => self.memory.forget_negative(code),
             Change::Nothing => self.memory.end_freshness(code),
             Change::InDoubt => {
@@ -154,36 +167,79 @@ impl ReadThrough {
         let mut stripe = self.stripes.lock(code);
         let current = stripe.end(code, flight);
         let found = answer?;
+        let newest = self.memory.newest(code);
         let may_store = current && !stripe.in_doubt(code, self.clock.monotonic_ms());
-        let Some(link) = &found.link else {
-            if may_store {
-                self.memory.put_negative(code, began_ms);
-            }
-            return Ok(found);
+        let landing = Landing { current, may_store, began_ms };
+        let answer = match &found.link {
+            None => self.land_missing(code, found, &landing),
+            Some(link) if found.tier == Tier::Stale => self.land_outdated(code, link, &landing),
+            Some(_) => self.land_sure(code, found, &landing),
         };
-        if found.tier == Tier::Stale {
-            return self.land_outdated(code, link, began_ms, may_store);
+        // Whatever flies now began before this was served, and may bring less.
+        let served = answer.as_ref().ok().and_then(|found| found.link.as_ref());
+        if !current && served.is_some_and(|link| link.version > newest) {
+            stripe.detach(code);
         }
-        let newer = self.newer(code, link);
-        if may_store && newer.is_none() {
-            self.memory.put(code, Arc::clone(link), began_ms);
-        }
-        Ok(newer.unwrap_or(found))
+        answer
     }
 
-    /// Judges what the inner reader itself calls stale: refused if memory knows
-    /// a newer version, so that no known edit or deletion is undone, and never
-    /// kept as fresh.
-    fn land_outdated(&self, code: &ShortCode, link: &Arc<Resolution>, began_ms: u64, may_store: bool) -> Answer {
-        if self.memory.version(code).is_some_and(|known| known > link.version) {
+    /// Judges that there is no such link, which is sure. Links never go away.
+    fn land_missing(&self, code: &ShortCode, found: Lookup, landing: &Landing) -> Answer {
+        let least = self.memory.least(code).seen;
+        if landing.current && least > Version::FIRST {
+            return Err(went_back(code, None, least));
+        }
+        if landing.may_store {
+            self.memory.put_negative(code, landing.began_ms);
+        }
+        Ok(found)
+    }
+
+    /// Judges a link as it is at a quorum. That never shows less than it did
+    /// before, unless it was asked before; but it may show less than one replica
+    /// did, for a write that hasn't happened yet: then it is right, but not to be kept.
+    fn land_sure(&self, code: &ShortCode, found: Lookup, landing: &Landing) -> Answer {
+        let Some(link) = &found.link else { return Ok(found) };
+        if let Some(newer) = self.newer(code, link) {
+            return Ok(newer);
+        }
+        let least = self.memory.least(code);
+        if landing.current && link.version < least.known {
+            return Err(went_back(code, Some(link.version), least.known));
+        }
+        if link.version < least.seen {
+            return Ok(found);
+        }
+        if landing.may_store {
+            self.memory.put(code, Arc::clone(link), landing.began_ms);
+        } else {
+            self.memory.know(code, link.version);
+        }
+        Ok(found)
+    }
+
+    /// Judges what the inner reader itself calls stale: refused if a newer
+    /// version was acknowledged or served, so that no edit or deletion is
+    /// undone, and never kept as fresh.
+    fn land_outdated(&self, code: &ShortCode, link: &Arc<Resolution>, landing: &Landing) -> Answer {
+        if self.memory.newest(code) > link.version {
             let newer = self.memory.stale(code.as_str(), self.clock.monotonic_ms());
             return newer.ok_or_else(|| unavailable("only an outdated version is in reach"));
         }
-        if may_store {
-            self.memory.put_outdated(code, Arc::clone(link), began_ms);
+        self.memory.see(code, link.version);
+        if landing.may_store {
+            self.memory.put_outdated(code, Arc::clone(link), landing.began_ms);
         }
         Ok(Lookup { link: Some(Arc::clone(link)), tier: Tier::Stale })
     }
+}
+
+/// The end of a flight.
+struct Landing {
+    /// Whether no write of the code ended since it began.
+    current: bool,
+    may_store: bool,
+    began_ms: u64,
 }
 
 /// How one gets an answer.
@@ -242,6 +298,13 @@ impl LinkReader for ReadThrough {
         };
         answer.or_else(|error| self.memory.stale(code.as_str(), self.clock.monotonic_ms()).ok_or(error))
     }
+}
+
+/// The store lost what it acknowledged.
+fn went_back(code: &ShortCode, version: Option<Version>, known: Version) -> StoreError {
+    let version = version.map_or(0, |version| version.0);
+    tracing::error!(%code, version, known = known.0, "the store answered with less than it acknowledged");
+    unavailable("the store answered with less than it acknowledged")
 }
 
 fn unavailable(message: &str) -> StoreError {

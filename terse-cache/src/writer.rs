@@ -74,7 +74,8 @@ impl LinkWriter for CachedWriter {
         let outcome = self.inner.update(code, expected, change).await;
         writing.end(match &outcome {
             Ok(Update::Updated(link)) => Change::Now(link.resolution()),
-            Ok(Update::Conflict { .. } | Update::NotFound) => Change::Unknown,
+            Ok(Update::Conflict { current }) => Change::Other(*current),
+            Ok(Update::NotFound) => Change::Unknown,
             Err(error) => match error.kind {
                 StoreErrorKind::Unavailable | StoreErrorKind::Overloaded => Change::Nothing,
                 StoreErrorKind::UnknownOutcome => Change::InDoubt,

@@ -3,6 +3,7 @@
 mod consistency;
 mod freshness;
 mod interleavings;
+mod order;
 mod single_flight;
 
 use std::collections::HashMap;
@@ -34,6 +35,11 @@ impl TinyStore {
     /// From now on look-ups are answered with `link` as an outdated answer.
     fn lag(&self, link: Resolution) {
         *self.lagging.lock() = Some(link);
+    }
+
+    /// From now on look-ups are answered at the usual consistency again.
+    fn catch_up(&self) {
+        *self.lagging.lock() = None;
     }
 
     fn insert(&self, link: &Link) -> Insert {
