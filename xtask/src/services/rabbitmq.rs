@@ -8,7 +8,6 @@
 //! the process that was started is `beam.smp`.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::service::{HEALTH_ANSWER, Service};
+use super::service::{HEALTH_ANSWER, Service, ask};
 use crate::process::find_program;
 use crate::tools::Tools;
 
@@ -121,11 +120,7 @@ pub fn healthy() -> Result<()> {
 }
 
 fn speaks_amqp(address: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, HEALTH_ANSWER).context("connecting")?;
-    stream.set_read_timeout(Some(HEALTH_ANSWER))?;
-    stream.write_all(b"AMQP\0\0\x09\x01")?;
-    let mut start = [0; 11];
-    stream.read_exact(&mut start).context("no answer to the AMQP header")?;
+    let start = ask::<11>(address, b"AMQP\0\0\x09\x01").context("the AMQP header")?;
     // A method frame (1) of channel 0, then its size, then connection.start (10, 10).
     if start[..3] != [1, 0, 0] || start[7..] != [0, 10, 0, 10] {
         bail!("the AMQP header was not answered with connection.start");
@@ -135,28 +130,15 @@ fn speaks_amqp(address: SocketAddr) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::service::answering;
     use super::*;
-    use std::net::TcpListener;
-    use std::thread;
-
-    fn answering(answer: &'static [u8]) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            let mut stream = listener.accept().unwrap().0;
-            let mut request = [0; 8];
-            stream.read_exact(&mut request).unwrap();
-            stream.write_all(answer).unwrap();
-        });
-        address
-    }
 
     #[test]
     fn only_the_start_of_a_connection_is_healthy() {
-        speaks_amqp(answering(&[1, 0, 0, 0, 0, 1, 0, 0, 10, 0, 10, 0, 9])).unwrap();
+        speaks_amqp(answering(8, &[1, 0, 0, 0, 0, 1, 0, 0, 10, 0, 10, 0, 9])).unwrap();
         // A broker of another protocol version answers with its own header and closes.
-        assert!(speaks_amqp(answering(b"AMQP\0\0\x09\x01")).is_err());
-        let other = speaks_amqp(answering(b"HTTP/1.1 400")).unwrap_err();
+        assert!(speaks_amqp(answering(8, b"AMQP\0\0\x09\x01")).is_err());
+        let other = speaks_amqp(answering(8, b"HTTP/1.1 400")).unwrap_err();
         assert_eq!(other.to_string(), "the AMQP header was not answered with connection.start");
     }
 

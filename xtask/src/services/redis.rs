@@ -1,15 +1,14 @@
 //! One Redis, from the Debian package, on a port of its own. Every write is in
 //! its append-only file, so that `up` after a kill brings the data back.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::service::{HEALTH_ANSWER, Service};
+use super::service::{Service, ask};
 use crate::process::find_program;
 use crate::tools::Tools;
 
@@ -61,11 +60,7 @@ pub fn healthy() -> Result<()> {
 }
 
 fn answers_ping(address: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, HEALTH_ANSWER).context("connecting")?;
-    stream.set_read_timeout(Some(HEALTH_ANSWER))?;
-    stream.write_all(b"PING\r\n")?;
-    let mut answer = [0; 7];
-    stream.read_exact(&mut answer).context("no answer to PING")?;
+    let answer = ask::<7>(address, b"PING\r\n").context("PING")?;
     if &answer != b"+PONG\r\n" {
         bail!("PING was answered with {:?}", String::from_utf8_lossy(&answer));
     }
@@ -74,28 +69,15 @@ fn answers_ping(address: SocketAddr) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::service::answering;
     use super::*;
-    use std::net::TcpListener;
-    use std::thread;
-
-    fn answering(answer: &'static [u8]) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            let mut stream = listener.accept().unwrap().0;
-            let mut request = [0; 6];
-            stream.read_exact(&mut request).unwrap();
-            stream.write_all(answer).unwrap();
-        });
-        address
-    }
 
     #[test]
     fn only_a_pong_is_healthy() {
-        answers_ping(answering(b"+PONG\r\n")).unwrap();
-        let loading = answers_ping(answering(b"-LOADING Redis is loading\r\n")).unwrap_err();
+        answers_ping(answering(6, b"+PONG\r\n")).unwrap();
+        let loading = answers_ping(answering(6, b"-LOADING Redis is loading\r\n")).unwrap_err();
         assert_eq!(loading.to_string(), "PING was answered with \"-LOADIN\"");
-        assert!(answers_ping(answering(b"")).is_err());
+        assert!(answers_ping(answering(6, b"")).is_err());
     }
 
     #[test]

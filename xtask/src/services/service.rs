@@ -2,8 +2,8 @@
 //! whether it works, and where its log is.
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -108,6 +108,19 @@ impl Service {
     }
 }
 
+/// Says `question` to who listens at `address`, and waits for the first `N` bytes of the answer.
+///
+/// # Errors
+/// When nobody listens, or fewer bytes come within [`HEALTH_ANSWER`] each.
+pub fn ask<const N: usize>(address: SocketAddr, question: &[u8]) -> Result<[u8; N]> {
+    let mut stream = TcpStream::connect_timeout(&address, HEALTH_ANSWER).context("connecting")?;
+    stream.set_read_timeout(Some(HEALTH_ANSWER))?;
+    stream.write_all(question)?;
+    let mut answer = [0; N];
+    stream.read_exact(&mut answer).context("no answer")?;
+    Ok(answer)
+}
+
 fn rotate(log: &Path) -> Result<()> {
     if fs::metadata(log).is_ok_and(|found| found.len() > OUTPUT_BYTES) {
         fs::rename(log, log.with_extension("log.1"))?;
@@ -126,6 +139,19 @@ fn tail(path: &Path) -> String {
         Ok(_) => lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"),
         Err(error) => format!("can't be read: {error}"),
     }
+}
+
+/// Listens, and answers the first question, which has `length` bytes, with `answer`.
+#[cfg(test)]
+pub(super) fn answering(length: usize, answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        stream.write_all(answer).unwrap();
+    });
+    address
 }
 
 #[cfg(test)]
