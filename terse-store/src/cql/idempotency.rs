@@ -15,7 +15,7 @@ use terse_core::{Owner, Timestamp};
 use super::lwt::{self, Conditional, Decision, Existing};
 use super::rows::{cql_time, must, wrong};
 use super::session::{Preparer, Use};
-use super::{CqlStore, Live, levels, rows};
+use super::{CqlStore, Live, by, levels, rows};
 
 const FIND: &str =
     "SELECT body_hash, code, attempt, created_at FROM {keyspace}.idempotency WHERE owner = ? AND key = ?";
@@ -59,18 +59,20 @@ impl IdempotencyStore for CqlStore {
         expired_before: Timestamp,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let live = self.live()?;
-        let stripe = self.stripes.of(key);
-        let (_turn, standing) = match stripe.try_lock() {
-            Ok(turn) => (turn, None),
-            // Whoever is at it probably claims the key: then a read is all it needs.
-            Err(_) => (self.turn(stripe).await?, self.find_key(owner, key).await?),
+        let deadline = self.write_deadline();
+        let (turn, standing) = match self.turns.try_turn(key) {
+            Some(turn) => (Ok(turn), None),
+            // Whoever is at it probably claims the key: then a read is all it needs, and that goes
+            // for those too who may not even wait.
+            None => (self.turns.turn(key, deadline).await, by(deadline, self.find_key(owner, key)).await?),
         };
         let row = Row { live, owner, key };
         let claim = Claim { row, record, expired_before, expired: Mutex::default(), unsure: AtomicBool::new(false) };
-        match claim.judge(standing) {
-            Some(answer) => Ok(answer),
-            None => self.decide(&claim).await,
+        if let Some(answer) = claim.judge(standing) {
+            return Ok(answer);
         }
+        let _turn = turn?;
+        self.decide(deadline, &claim).await
     }
 
     async fn replace_key(
@@ -81,8 +83,9 @@ impl IdempotencyStore for CqlStore {
         record: &IdempotencyRecord,
     ) -> Result<bool, StoreError> {
         let live = self.live()?;
-        let _turn = self.turn(self.stripes.of(key)).await?;
-        self.decide(&Replacement { row: Row { live, owner, key }, expected, record }).await
+        let deadline = self.write_deadline();
+        let _turn = self.turns.turn(key, deadline).await?;
+        self.decide(deadline, &Replacement { row: Row { live, owner, key }, expected, record }).await
     }
 
     /// Records go by themselves; there is nothing to remove.

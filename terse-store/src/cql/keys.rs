@@ -14,7 +14,7 @@ use terse_core::{ApiKey, KeyId, Owner, Role, Timestamp};
 use super::lwt::{self, Conditional, Decision};
 use super::rows::{cql_time, must, optional_time, wrong};
 use super::session::{Preparer, Use};
-use super::{CqlStore, Live, fault, levels, rows};
+use super::{CqlStore, Live, by, fault, levels, rows};
 
 /// The one partition.
 const PART: i32 = 0;
@@ -64,9 +64,10 @@ impl Statements {
 impl KeyStore for CqlStore {
     async fn add_key(&self, key: &ApiKey) -> Result<(), StoreError> {
         let live = self.live()?;
-        let _turn = self.turn(self.stripes.of(TURN)).await?;
+        let deadline = self.write_deadline();
+        let _turn = self.home_turns.turn(TURN, deadline).await?;
         let addition = Addition { live, key, revision: self.new_revision(), unsure: AtomicBool::new(false) };
-        if self.decide(&addition).await? {
+        if self.decide(deadline, &addition).await? {
             return Ok(());
         }
         Err(fault::unavailable(format!("there is a key '{}' already", key.id)))
@@ -94,14 +95,16 @@ impl KeyStore for CqlStore {
 
     async fn revoke_key(&self, id: &KeyId, at: Timestamp) -> Result<bool, StoreError> {
         let live = self.live()?;
-        let _turn = self.turn(self.stripes.of(TURN)).await?;
-        let found = self.quorum_rows(live, "finding an api key", &live.keys.key, (PART, id.as_str())).await?;
+        let deadline = self.write_deadline();
+        let _turn = self.home_turns.turn(TURN, deadline).await?;
+        let finding = self.quorum_rows(live, "finding an api key", &live.keys.key, (PART, id.as_str()));
+        let found = by(deadline, finding).await?;
         match rows::first::<KeyRow<'_>>(&found)?.map(|row| row.key()).transpose()? {
             None => return Ok(false),
             Some(key) if key.revoked_at.is_some() => return Ok(true),
             Some(_) => {}
         }
-        self.decide(&Revocation { live, id, at, revision: self.new_revision() }).await?;
+        self.decide(deadline, &Revocation { live, id, at, revision: self.new_revision() }).await?;
         Ok(true)
     }
 

@@ -16,7 +16,7 @@ use terse_core::ports::{Lease, LeaseStore, StoreError};
 use super::lwt::{self, Conditional, Decision};
 use super::rows::{cql_time, must, wrong};
 use super::session::{Preparer, Use};
-use super::{CqlStore, Live, fault, levels, rows};
+use super::{CqlStore, Live, by, fault, levels, rows};
 
 /// Leases read at once.
 const LEASES_AT_ONCE: usize = 1_000;
@@ -52,12 +52,14 @@ impl Statements {
 impl LeaseStore for CqlStore {
     async fn lease(&self, counter: &str, size: u64, holder: &str, at: Timestamp) -> Result<Range<u64>, StoreError> {
         let live = self.live()?;
-        let _turn = self.turn(self.stripes.of(counter)).await?;
+        let deadline = self.write_deadline();
+        let _turn = self.home_turns.turn(counter, deadline).await?;
         // May be outdated: the condition of the write tells.
-        let found = self.quorum_rows(live, "reading a counter", &live.leases.next, (counter,)).await?;
+        let reading = self.quorum_rows(live, "reading a counter", &live.leases.next, (counter,));
+        let found = by(deadline, reading).await?;
         let next = Mutex::new(next_in(&found)?);
         let holder = Lease::holder_text(holder);
-        self.decide(&Leasing { live, counter, size, holder, at, next }).await
+        self.decide(deadline, &Leasing { live, counter, size, holder, at, next }).await
     }
 
     async fn leases(&self, counter: &str, from: u64, limit: usize) -> Result<Vec<Lease>, StoreError> {

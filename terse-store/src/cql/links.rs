@@ -26,7 +26,7 @@ use terse_core::{Link, LinkState, Owner, Resolution, ShortCode, Timestamp, Versi
 
 use super::rows::{cql_time, month_of};
 use super::session::{Preparer, Use};
-use super::{CqlStore, Live, fault, levels, rows};
+use super::{CqlStore, Live, by, fault, levels, rows};
 use edit::{Edit, Edited};
 use insertion::{Inserted, Insertion};
 
@@ -140,20 +140,22 @@ fn stale(answer: Result<Option<Resolution>, StoreError>, failed: StoreError) -> 
 impl LinkWriter for CqlStore {
     async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError> {
         let live = self.live()?;
-        let turns = self.stripes.of(link.code.as_str());
-        let turn = match turns.try_lock() {
-            Ok(turn) => turn,
-            Err(_) => {
-                // Whoever is at it probably takes the code: then a read is all it needs.
-                drop(self.turn(turns).await?);
-                if let Some(attempt) = self.attempt_of(live, &link.code).await? {
+        let deadline = self.write_deadline();
+        let turn = match self.turns.try_turn(link.code.as_str()) {
+            Some(turn) => turn,
+            None => {
+                // Whoever is at it probably takes the code: then a read is all it needs, and that
+                // goes for those too who may not even wait.
+                let waited = self.turns.turn(link.code.as_str(), deadline).await.map(drop);
+                if let Some(attempt) = by(deadline, self.attempt_of(live, &link.code)).await? {
                     return Ok(Insert::Taken { attempt });
                 }
-                self.turn(turns).await?
+                waited?;
+                self.turns.turn(link.code.as_str(), deadline).await?
             }
         };
-        self.list(live, link).await?;
-        let inserted = self.decide(&Insertion { live, link, attempt }).await?;
+        by(deadline, self.list(live, link)).await?;
+        let inserted = self.decide(deadline, &Insertion { live, link, attempt }).await?;
         drop(turn);
         match inserted {
             Inserted::Created => Ok(Insert::Created),
@@ -170,14 +172,15 @@ impl LinkWriter for CqlStore {
 
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
         let live = self.live()?;
-        let turn = self.turn(self.stripes.of(code.as_str())).await?;
-        let Some(before) = self.link_of(live, code).await? else { return Ok(Update::NotFound) };
+        let deadline = self.write_deadline();
+        let turn = self.turns.turn(code.as_str(), deadline).await?;
+        let Some(before) = by(deadline, self.link_of(live, code)).await? else { return Ok(Update::NotFound) };
         if before.version != expected || before.state == LinkState::Deleted {
             drop(turn);
             return self.conflict(live, code, expected, &before).await;
         }
-        self.mark_before(live, code, expected.next()).await?;
-        let edited = self.decide(&Edit::new(live, code, expected, change, &*self.entropy)).await;
+        by(deadline, self.mark_before(live, code, expected.next())).await?;
+        let edited = self.decide(deadline, &Edit::new(live, code, expected, change, &*self.entropy)).await;
         drop(turn);
         self.edited(live, &before, change, edited).await
     }
@@ -195,17 +198,6 @@ impl CqlStore {
         let found = self.quorum_rows(live, "reading an attempt", &live.links.attempt, (code.as_str(),)).await?;
         let row = rows::first::<(Option<&[u8]>,)>(&found)?;
         row.map(|(attempt,)| rows::attempt(attempt)).transpose()
-    }
-
-    /// Waits for a turn, no longer than a write may take.
-    pub(super) async fn turn<'a>(
-        &self,
-        turns: &'a tokio::sync::Mutex<()>,
-    ) -> Result<tokio::sync::MutexGuard<'a, ()>, StoreError> {
-        let bound = std::time::Duration::from_millis(self.config.limits.write_deadline_ms);
-        tokio::time::timeout(bound, turns.lock()).await.map_err(|_| {
-            StoreError::new(StoreErrorKind::Overloaded, "too many writes of one code are waiting for each other")
-        })
     }
 
     /// Writes the owner's rows of `link`.

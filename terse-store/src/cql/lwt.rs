@@ -23,6 +23,7 @@ use scylla::value::{CqlTimestamp, CqlValue, Row};
 use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
 use terse_resilience::{Backoff, BackoffSettings, Jitter};
+use tokio::time::Instant;
 
 use super::{CqlStore, Live, fault};
 
@@ -114,14 +115,17 @@ pub(super) trait Decision: Sync {
 }
 
 impl CqlStore {
-    /// Carries `decision` out until it is known what became of it, or the write deadline.
+    /// Carries `decision` out until it is known what became of it, or `deadline`,
+    /// which is that of the whole call.
     ///
     /// # Errors
     /// [`StoreErrorKind::UnknownOutcome`] at the deadline; any other kind = nothing happened.
-    pub(super) async fn decide<D: Decision>(&self, decision: &D) -> Result<D::Answer, StoreError> {
+    pub(super) async fn decide<D: Decision>(&self, deadline: Instant, decision: &D) -> Result<D::Answer, StoreError> {
+        if Instant::now() >= deadline {
+            return Err(fault::unavailable("a write's time was up before it could begin"));
+        }
         let mut last = StoreError::new(StoreErrorKind::UnknownOutcome, "a write took too long");
-        let bound = Duration::from_millis(self.config.limits.write_deadline_ms);
-        match tokio::time::timeout(bound, self.settle(decision, &mut last)).await {
+        match tokio::time::timeout_at(deadline, self.settle(decision, &mut last)).await {
             Ok(answer) => answer,
             Err(_) => Err(last),
         }
@@ -258,7 +262,8 @@ mod tests {
     const CORRUPT: Result<Option<u8>, StoreErrorKind> = Err(StoreErrorKind::Corrupt);
 
     async fn decided(script: &Script) -> Result<u8, StoreErrorKind> {
-        store(unconnected()).decide(script).await.map_err(|error| error.kind)
+        let store = store(unconnected());
+        store.decide(store.write_deadline(), script).await.map_err(|error| error.kind)
     }
 
     #[tokio::test(start_paused = true)]
@@ -291,6 +296,15 @@ mod tests {
         }
         let spoilt = script(&[UNKNOWN], &[CORRUPT]);
         assert_eq!(decided(&spoilt).await, Err(StoreErrorKind::UnknownOutcome));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_has_no_time_left_is_not_begun() {
+        let (store, script) = (store(unconnected()), script(&[UNKNOWN], &[AWAY]));
+        let deadline = store.write_deadline();
+        tokio::time::advance(Duration::from_millis(store.config.limits.write_deadline_ms)).await;
+        let refused = store.decide(deadline, &script).await.unwrap_err();
+        assert_eq!((refused.kind, script.log.lock().as_str()), (StoreErrorKind::Unavailable, ""));
     }
 
     #[tokio::test(start_paused = true)]

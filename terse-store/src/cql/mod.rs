@@ -68,7 +68,10 @@ pub struct CqlStore {
     connecting: Mutex<()>,
     /// Set by `admit`: until then only settings are answered.
     admitted: AtomicBool,
-    stripes: Stripes,
+    /// Turns of codes and idempotency keys.
+    turns: Stripes,
+    /// Turns of leases, settings and API keys: no hot code may keep a server from its next ids.
+    home_turns: Stripes,
     known_months: KnownMonths,
     /// Bounds what lists read and remove beyond their entries.
     listing: Semaphore,
@@ -92,6 +95,7 @@ impl CqlStore {
     /// `NAME/quorum`, which chooses the consistency of reads.
     #[must_use]
     pub fn new(config: CqlConfig, quorum: Arc<Breaker>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+        let (turns, home_turns) = (Stripes::new(&*entropy), Stripes::new(&*entropy));
         let known_months = KnownMonths::new(config.limits.known_months);
         let listing = Semaphore::new(config.limits.list_reads_in_all.max(1));
         Arc::new(Self {
@@ -103,7 +107,8 @@ impl CqlStore {
             live: OnceLock::new(),
             connecting: Mutex::new(()),
             admitted: AtomicBool::new(false),
-            stripes: Stripes::new(),
+            turns,
+            home_turns,
             known_months,
             listing,
         })
@@ -136,6 +141,11 @@ impl CqlStore {
     /// is meant: with another's slots it would hide links and free taken aliases.
     pub fn admit(&self) {
         self.admitted.store(true, Ordering::Release);
+    }
+
+    /// When a write that begins now must have ended, but for what it still owes then.
+    fn write_deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.config.limits.write_deadline_ms)
     }
 
     /// The session, once the store is connected and admitted.
@@ -184,6 +194,15 @@ impl Live {
             session,
         })
     }
+}
+
+/// `step` of a write before its conditional write, if it ends by `deadline`.
+///
+/// # Errors
+/// [`StoreErrorKind::Unavailable`](terse_core::ports::StoreErrorKind::Unavailable) if not: nothing has happened.
+async fn by<T>(deadline: Instant, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let ended = tokio::time::timeout_at(deadline, step).await;
+    ended.unwrap_or_else(|_| Err(fault::unavailable("a write's time was up before it could begin")))
 }
 
 /// `step`, or a failure when it has not ended by `deadline`.

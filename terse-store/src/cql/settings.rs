@@ -7,7 +7,7 @@ use terse_core::ports::{SettingsStore, StoreError};
 
 use super::lwt::{self, Conditional, Decision};
 use super::session::{Preparer, Use};
-use super::{CqlStore, Live, levels, rows};
+use super::{CqlStore, Live, by, levels, rows};
 
 pub(super) const GET: &str = "SELECT value FROM {keyspace}.settings WHERE name = ?";
 const SETTLE: &str = "INSERT INTO {keyspace}.settings (name, value) VALUES (?, ?) IF NOT EXISTS";
@@ -51,11 +51,12 @@ impl SettingsStore for CqlStore {
 
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
         let live = self.connected()?;
-        let _turn = self.turn(self.stripes.of(name)).await?;
+        let deadline = self.write_deadline();
+        let _turn = self.home_turns.turn(name, deadline).await?;
         // What stands never changes, so most calls end here.
-        match self.setting(name).await? {
+        match by(deadline, self.setting(name)).await? {
             Some(standing) => Ok(standing),
-            None => self.decide(&Settling { live, name, value }).await,
+            None => self.decide(deadline, &Settling { live, name, value }).await,
         }
     }
 }
