@@ -69,7 +69,8 @@ pub struct CqlLimits {
     pub list_timeout_ms: u64,
     /// Longest single write or conditional write, in milliseconds; then its outcome is unknown.
     pub write_timeout_ms: u64,
-    /// Longest write with its retries and read-backs, in milliseconds; then its outcome is told as unknown.
+    /// Longest write from its call on, with its turn, its reads, its retries and read-backs, in milliseconds; then
+    /// its outcome is told as unknown, or that it did not begin. The mark after it may take `write_timeout_ms` more.
     pub write_deadline_ms: u64,
     /// Longest change of the schema, and wait for all nodes to have it, in milliseconds; then connecting fails, to
     /// be tried again.
@@ -78,6 +79,9 @@ pub struct CqlLimits {
     pub speculative_delay_ms: u64,
     /// How often it is.
     pub speculative_reads: usize,
+    /// Writes of links that still owe the mark after them; the next write is refused as overloaded. At least as many
+    /// as the guard lets write at once.
+    pub owed_writes: u32,
     /// Connections to each node, on ScyllaDB to each of its cores; requests share them.
     pub connections_per_node: usize,
     /// Pause between signs of life on an idle connection, in milliseconds.
@@ -106,6 +110,7 @@ impl Default for CqlLimits {
             schema_timeout_ms: 10_000,
             speculative_delay_ms: 40,
             speculative_reads: 2,
+            owed_writes: 1_024,
             connections_per_node: 2,
             keepalive_ms: 1_000,
             keepalive_timeout_ms: 1_000,
@@ -119,6 +124,7 @@ impl Default for CqlLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GuardSettings;
 
     #[test]
     fn the_password_is_never_shown() {
@@ -129,6 +135,13 @@ mod tests {
         let shown = format!("{config:?}");
         assert!(!shown.contains("hunter2") && !shown.contains("alice"), "{shown}");
         assert!(shown.contains("redacted"), "{shown}");
+    }
+
+    #[test]
+    fn a_guard_waits_until_a_write_has_ended_and_paid_what_it_owes() {
+        let (limits, guard) = (CqlLimits::default(), GuardSettings::default().write);
+        assert!(limits.write_deadline_ms + limits.write_timeout_ms < guard.timeout_ms);
+        assert!(limits.owed_writes > guard.permits);
     }
 
     #[test]

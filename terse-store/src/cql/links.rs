@@ -24,6 +24,9 @@ use terse_core::ports::{
 };
 use terse_core::{Link, LinkState, Owner, Resolution, ShortCode, Timestamp, Version};
 
+use tokio::time::Instant;
+
+use super::owed::Owed;
 use super::rows::{cql_time, month_of};
 use super::session::{Preparer, Use};
 use super::{CqlStore, Live, by, fault, levels, rows};
@@ -155,19 +158,15 @@ impl LinkWriter for CqlStore {
             }
         };
         by(deadline, self.list(live, link)).await?;
-        let inserted = self.decide(deadline, &Insertion { live, link, attempt }).await?;
+        // Such a try may complete an edit of a link that is there, which another process left half done.
+        let debt = self.owe(live, &link.code, Owed::mark(Version::FIRST))?;
+        let inserted = self.decide(deadline, &Insertion { live, link, attempt }).await;
         drop(turn);
-        match inserted {
-            Inserted::Created => Ok(Insert::Created),
-            Inserted::Taken { by, version, listed } => {
-                // This try may have completed an edit of that link which another process left half done.
-                self.mark_after(live, &link.code, version).await;
-                if !listed {
-                    self.unlist(live, &link.owner, link.created_at, &link.code).await;
-                }
-                Ok(Insert::Taken { attempt: by })
-            }
-        }
+        debt.settle(owed_by_insertion(link, &inserted)).await;
+        Ok(match inserted? {
+            Inserted::Created => Insert::Created,
+            Inserted::Taken { by, .. } => Insert::Taken { attempt: by },
+        })
     }
 
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
@@ -177,12 +176,14 @@ impl LinkWriter for CqlStore {
         let Some(before) = by(deadline, self.link_of(live, code)).await? else { return Ok(Update::NotFound) };
         if before.version != expected || before.state == LinkState::Deleted {
             drop(turn);
-            return self.conflict(live, code, expected, &before).await;
+            return self.conflict(live, deadline, expected, &before).await;
         }
         by(deadline, self.mark_before(live, code, expected.next())).await?;
+        let debt = self.owe(live, code, Owed::mark(expected.next()))?;
         let edited = self.decide(deadline, &Edit::new(live, code, expected, change, &*self.entropy)).await;
         drop(turn);
-        self.edited(live, &before, change, edited).await
+        debt.settle(owed_by_edit(&before, change, &edited)).await;
+        told(&before, change, edited)
     }
 }
 
@@ -225,66 +226,80 @@ impl CqlStore {
         Ok(())
     }
 
-    /// Removes an entry that leads to no link. A failure is logged only: lists skip such entries.
-    async fn unlist(&self, live: &Live, owner: &Owner, created_at: Timestamp, code: &ShortCode) {
-        let values = (owner.as_str(), month_of(created_at), cql_time(created_at), code.as_str());
-        if let Err(error) = live.session.execute_unpaged(&live.links.unlist, values).await {
-            tracing::warn!(shard = self.config.shard, %code, %error, "an entry without a link stays in its list");
-        }
-    }
-
     /// Answers an edit of a version that the link has not. A node that has
     /// served an older version is told by a mark.
     async fn conflict(
         &self,
-        live: &Live,
-        code: &ShortCode,
+        live: &Arc<Live>,
+        deadline: Instant,
         expected: Version,
         before: &Link,
     ) -> Result<Update, StoreError> {
-        let mut current = before.version;
+        let (code, mut current) = (&before.code, before.version);
         if current < expected {
             // The caller may know a version that no quorum has yet: a serial read settles it.
-            let stands = edit::read_back(live, code).await?;
+            let stands = by(deadline, edit::read_back(live, code)).await?;
             current = stands.map_or(current, |stands| stands.version);
             if current == expected && before.state != LinkState::Deleted {
                 return Err(fault::unavailable("the newest version was not at a quorum until now"));
             }
         }
-        self.mark_after(live, code, current).await;
+        let owed = Owed::mark(current);
+        self.owe(live, code, owed.clone())?.settle(owed).await;
         Ok(Update::Conflict { current })
     }
+}
 
-    /// Marks what became of an edit, and tells it.
-    async fn edited(
+impl Live {
+    /// Removes the entry of a link from its owner's list.
+    pub(super) async fn unlist(
         &self,
-        live: &Live,
-        before: &Link,
-        change: &LinkChange,
-        edited: Result<Edited, StoreError>,
-    ) -> Result<Update, StoreError> {
-        let (code, next) = (&before.code, before.version.next());
-        match edited {
-            Ok(Edited::Applied) => {
-                self.mark_after(live, code, next).await;
-                if change.state == LinkState::Deleted {
-                    self.unlist(live, &before.owner, before.created_at, code).await;
-                }
-                Ok(Update::Updated(Box::new(changed(before, change, next))))
-            }
-            Ok(Edited::Conflict(current)) => {
-                self.mark_after(live, code, current).await;
-                Ok(Update::Conflict { current })
-            }
-            Ok(Edited::Gone) => Ok(Update::NotFound),
-            Ok(Edited::Overwritten(current)) => {
-                self.mark_after(live, code, current).await;
-                Err(StoreError::new(StoreErrorKind::UnknownOutcome, "later edits hide whether this one was made"))
-            }
-            Err(error) => {
-                self.mark_after(live, code, next).await;
-                Err(error)
-            }
+        owner: &Owner,
+        created_at: Timestamp,
+        code: &ShortCode,
+    ) -> Result<(), StoreError> {
+        let values = (owner.as_str(), month_of(created_at), cql_time(created_at), code.as_str());
+        let answer = self.session.execute_unpaged(&self.links.unlist, values).await;
+        answer.map(drop).map_err(|error| fault::write("removing an entry", error))
+    }
+}
+
+/// What is owed after an insertion.
+fn owed_by_insertion(link: &Link, inserted: &Result<Inserted, StoreError>) -> Owed {
+    match inserted {
+        Ok(Inserted::Created) => Owed::default(),
+        Ok(Inserted::Taken { version, listed, .. }) => {
+            let unlist = (!listed).then(|| (link.owner.clone(), link.created_at));
+            Owed { mark: Some(*version), unlist }
+        }
+        // Whatever stands: it may be newer than what others have in memory.
+        Err(error) if error.kind == StoreErrorKind::UnknownOutcome => Owed::mark(Version::FIRST),
+        Err(_) => Owed::default(),
+    }
+}
+
+/// What is owed after an edit: a mark, whatever became of it.
+fn owed_by_edit(before: &Link, change: &LinkChange, edited: &Result<Edited, StoreError>) -> Owed {
+    match edited {
+        Ok(Edited::Applied) => {
+            let deleted = change.state == LinkState::Deleted;
+            let unlist = deleted.then(|| (before.owner.clone(), before.created_at));
+            Owed { mark: Some(before.version.next()), unlist }
+        }
+        Ok(Edited::Conflict(current) | Edited::Overwritten(current)) => Owed::mark(*current),
+        Ok(Edited::Gone) => Owed::default(),
+        Err(_) => Owed::mark(before.version.next()),
+    }
+}
+
+/// Tells what became of an edit.
+fn told(before: &Link, change: &LinkChange, edited: Result<Edited, StoreError>) -> Result<Update, StoreError> {
+    match edited? {
+        Edited::Applied => Ok(Update::Updated(Box::new(changed(before, change, before.version.next())))),
+        Edited::Conflict(current) => Ok(Update::Conflict { current }),
+        Edited::Gone => Ok(Update::NotFound),
+        Edited::Overwritten(_) => {
+            Err(StoreError::new(StoreErrorKind::UnknownOutcome, "later edits hide whether this one was made"))
         }
     }
 }
@@ -318,6 +333,36 @@ mod tests {
         assert!((0..3).all(|number| months.contains(&month(number))));
         months.add(month(3));
         assert!(months.contains(&month(3)) && !months.contains(&month(0)));
+    }
+
+    #[test]
+    fn a_mark_is_owed_after_every_edit_whatever_became_of_it() {
+        let before = terse_testkit::links::link("abc");
+        let (edit, next) = (LinkChange::of(&before), before.version.next());
+        let owed = |change: &LinkChange, edited: Result<Edited, StoreError>| owed_by_edit(&before, change, &edited);
+        assert_eq!(owed(&edit, Ok(Edited::Applied)), Owed::mark(next));
+        let deletion = LinkChange { state: LinkState::Deleted, ..edit.clone() };
+        let entry = Some((before.owner.clone(), before.created_at));
+        assert_eq!(owed(&deletion, Ok(Edited::Applied)), Owed { mark: Some(next), unlist: entry });
+        assert_eq!(owed(&deletion, Ok(Edited::Conflict(Version(5)))), Owed::mark(Version(5)));
+        assert_eq!(owed(&edit, Ok(Edited::Overwritten(Version(6)))), Owed::mark(Version(6)));
+        for kind in [StoreErrorKind::UnknownOutcome, StoreErrorKind::Unavailable] {
+            assert_eq!(owed(&edit, Err(StoreError::new(kind, "lost"))), Owed::mark(next));
+        }
+    }
+
+    #[test]
+    fn a_claim_owes_a_mark_if_it_may_have_completed_an_edit() {
+        let link = terse_testkit::links::link("abc");
+        let owed = |inserted: Result<Inserted, StoreError>| owed_by_insertion(&link, &inserted);
+        let taken = |listed| Ok(Inserted::Taken { by: AttemptId([1; 16]), version: Version(4), listed });
+        assert_eq!(owed(Ok(Inserted::Created)), Owed::default());
+        assert_eq!(owed(taken(true)), Owed::mark(Version(4)));
+        let entry = Some((link.owner.clone(), link.created_at));
+        assert_eq!(owed(taken(false)), Owed { mark: Some(Version(4)), unlist: entry });
+        let failed = |kind| owed(Err(StoreError::new(kind, "lost")));
+        assert_eq!(failed(StoreErrorKind::UnknownOutcome), Owed::mark(Version::FIRST));
+        assert_eq!(failed(StoreErrorKind::Unavailable), Owed::default());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
 use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
-use terse_core::{ShortCode, Timestamp, Version};
+use terse_core::{Clock, Entropy, ShortCode, Timestamp, Version};
 
 use super::rows::{cql_time, cql_version, must, time, version, wrong};
 use super::session::{Preparer, Use};
@@ -73,30 +73,31 @@ impl CqlStore {
     /// # Errors
     /// [`StoreErrorKind::Unavailable`]: the edit must not be made then.
     pub(super) async fn mark_before(&self, live: &Live, code: &ShortCode, version: Version) -> Result<(), StoreError> {
-        let marked = self.mark(live, code, version).await;
+        let marked = live.mark(code, version, &*self.clock, &*self.entropy).await;
         // Whether this mark stands is all the same when the edit is not made.
         marked.map_err(|error| StoreError { kind: StoreErrorKind::Unavailable, ..error })
-    }
-
-    /// Writes the mark after an edit, whatever became of it. The edit is done
-    /// by now, and the mark before it stands: a failure here is logged only.
-    pub(super) async fn mark_after(&self, live: &Live, code: &ShortCode, version: Version) {
-        if let Err(error) = self.mark(live, code, version).await {
-            tracing::warn!(shard = self.config.shard, %code, %error, "the mark after a write is missing");
-        }
-    }
-
-    async fn mark(&self, live: &Live, code: &ShortCode, version: Version) -> Result<(), StoreError> {
-        let at = self.clock.now();
-        let id: [u8; 16] = random_bytes(&*self.entropy);
-        let values = (bucket_of(at), &id[..], code.as_str(), cql_version(version), cql_time(at));
-        let answer = live.session.execute_unpaged(&live.marks.write, values).await;
-        answer.map(drop).map_err(|error| fault::write("marking a change", error))
     }
 
     async fn bucket(&self, live: &Live, bucket: i64, limit: i32) -> Result<Vec<ChangeMark>, StoreError> {
         let found = self.quorum_rows(live, "reading marks", &live.marks.read, (bucket, limit)).await?;
         rows::all(&found, |row: MarkRow<'_>| row.mark())
+    }
+}
+
+impl Live {
+    /// Writes a mark: no version of `code` below `version` may be served.
+    pub(super) async fn mark(
+        &self,
+        code: &ShortCode,
+        version: Version,
+        clock: &dyn Clock,
+        entropy: &dyn Entropy,
+    ) -> Result<(), StoreError> {
+        let at = clock.now();
+        let id: [u8; 16] = random_bytes(entropy);
+        let values = (bucket_of(at), &id[..], code.as_str(), cql_version(version), cql_time(at));
+        let answer = self.session.execute_unpaged(&self.marks.write, values).await;
+        answer.map(drop).map_err(|error| fault::write("marking a change", error))
     }
 }
 

@@ -11,7 +11,7 @@
 //!   unknown is read back and finished, see [`lwt`].
 //! - Rows are read at a quorum; a redirect falls back to one replica, whose
 //!   "found" is told as stale and whose "not found" is never believed, see [`levels`].
-//! - Every edit writes a mark before and after itself, see [`marks`].
+//! - Every edit writes a mark before and after itself, see [`marks`] and [`owed`].
 //!
 //! Every wait is bounded by [`CqlLimits`]. Nothing here queues: how many calls
 //! run at once is bounded by the guard around the store.
@@ -28,6 +28,7 @@ mod levels;
 mod links;
 mod lwt;
 mod marks;
+mod owed;
 mod rows;
 mod schema;
 mod session;
@@ -44,11 +45,13 @@ use scylla::client::session::Session;
 use terse_core::ports::StoreError;
 use terse_core::{Clock, Entropy};
 use terse_resilience::Breaker;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 pub use config::{CqlConfig, CqlLimits};
 use links::KnownMonths;
+use owed::Debts;
 use schema::{Migrator, quoted};
 use session::{Preparer, Profiles};
 use stripes::Stripes;
@@ -63,7 +66,7 @@ pub struct CqlStore {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// Set once, by `connect_once`; the driver reconnects by itself.
-    live: OnceLock<Live>,
+    live: OnceLock<Arc<Live>>,
     /// Held while connecting, so that it happens once.
     connecting: Mutex<()>,
     /// Set by `admit`: until then only settings are answered.
@@ -73,6 +76,7 @@ pub struct CqlStore {
     /// Turns of leases, settings and API keys: no hot code may keep a server from its next ids.
     home_turns: Stripes,
     known_months: KnownMonths,
+    debts: Debts,
     /// Bounds what lists read and remove beyond their entries.
     listing: Semaphore,
 }
@@ -80,6 +84,8 @@ pub struct CqlStore {
 /// A session, and all statements prepared in it.
 struct Live {
     session: Session,
+    /// Where the session's connections are served.
+    runtime: Handle,
     links: links::Statements,
     marks: marks::Statements,
     catalog: catalog::Statements,
@@ -97,6 +103,7 @@ impl CqlStore {
     pub fn new(config: CqlConfig, quorum: Arc<Breaker>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         let (turns, home_turns) = (Stripes::new(&*entropy), Stripes::new(&*entropy));
         let known_months = KnownMonths::new(config.limits.known_months);
+        let debts = Debts::new(config.limits.owed_writes, Duration::from_millis(config.limits.write_timeout_ms));
         let listing = Semaphore::new(config.limits.list_reads_in_all.max(1));
         Arc::new(Self {
             config,
@@ -110,6 +117,7 @@ impl CqlStore {
             turns,
             home_turns,
             known_months,
+            debts,
             listing,
         })
     }
@@ -134,7 +142,14 @@ impl CqlStore {
             return Ok(false);
         }
         let live = Live::connect(&self.config, &*self.clock).await?;
-        Ok(self.live.set(live).is_ok())
+        Ok(self.live.set(Arc::new(live)).is_ok())
+    }
+
+    /// Waits until no write owes the mark after it, also those whose callers
+    /// went away; at most [`CqlLimits::write_timeout_ms`]. To be awaited before
+    /// the runtime ends in which the store was connected. Tells whether all are written.
+    pub async fn settled(&self) -> bool {
+        self.debts.settled().await
     }
 
     /// Lets the store answer, after its settings told that it is the one that
@@ -149,7 +164,7 @@ impl CqlStore {
     }
 
     /// The session, once the store is connected and admitted.
-    fn live(&self) -> Result<&Live, StoreError> {
+    fn live(&self) -> Result<&Arc<Live>, StoreError> {
         if !self.admitted.load(Ordering::Acquire) {
             return Err(fault::unavailable(format!("shard '{}' is not admitted yet", self.config.shard)));
         }
@@ -157,7 +172,7 @@ impl CqlStore {
     }
 
     /// The session, once there is one: for settings, which are asked before the store is admitted.
-    fn connected(&self) -> Result<&Live, StoreError> {
+    fn connected(&self) -> Result<&Arc<Live>, StoreError> {
         self.live.get().ok_or_else(|| fault::unavailable(format!("shard '{}' is not connected", self.config.shard)))
     }
 }
@@ -192,6 +207,7 @@ impl Live {
             keys: keys::Statements::prepare(&preparer).await?,
             health: health::Statements::prepare(&preparer).await?,
             session,
+            runtime: Handle::current(),
         })
     }
 }

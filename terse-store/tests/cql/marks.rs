@@ -1,8 +1,9 @@
 //! Every edit tells the other nodes, before and after.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use terse_core::ports::{ChangeFeed, Insert, LinkChange, LinkWriter, Update};
+use terse_core::ports::{ChangeFeed, Insert, LinkCatalog, LinkChange, LinkWriter, Update};
 use terse_core::{Link, LinkState, Version};
 use terse_store::CqlStore;
 use terse_testkit::links::{attempt, code, link, target};
@@ -85,6 +86,32 @@ async fn a_race_of_two_nodes_is_marked_by_both() {
             // The loser wrote one mark before, if it saw version 1 still, and one after in any case.
             assert!((3..=4).contains(&marks.len()) && marks.iter().all(|version| *version == 2), "{marks:?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_edit_whose_caller_went_away_is_marked_after_it_too() {
+    with_keyspace(|keyspace| async move {
+        let (store, _) = connected(&keyspace).await;
+        let mut made_alone = 0;
+        for number in 0..60_u64 {
+            let first = created(&store, &format!("left{number}")).await;
+            let (change, code) = (LinkChange::of(&first), first.code.clone());
+            let editor = Arc::clone(&store);
+            let edit = tokio::spawn(async move { editor.update(&code, Version(1), &change).await });
+            // Some callers leave between the conditional write and the mark after it.
+            tokio::time::sleep(Duration::from_micros(number * 500)).await;
+            edit.abort();
+            let left = edit.await.is_err();
+            assert!(store.settled().await);
+            let stands = store.get(&first.code).await.unwrap().unwrap().version;
+            if left && stands == Version(2) {
+                made_alone += 1;
+                assert_eq!(marked(&store, &format!("left{number}")).await, [2, 2], "left after {number} / 2 ms");
+            }
+        }
+        assert!(made_alone > 0, "no caller left while its edit was being made");
     })
     .await;
 }
