@@ -146,6 +146,9 @@ async fn end_tasks_and_stores(tasks: Tasks, stores: Arc<Stores>, grace: Grace) -
     if !late.is_empty() {
         tracing::warn!(tasks = ?late, "tasks did not end in time");
     }
+    if tokio::time::timeout(grace.left(LAST_STEPS), stores.settled()).await.is_err() {
+        tracing::warn!("no time is left for the marks of edits");
+    }
     let closed = tokio::task::spawn_blocking(move || stores.close());
     match tokio::time::timeout(grace.left(LAST_STEPS), closed).await {
         Ok(Ok(())) => {

@@ -104,6 +104,15 @@ impl Shard {
         self.admitted.store(true, Ordering::Release);
     }
 
+    /// Waits for what is still to be written after answers that were given, for the time of one write.
+    async fn settled(&self) {
+        if let Backend::Cql(store) = &self.backend
+            && !store.settled().await
+        {
+            tracing::warn!("marks of edits could not be written in time");
+        }
+    }
+
     fn close(&self) {
         match &self.backend {
             Backend::Sqlite(store) => store.close(),
@@ -183,6 +192,11 @@ impl Stores {
             }
             tokio::time::sleep(TRY_EVERY).await;
         }
+    }
+
+    /// Waits for what is still to be written after answers that were given, for the time of one write.
+    pub async fn settled(&self) {
+        join_all(self.shards.iter().map(Shard::settled)).await;
     }
 
     /// Ends all stores: what was accepted is written. Blocks until then.
