@@ -2,13 +2,13 @@
 //! them and a ring over both.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use terse_core::Clock;
 use terse_core::metrics::Metrics;
 use terse_core::ports::ShardStore;
-use terse_core::{Clock, Timestamp};
 use terse_resilience::{Breaker, BreakerSettings, MonotonicClock};
 use terse_store::{
     CoreClock, CqlConfig, CqlStore, GuardSettings, Guarded, MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore,
@@ -16,6 +16,7 @@ use terse_store::{
 use terse_testkit::SeededEntropy;
 
 use crate::options::{Cluster, Options};
+use crate::system_clock::{SystemClock, since_epoch};
 
 /// Longest wait for a cluster to make a keyspace and its tables.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,27 +35,6 @@ pub(crate) struct Backend {
     pub(crate) cluster: Option<Cluster>,
 }
 
-/// The system's clock.
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(since_epoch().as_millis() as i64)
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
-    }
-
-    fn monotonic_ns(&self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
-    }
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 /// The time, the metrics and the randomness of all stores.
 pub(crate) struct Surroundings {
     clock: Arc<dyn Clock>,
@@ -64,7 +44,7 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     pub(crate) fn new() -> Self {
-        let clock = Arc::new(SystemClock(Instant::now()));
+        let clock = Arc::new(SystemClock::start());
         Self { clock, metrics: Metrics::new(), seed: since_epoch().as_nanos() as u64 }
     }
 

@@ -15,6 +15,8 @@ mod driver;
 mod links;
 mod load;
 mod options;
+#[path = "../../tests/cql/system_clock.rs"]
+mod system_clock;
 
 use std::process::ExitCode;
 use std::sync::Arc;

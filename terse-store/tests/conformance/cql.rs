@@ -5,14 +5,14 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use terse_core::Clock;
 use terse_core::metrics::Metrics;
 use terse_core::ports::ShardStore;
-use terse_core::{Clock, Timestamp};
 use terse_resilience::{Breaker, BreakerSettings, MonotonicClock};
 use terse_store::{
     CatalogSettings, CoreClock, CqlConfig, CqlLimits, CqlStore, GuardSettings, Guarded, LaneSettings, ShardMap, Sharded,
@@ -20,37 +20,15 @@ use terse_store::{
 use terse_testkit::SeededEntropy;
 
 use crate::backends::{Backend, Traits};
+use crate::hosts::hosts;
+use crate::system_clock::SystemClock;
+pub(crate) use crate::system_clock::since_epoch;
 
 /// A conditional write takes some milliseconds on each of the nodes, which share two cores; and of one key only
 /// so many may wait at once.
 const ON_A_CLUSTER: Traits = Traits { fewer_rounds: 20, most_callers: 16, forgets_keys: true };
 /// Longest wait for the cluster to make a keyspace and its tables.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The system's clock: rows must look as old to the store as they are to the cluster.
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(since_epoch().as_millis() as i64)
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
-    }
-}
-
-pub(crate) fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
-}
-
-fn hosts() -> Vec<String> {
-    let Ok(cluster) = std::env::var("TERSE_CQL") else {
-        panic!("TERSE_CQL names no cluster: `cargo xtask test` starts one and sets it");
-    };
-    let hosts = cluster.strip_prefix("cql://").expect("TERSE_CQL is cql://host:port,…");
-    hosts.trim_end_matches('/').split(',').map(str::to_owned).collect()
-}
 
 /// A name that no other run has.
 fn keyspace_name() -> String {
@@ -76,7 +54,7 @@ fn patient() -> CqlLimits {
 /// A store of its own on `keyspace`, as one more server would have it.
 pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
     let seed = since_epoch().as_nanos() as u64;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock(Instant::now()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let quorum = Breaker::new(BreakerSettings::default(), monotonic(Arc::clone(&clock)), seed).unwrap();
     let config = CqlConfig { limits: patient(), ..CqlConfig::new(shard, hosts(), keyspace) };
     let store = CqlStore::new(config, Arc::new(quorum), clock, Arc::new(SeededEntropy::new(seed)));
@@ -123,7 +101,7 @@ pub(crate) async fn guarded_shards(keyspaces: &[String]) -> Backend {
     let mut shards: Vec<Arc<dyn ShardStore>> = Vec::new();
     for (name, keyspace) in map.names().iter().zip(keyspaces) {
         let store = connect(name, keyspace).await;
-        let clock = monotonic(Arc::new(SystemClock(Instant::now())));
+        let clock = monotonic(Arc::new(SystemClock::start()));
         let guarded = Guarded::new(name, store, &patient_guards(), &clock, 7, &Metrics::new()).unwrap();
         shards.push(Arc::new(guarded));
     }

@@ -11,6 +11,8 @@ mod catalog;
 mod cql;
 mod cql_rows;
 mod health;
+#[path = "../cql/hosts.rs"]
+mod hosts;
 mod idempotency;
 mod keys;
 mod leases;
@@ -18,6 +20,8 @@ mod links;
 mod model;
 mod race;
 mod settings;
+#[path = "../cql/system_clock.rs"]
+mod system_clock;
 mod two_servers;
 
 use backends::Backend;

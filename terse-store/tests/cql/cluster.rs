@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use scylla::client::execution_profile::ExecutionProfile;
@@ -19,40 +19,18 @@ use terse_resilience::{Breaker, BreakerSettings};
 use terse_store::{CoreClock, CqlConfig, CqlStore};
 use terse_testkit::{Proxy, SeededEntropy};
 
+pub(crate) use crate::hosts::hosts;
+use crate::system_clock::{SystemClock, since_epoch};
+
 /// Longest wait for the cluster to make or change a keyspace.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        now()
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
-    }
-}
-
 pub(crate) fn system_clock() -> SystemClock {
-    SystemClock(Instant::now())
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+    SystemClock::start()
 }
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(since_epoch().as_millis() as i64)
-}
-
-/// The nodes that `TERSE_CQL` names.
-pub(crate) fn hosts() -> Vec<String> {
-    let Ok(cluster) = std::env::var("TERSE_CQL") else {
-        panic!("TERSE_CQL names no cluster: `cargo xtask test` starts one and sets it");
-    };
-    let hosts = cluster.strip_prefix("cql://").expect("TERSE_CQL is cql://host:port,…");
-    hosts.trim_end_matches('/').split(',').map(str::to_owned).collect()
 }
 
 /// A store of `config`, not connected yet, and its breaker.

@@ -7,9 +7,11 @@
 
 mod cluster;
 mod connecting;
+mod hosts;
 mod levels;
 mod lost_answers;
 mod marks;
 mod migrations;
 mod one_guard;
 mod owner_rows;
+mod system_clock;
