@@ -14,11 +14,12 @@ use terse_testkit::{Mode, Proxy};
 use crate::cluster::{Keyspace, Wire, connect, system_clock, unconnected, wire, with_keyspace};
 
 /// Look-ups of each arrangement, calm and with a shard cut off.
-const LOOK_UPS: usize = 300;
+const LOOK_UPS: usize = 450;
 /// Between two of them: 100 a second.
 const EVERY: Duration = Duration::from_millis(10);
-/// A code on each shard; two of three look-ups go to the one that is cut off.
-const TURNS: [&str; 3] = ["low", "low", "high"];
+/// A code on each shard; eight of nine look-ups go to the one that is cut off,
+/// so that enough of them fail in a row to trip a breaker, whatever came before.
+const TURNS: [&str; 9] = ["low", "low", "low", "low", "low", "low", "low", "low", "high"];
 
 /// How the look-ups of the healthy shard went.
 struct Healthy {
