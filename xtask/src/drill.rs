@@ -5,12 +5,15 @@
 //! The full form measures, so it runs the release build of the server; the
 //! quick form runs the build that the tests use.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
+use crate::bench::machine;
 use crate::process::Supervisor;
 use crate::services::cassandra;
 use crate::workspace::{Workspace, cargo};
@@ -50,11 +53,28 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     if !status.success() {
         bail!("drill {}: {status}", options.drills.join(" "));
     }
+    if let Some(path) = &options.json {
+        describe(path, workspace)?;
+    }
     if options.compares_guards() {
         println!("\nthe same with the stores alone, a guard for each shard and one guard for all:");
         supervisor.run_ok(&mut guard_comparison(workspace), DRILLS_LIMIT)?;
     }
     Ok(())
+}
+
+/// Adds to what the drills wrote where, when and with what they were run.
+fn describe(path: &Path, workspace: &Workspace) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut measured: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    measured["about"] = json!({
+        "date": machine::date(),
+        "command": machine::command_line(std::env::args()),
+        "machine": machine::unpinned(),
+        "versions": machine::versions(&workspace.root),
+        "engine": "Apache Cassandra 5.0.8, three nodes, replication factor 3, on the cores of the server and the load",
+    });
+    fs::write(path, format!("{measured:#}\n")).with_context(|| path.display().to_string())
 }
 
 /// The test that puts one guard around all shards, which no server does, beside a guard for each.
@@ -112,6 +132,18 @@ mod tests {
     fn the_full_form_measures_the_release_build() {
         assert!(options(false, None).server().contains(&"--release"));
         assert!(!options(true, None).server().contains(&"--release"));
+    }
+
+    #[test]
+    fn what_was_measured_is_told_with_machine_date_and_commit() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("drills.json");
+        fs::write(&path, r#"{"drills":{"kill-node":{}},"form":"full"}"#).unwrap();
+        describe(&path, &Workspace::find().unwrap()).unwrap();
+        let told: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(told["form"], "full");
+        assert!(told["about"]["machine"]["cores"].as_u64() > Some(0) && told["about"]["date"].as_str() > Some("2026"));
+        assert!(told["about"]["versions"]["commit"].as_str().is_some_and(|commit| commit.len() >= 7), "{told}");
     }
 
     #[test]

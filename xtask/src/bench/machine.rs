@@ -11,6 +11,15 @@ use super::pin::Cores;
 /// Processor, cores, memory, kernel, and which cores did what.
 #[must_use]
 pub fn machine(cores: Cores) -> Value {
+    let mut machine = unpinned();
+    machine["server_core"] = cores.server.into();
+    machine["generator_core"] = cores.generator.into();
+    machine
+}
+
+/// Processor, cores, memory, kernel, where nothing was tied to a core.
+#[must_use]
+pub fn unpinned() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     json!({
         "cpu": field(&read("/proc/cpuinfo"), "model name"),
@@ -18,8 +27,6 @@ pub fn machine(cores: Cores) -> Value {
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "load_average": load_average(&read("/proc/loadavg"), 1),
-        "server_core": cores.server,
-        "generator_core": cores.generator,
     })
 }
 
