@@ -165,6 +165,7 @@ pub async fn admit_once(data_dir: &Path, stores: &Stores, identity: &Identity) -
     // One at a time, so that one that is refused doesn't keep the others out.
     for shard in reached {
         match admit(data_dir, stores, identity, &[shard]).await {
+            Ok(away) if away.is_empty() => tracing::info!(shard = stores.links.map().names()[shard], "is in reach"),
             Ok(away) => failures.extend(away.into_iter().map(|away| away.error)),
             Err(refused) => failures.push(StoreError::new(StoreErrorKind::Corrupt, refused.message)),
         }
@@ -214,7 +215,6 @@ async fn admit(
             Ok(()) => {
                 stores.shards()[number].admit();
                 tell_home(stores, share.name).await;
-                tracing::info!(shard = share.name, "the shard is admitted");
                 record.shards.insert(share.name.to_owned(), share.slots);
             }
             Err(Obstacle::Away(error)) => away.push(Away { shard: number, error }),
