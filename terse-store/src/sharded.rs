@@ -5,6 +5,7 @@
 //! isn't known when it is looked up, has a slot of its own: a stable hash of
 //! owner and key, so that a retry finds it on the same shard.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -81,8 +82,17 @@ impl LinkReader for Sharded {
         self.of_code(&ShortCode::parse(slot?).ok()?).peek(code)
     }
 
-    async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
-        self.of_code(code).resolve(code).await
+    /// The shard's own future, for a box around it would cost each redirect that misses the cache.
+    fn resolve<'a, 'b, 'c>(
+        &'a self,
+        code: &'b ShortCode,
+    ) -> Pin<Box<dyn Future<Output = Result<Lookup, StoreError>> + Send + 'c>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        self.of_code(code).resolve(code)
     }
 }
 

@@ -90,6 +90,8 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
     if WITH_SERVER.iter().any(|package| options.wants(package)) {
         summary.time("build", || {
             needs.server = Some(workspace.build(supervisor, BUILD_ALL, "terse")?);
+            // What the build wrote would hold up the first sync of a test for seconds.
+            rustix::fs::sync();
             Ok(())
         })?;
     }

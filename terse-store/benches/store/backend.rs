@@ -44,7 +44,7 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     pub(crate) fn new() -> Self {
-        let clock = Arc::new(SystemClock::start());
+        let clock = Arc::new(SystemClock);
         Self { clock, metrics: Metrics::new(), seed: since_epoch().as_nanos() as u64 }
     }
 

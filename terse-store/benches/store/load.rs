@@ -64,6 +64,18 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// This window and another of the same operation as one.
+    pub(crate) fn with(mut self, other: &Self) -> Result<Self, String> {
+        self.done += other.done;
+        self.stale += other.stale;
+        self.refused += other.refused;
+        self.refusal = self.refusal.take().or_else(|| other.refusal.clone());
+        self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
+        self.latencies.add(&other.latencies).map_err(|error| error.to_string())?;
+        Ok(self)
+    }
+
     /// CPU time of this process for each operation, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.done.max(1) as f64

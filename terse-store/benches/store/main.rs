@@ -32,10 +32,14 @@ use links::{Create, Links, Resolve};
 use load::{Load, Operation, Outcome, drive};
 use options::Options;
 
+/// The allocator of the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Of the links that a measurement has created, how many are looked up afterwards, evenly picked.
 const FOLLOWED: usize = 200;
 /// Into how many pairs a round of the comparison with the driver is divided.
-const PAIRS: u32 = 4;
+const PAIRS: u32 = 16;
 /// Longest time for the links that are resolved to be made.
 const FILL_LIMIT: Duration = Duration::from_secs(300);
 
@@ -79,14 +83,16 @@ async fn measure(options: &Options) -> Result<(), String> {
     for backend in &backends {
         contenders.extend(filled(options, backend, &links).await?);
     }
-    for round in 0..options.rounds as usize {
+    let rounds = if options.rates { options.rounds as usize } else { 0 };
+    for round in 0..rounds {
         for step in 0..contenders.len() {
             let contender = &contenders[(round + step) % contenders.len()];
             report(&format!("{}, creates", contender.name), &creates(options, contender, &links).await?);
             report(&format!("{}, resolves", contender.name), &resolves(options, contender).await?);
         }
     }
-    for backend in &backends {
+    let compared = if options.comparison { backends.as_slice() } else { &[] };
+    for backend in compared {
         let name = format!("{}, 1 shard", backend.name);
         let ring = contenders.iter().find(|contender| contender.name == name);
         if let (Some(cluster), Some(ring)) = (&backend.cluster, ring) {
@@ -159,26 +165,37 @@ async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>,
 }
 
 /// The ring beside the driver that does the same select, in turns, each going
-/// first in every other pair. Many short windows, since one in which a JVM
-/// collects garbage makes requests late, and late ones are sent twice.
+/// first in every other pair. A round is many short pairs, since in a window in
+/// which a JVM collects garbage requests are late, and late ones are sent twice.
 async fn compare(options: &Options, contender: &Contender, select: &Arc<Select>) -> Result<(), String> {
-    let options = Options { window: options.window / PAIRS, ..options.clone() };
-    let (ring_name, select_name) = (format!("{}, compared", contender.name), "the driver alone".to_owned());
+    let (ring_name, select_name) = (format!("{}, beside the driver", contender.name), "the driver alone".to_owned());
     let resolve = resolve_of(contender);
-    for pair in 0..options.rounds * PAIRS {
-        let (ring, bare) = if pair % 2 == 0 {
-            let ring = window(&options, &ring_name, &resolve, u64::MAX).await?;
-            (ring, window(&options, &select_name, select, u64::MAX).await?)
-        } else {
-            let bare = window(&options, &select_name, select, u64::MAX).await?;
-            (window(&options, &ring_name, &resolve, u64::MAX).await?, bare)
-        };
+    let options = Options { window: options.window / PAIRS, warm_up: options.warm_up / PAIRS, ..options.clone() };
+    for _ in 0..options.rounds {
+        let mut round: Option<(Outcome, Outcome)> = None;
+        for pair in 0..PAIRS {
+            let (ring, bare) = if pair % 2 == 0 {
+                let ring = window(&options, &ring_name, &resolve, u64::MAX).await?;
+                (ring, window(&options, &select_name, select, u64::MAX).await?)
+            } else {
+                let bare = window(&options, &select_name, select, u64::MAX).await?;
+                (window(&options, &ring_name, &resolve, u64::MAX).await?, bare)
+            };
+            round = Some(match round {
+                // A single replica's answers cost less, and refusals next to nothing: such a pair compares nothing.
+                Some(round) if !(ring.is_clean() && bare.is_clean()) => round,
+                Some((rings, bares)) if rings.is_clean() && bares.is_clean() => {
+                    (rings.with(&ring)?, bares.with(&bare)?)
+                }
+                _ => (ring, bare),
+            });
+        }
+        let Some((ring, bare)) = round else { return Err("a round without a pair".to_owned()) };
         let mut readings = ring.json();
-        // A single replica's answers cost less, and refusals next to nothing: such a pair compares nothing.
         if ring.is_clean() && bare.is_clean() {
             readings["cpu_ratio_to_driver"] = json!(ring.cpu_us() / bare.cpu_us());
         }
-        print(&format!("{}, beside the driver", contender.name), &readings);
+        print(&ring_name, &readings);
         report(&format!("{}, the driver alone", contender.name), &bare);
     }
     Ok(())

@@ -35,6 +35,10 @@ pub(crate) struct Options {
     pub(crate) folder: PathBuf,
     /// Whether memory and SQLite are measured.
     pub(crate) local: bool,
+    /// Whether creates and look-ups a second are measured.
+    pub(crate) rates: bool,
+    /// Whether the rings are compared with the driver.
+    pub(crate) comparison: bool,
     /// The clusters.
     pub(crate) clusters: Vec<Cluster>,
 }
@@ -51,6 +55,8 @@ impl Default for Options {
             concurrency: 64,
             folder: std::env::temp_dir(),
             local: true,
+            rates: true,
+            comparison: true,
             clusters: Vec::new(),
         }
     }
@@ -58,7 +64,8 @@ impl Default for Options {
 
 /// What the command line may say.
 pub(crate) const USAGE: &str = "[--rounds N] [--window-ms N] [--warm-up-ms N] [--first-warm-up-ms N] [--links N] \
-     [--most-creates N] [--concurrency N] [--folder DIR] [--only-clusters] [--cluster NAME=REPLICATION=HOST:PORT,…]…";
+     [--most-creates N] [--concurrency N] [--folder DIR] [--only-rates] [--only-comparison] \
+     [--cluster NAME=REPLICATION=HOST:PORT,…]…";
 
 impl Options {
     /// Reads the words of the command line, without the program's name.
@@ -67,12 +74,15 @@ impl Options {
         // `cargo bench` adds its own flag.
         let mut words = words.filter(|word| word != "--bench");
         while let Some(flag) = words.next() {
-            if flag == "--only-clusters" {
-                options.local = false;
-                continue;
+            match flag.as_str() {
+                "--only-rates" => options.comparison = false,
+                // Memory and SQLite have no driver to be compared with.
+                "--only-comparison" => (options.local, options.rates) = (false, false),
+                _ => {
+                    let value = words.next().ok_or_else(|| format!("{flag} needs a value"))?;
+                    options.set(&flag, &value)?;
+                }
             }
-            let value = words.next().ok_or_else(|| format!("{flag} needs a value"))?;
-            options.set(&flag, &value)?;
         }
         if [u64::from(options.rounds), options.links, options.most_creates, options.concurrency as u64].contains(&0) {
             return Err("rounds, links, creates and concurrency are at least 1".to_owned());

@@ -6,7 +6,9 @@ use std::time::Instant;
 use terse_core::metrics::Metrics;
 use terse_core::ports::{HomeStore, IdempotencyStore, LinkCatalog, LinkReader, LinkWriter, ShardStore, StoreHealth};
 use terse_resilience::MonotonicClock;
-use terse_store::{GuardSettings, Guarded, MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore};
+use terse_store::{
+    CatalogSettings, GuardSettings, Guarded, LaneSettings, MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore,
+};
 
 /// The ports that a ring over shards has too.
 pub(crate) trait LinkPorts: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + StoreHealth {}
@@ -116,11 +118,23 @@ pub(crate) async fn sqlite() -> Backend {
     Backend::on_disk(store.clone(), Some(store), directory)
 }
 
-/// `store` behind guards as a server has them.
+/// Guards as a server has them, but for their patience: the suite is about what
+/// is answered, not when, and the disk of a busy machine may hold a write up for seconds.
+pub(crate) fn patient_guards() -> GuardSettings {
+    let usual = GuardSettings::default();
+    GuardSettings {
+        read: LaneSettings { timeout_ms: 10_000, ..usual.read },
+        catalog: CatalogSettings { timeout_ms: 30_000, ..usual.catalog },
+        write: LaneSettings { timeout_ms: 30_000, ..usual.write },
+        check_timeout_ms: 10_000,
+    }
+}
+
+/// `store` behind such guards.
 fn guarded<S>(store: Arc<S>) -> Arc<Guarded<S>> {
     let started = Instant::now();
     let clock: Arc<dyn MonotonicClock> = Arc::new(move || started.elapsed().as_millis() as u64);
-    Arc::new(Guarded::new("main", store, &GuardSettings::default(), &clock, 7, &Metrics::new()).unwrap())
+    Arc::new(Guarded::new("main", store, &patient_guards(), &clock, 7, &Metrics::new()).unwrap())
 }
 
 pub(crate) async fn guarded_memory() -> Backend {

@@ -14,12 +14,10 @@ use terse_core::Clock;
 use terse_core::metrics::Metrics;
 use terse_core::ports::ShardStore;
 use terse_resilience::{Breaker, BreakerSettings, MonotonicClock};
-use terse_store::{
-    CatalogSettings, CoreClock, CqlConfig, CqlLimits, CqlStore, GuardSettings, Guarded, LaneSettings, ShardMap, Sharded,
-};
+use terse_store::{CoreClock, CqlConfig, CqlLimits, CqlStore, Guarded, ShardMap, Sharded};
 use terse_testkit::SeededEntropy;
 
-use crate::backends::{Backend, Traits};
+use crate::backends::{Backend, Traits, patient_guards};
 use crate::hosts::hosts;
 use crate::system_clock::SystemClock;
 pub(crate) use crate::system_clock::since_epoch;
@@ -54,7 +52,7 @@ fn patient() -> CqlLimits {
 /// A store of its own on `keyspace`, as one more server would have it.
 pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
     let seed = since_epoch().as_nanos() as u64;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let quorum = Breaker::new(BreakerSettings::default(), monotonic(Arc::clone(&clock)), seed).unwrap();
     let config = CqlConfig { limits: patient(), ..CqlConfig::new(shard, hosts(), keyspace) };
     let store = CqlStore::new(config, Arc::new(quorum), clock, Arc::new(SeededEntropy::new(seed)));
@@ -101,19 +99,9 @@ pub(crate) async fn guarded_shards(keyspaces: &[String]) -> Backend {
     let mut shards: Vec<Arc<dyn ShardStore>> = Vec::new();
     for (name, keyspace) in map.names().iter().zip(keyspaces) {
         let store = connect(name, keyspace).await;
-        let clock = monotonic(Arc::new(SystemClock::start()));
+        let clock = monotonic(Arc::new(SystemClock));
         let guarded = Guarded::new(name, store, &patient_guards(), &clock, 7, &Metrics::new()).unwrap();
         shards.push(Arc::new(guarded));
     }
     Backend::new(Arc::new(Sharded::new(map, shards).unwrap()), None, ON_A_CLUSTER)
-}
-
-fn patient_guards() -> GuardSettings {
-    let usual = GuardSettings::default();
-    GuardSettings {
-        read: LaneSettings { timeout_ms: 10_000, ..usual.read },
-        catalog: CatalogSettings { timeout_ms: 30_000, ..usual.catalog },
-        write: LaneSettings { timeout_ms: 30_000, ..usual.write },
-        check_timeout_ms: 10_000,
-    }
 }

@@ -124,11 +124,11 @@ async fn of_concurrent_adds_of_one_id_one_wins(store: &Store) {
         let contender = |number: usize| ApiKey { name: number.to_string(), ..key(round) };
         let results = race(4, |number| {
             let (store, key) = (store.clone(), contender(number));
-            async move { store.add_key(&key).await.is_ok() }
+            async move { store.add_key(&key).await }
         })
         .await;
-        assert_eq!(results.iter().filter(|won| **won).count(), 1, "{results:?}");
-        let winner = results.iter().position(|won| *won).unwrap();
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+        let winner = results.iter().position(Result::is_ok).unwrap();
         assert_eq!(find(store, &id(round)).await, Some(contender(winner)));
     }
 }

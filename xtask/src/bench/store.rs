@@ -17,6 +17,8 @@ use super::Bench;
 use super::report::{Promise, Report, Series};
 use crate::services::{Compiler, Kind, Session, cassandra};
 
+/// The nodes that `cargo xtask up` starts, in the results.
+const THREE_NODES: &str = "CQL 3 nodes";
 /// What CPU the rings may need, times that of the driver alone.
 const RING_LIMIT: f64 = 1.15;
 /// What a closed breaker may cost a call, in nanoseconds.
@@ -31,13 +33,17 @@ pub struct Cluster {
     pub hosts: Vec<String>,
     /// Replicas of each row.
     pub replication: u8,
+    /// The processes of its nodes.
+    pub pids: Vec<u32>,
 }
 
 impl Cluster {
     /// The three nodes that `cargo xtask up` starts.
-    fn three() -> Self {
+    fn three(session: &Session) -> Result<Self> {
         let hosts = cassandra::addresses().iter().map(ToString::to_string).collect();
-        Self { name: "CQL 3 nodes", hosts, replication: 3 }
+        let ids = session.variables().into_iter().filter(|(name, _)| name.starts_with("CASSANDRA_"));
+        let pids = ids.map(|(_, id)| id.parse()).collect::<Result<_, _>>()?;
+        Ok(Self { name: THREE_NODES, hosts, replication: 3, pids })
     }
 }
 
@@ -48,14 +54,14 @@ impl Cluster {
 pub fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut series = guards::measure(bench)?;
     let session = Session::start(bench.workspace, bench.supervisor, &[Kind::Cassandra], Compiler::Full)?;
-    let done = on_clusters(bench, &mut series);
+    let done = on_clusters(bench, &session, &mut series);
     let ended = session.end();
     done.and(ended)?;
     Ok(report(series))
 }
 
-fn on_clusters(bench: &Bench<'_>, series: &mut Vec<Series>) -> Result<()> {
-    let mut clusters = vec![Cluster::three()];
+fn on_clusters(bench: &Bench<'_>, session: &Session, series: &mut Vec<Series>) -> Result<()> {
+    let mut clusters = vec![Cluster::three(session)?];
     // Its start takes longer than the rest of a quick run.
     let named = bench.run.only.iter().any(|name| name.contains(single::NAME));
     let single = if bench.run.quick && !named { None } else { Some(single::start(bench)?) };
@@ -74,7 +80,7 @@ fn report(series: Vec<Series>) -> Report {
         let found = series.iter().find(|series| series.name == name)?;
         found.spread(reading).map(|spread| spread.median)
     };
-    let compared = format!("{}, 1 shard, beside the driver", Cluster::three().name);
+    let compared = format!("{THREE_NODES}, 1 shard, beside the driver");
     let promise = |what, limit, measured| Promise { what, limit, at_least: false, measured };
     let promises = vec![
         promise(
@@ -94,6 +100,7 @@ fn notes() -> Vec<String> {
          machine, not of a cluster with machines of its own; CPU per operation is that of the measured process alone",
         "'creates' and 'resolves' go through Sharded and Guarded without HTTP, all on one core; 'served' is over HTTP \
          with a cache of one entry, and uncached_percent says how many redirects asked the store",
+        "beside the driver: the nodes have the generator's core to themselves, the measured process the server's",
         "creates on memory and SQLite end early when a window has made its most links",
     ];
     text.map(str::to_owned).to_vec()

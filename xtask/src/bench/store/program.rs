@@ -2,15 +2,16 @@
 //! `terse-store`, on the server's core, read.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
+use super::super::pin::{on_core, while_confined};
 use super::super::report::{Reading, Series};
-use super::super::{Bench, CONNECTIONS, on_core};
+use super::super::{Bench, CONNECTIONS};
 use super::Cluster;
 
 /// How many links are resolved on each store.
@@ -56,12 +57,28 @@ pub fn output_of(bench: &Bench<'_>, command: &mut Command, limit: Duration) -> R
     Ok(lines)
 }
 
-/// Measures memory, SQLite and `clusters`.
+/// Measures memory, SQLite and `clusters`; then, on the clusters, the rings
+/// beside the driver. During that the nodes keep off the measured process's
+/// core: what they push out of its caches would be charged to both, and most to
+/// the one with more to keep there.
 ///
 /// # Errors
 /// When the program can't be built, or fails: also when an answer is wrong.
 pub fn measure(bench: &Bench<'_>, clusters: &[Cluster]) -> Result<Vec<Series>> {
     let program = build(bench, "terse-store", "store")?;
+    println!("stores without HTTP: {} rounds", bench.run.rounds());
+    let part = |part: &str| {
+        let mut command = command(bench, &program, clusters)?;
+        on_core(bench.cores.server, || output_of(bench, command.arg(part), LIMIT))
+    };
+    let mut lines = part("--only-rates")?;
+    let pids: Vec<u32> = clusters.iter().flat_map(|cluster| cluster.pids.iter().copied()).collect();
+    lines.extend(while_confined(&pids, bench.cores.generator, || part("--only-comparison"))?);
+    let series = collect(&lines)?;
+    Ok(series.into_iter().filter(|series| bench.run.wants(&series.name)).collect())
+}
+
+fn command(bench: &Bench<'_>, program: &Path, clusters: &[Cluster]) -> Result<Command> {
     let run = bench.run;
     let folder = bench.data("store")?;
     let mut command = Command::new(program);
@@ -80,13 +97,10 @@ pub fn measure(bench: &Bench<'_>, clusters: &[Cluster]) -> Result<Vec<Series>> {
     ] {
         command.args([flag, &value]);
     }
-    for Cluster { name, hosts, replication } in clusters {
+    for Cluster { name, hosts, replication, .. } in clusters {
         command.arg("--cluster").arg(format!("{name}={replication}={}", hosts.join(",")));
     }
-    println!("stores without HTTP: {} rounds", run.rounds());
-    let lines = on_core(bench.cores.server, || output_of(bench, &mut command, LIMIT))?;
-    let series = collect(&lines)?;
-    Ok(series.into_iter().filter(|series| run.wants(&series.name)).collect())
+    Ok(command)
 }
 
 /// The series that `lines` are the rounds of, in the order of their names' first appearance.

@@ -251,7 +251,12 @@ mod tests {
     use super::*;
 
     fn cluster() -> Cluster {
-        Cluster { name: "CQL 3 nodes", hosts: vec!["127.0.0.11:9042".into(), "127.0.0.12:9042".into()], replication: 3 }
+        Cluster {
+            name: "CQL 3 nodes",
+            hosts: vec!["127.0.0.11:9042".into(), "127.0.0.12:9042".into()],
+            replication: 3,
+            pids: vec![],
+        }
     }
 
     #[test]

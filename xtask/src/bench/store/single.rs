@@ -26,7 +26,7 @@ impl Single {
     /// How it is measured on.
     #[must_use]
     pub fn cluster(&self) -> Cluster {
-        Cluster { name: NAME, hosts: self.hosts.clone(), replication: 1 }
+        Cluster { name: NAME, hosts: self.hosts.clone(), replication: 1, pids: vec![self.group.pid()] }
     }
 
     /// Ends it. What it stored goes with the benchmark's folder.
