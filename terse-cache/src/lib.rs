@@ -42,6 +42,7 @@ mod flight;
 mod least;
 mod memory;
 mod read_through;
+mod shared;
 mod writer;
 
 #[cfg(test)]
@@ -49,4 +50,5 @@ mod tests;
 
 pub use config::{CacheConfig, Stats};
 pub use read_through::ReadThrough;
+pub use shared::SharedCache;
 pub use writer::CachedWriter;
