@@ -421,6 +421,19 @@ pub trait StoreHealth: Send + Sync + 'static {
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)>;
 }
 
+/// Tells whether something works that terse can do without.
+#[async_trait]
+pub trait DependencyHealth: Send + Sync + 'static {
+    /// What it is, as `/health` names it.
+    fn name(&self) -> &'static str;
+
+    /// Asks it, at the cost of one cheap request.
+    ///
+    /// # Errors
+    /// Why it doesn't work, without addresses or credentials.
+    async fn check(&self) -> Result<(), String>;
+}
+
 /// All that a shard keeps: links, their idempotency keys, and what the shard knows of itself.
 pub trait ShardStore: LinkReader + LinkWriter + LinkCatalog + IdempotencyStore + SettingsStore + StoreHealth {}
 

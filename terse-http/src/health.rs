@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
+use futures_util::future::join_all;
 use serde::Serialize;
-use terse_core::ports::{StoreError, StoreErrorKind};
+use terse_core::ports::{DependencyHealth, StoreError, StoreErrorKind};
 use utoipa::ToSchema;
 
 use crate::{Phase, State};
@@ -91,11 +92,19 @@ pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
         (status = 503, description = "The store is down", body = Report, content_type = "application/health+json",
             headers(("Retry-After" = u64, description = "Seconds")))))]
 pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs>) -> HttpResponse {
-    let shards = tokio::time::timeout(CHECK_TIMEOUT, state.store_health.check()).await;
-    let (status, checks) = match shards {
-        Ok(shards) => (of_shards(&shards), shards.into_iter().map(check).collect()),
-        Err(_) => (Status::Down, vec![Check { name: "store".into(), status: Status::Down, reason: Some("timeout") }]),
+    let stores = async {
+        match tokio::time::timeout(CHECK_TIMEOUT, state.store_health.check()).await {
+            Ok(shards) => (of_shards(&shards), shards.into_iter().map(check).collect()),
+            Err(_) => (Status::Down, vec![down("store".to_owned(), "timeout")]),
+        }
     };
+    let (stores, dependencies) =
+        futures_util::join!(stores, join_all(state.dependencies.iter().map(|dependency| ask(&**dependency))));
+    let (mut status, mut checks) = stores;
+    if status == Status::Ok && dependencies.iter().any(|check| check.status != Status::Ok) {
+        status = Status::Degraded;
+    }
+    checks.extend(dependencies);
     let report = Report {
         status,
         release: state.settings.release,
@@ -118,6 +127,23 @@ fn of_shards(shards: &[(String, Result<(), StoreError>)]) -> Status {
         n if n == shards.len() => Status::Down,
         _ => Status::Degraded,
     }
+}
+
+/// What `dependency` says of itself.
+async fn ask(dependency: &dyn DependencyHealth) -> Check {
+    let name = dependency.name().to_owned();
+    match tokio::time::timeout(CHECK_TIMEOUT, dependency.check()).await {
+        Ok(Ok(())) => Check { name, status: Status::Ok, reason: None },
+        Ok(Err(reason)) => {
+            tracing::debug!(dependency = name, reason, "does not work");
+            down(name, "unavailable")
+        }
+        Err(_) => down(name, "timeout"),
+    }
+}
+
+fn down(name: String, reason: &'static str) -> Check {
+    Check { name, status: Status::Down, reason: Some(reason) }
 }
 
 fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use terse_core::access::Authenticator;
 use terse_core::metrics::Metrics;
-use terse_core::ports::{LinkCatalog, LinkReader, StoreHealth};
+use terse_core::ports::{DependencyHealth, LinkCatalog, LinkReader, StoreHealth};
 use terse_core::shorten::Shortener;
 use terse_core::{Clock, Entropy, UrlPolicy};
 use terse_resilience::Breakers;
@@ -110,6 +110,8 @@ pub struct State {
     pub access: Access,
     /// Whether the store works.
     pub store_health: Arc<dyn StoreHealth>,
+    /// What terse can do without, and whether that works.
+    pub dependencies: Vec<Arc<dyn DependencyHealth>>,
     /// The breakers that an admin may see and force.
     pub breakers: Arc<Breakers>,
     /// The server's phase.

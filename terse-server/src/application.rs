@@ -237,6 +237,7 @@ fn state(
             AuthMode::Keys => Access::Keys(keys.clone()),
         },
         store_health: links.clone(),
+        dependencies: vec![],
         breakers: Arc::clone(&stores.breakers),
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),

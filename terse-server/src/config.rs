@@ -18,7 +18,7 @@ use terse_store::ShardMap;
 
 use crate::exit::{Exit, StartError};
 use crate::telemetry::{Filter, LogFormat};
-use address::{CqlAddress, ServiceUrl};
+use address::{CqlAddress, RedisAddress, ServiceUrl};
 use keys::Key;
 use raw::{Inputs, RawConfig, Source};
 use shards::{ShardBackend, ShardConfig};
@@ -100,8 +100,8 @@ pub struct CacheConfig {
     pub max_age: Duration,
     /// How long an aged link may stand in for a store out of reach.
     pub stale_for: Duration,
-    /// The cache that nodes share, once there is one.
-    pub shared: Option<ServiceUrl>,
+    /// The cache that nodes share.
+    pub shared: Option<RedisAddress>,
 }
 
 /// What is recorded of clicks, once they are.
@@ -374,7 +374,7 @@ fn cache(check: &mut Check<'_>) -> Result<CacheConfig, StartError> {
     let shared = check.optional(&keys::CACHE, |text| match text {
         "none" => Ok((None, text.to_owned())),
         text if text.starts_with("redis:") => {
-            address::parse_redis(text).map(|url| (Some(url.clone()), url.to_string()))
+            RedisAddress::parse(text).map(|address| (Some(address.clone()), address.url.to_string()))
         }
         text => Err(unknown_service("none or redis://[user:password@]host[:port][/db]", text, ["none", "redis"])),
     })?;

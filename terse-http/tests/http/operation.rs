@@ -1,7 +1,10 @@
 //! Probes, metrics, what crawlers ask for, and the description of the API.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use serde_json::{Value, json};
-use terse_core::ports::StoreErrorKind;
+use terse_core::ports::{DependencyHealth, StoreErrorKind};
 use terse_core::{Clock, Role};
 use terse_http::Phase;
 use terse_testkit::{Fault, Gate, Operation, When};
@@ -64,6 +67,41 @@ fn a_store_that_does_not_answer_is_down_after_a_second() {
     gate.open();
     assert_eq!(answer.status, 503);
     assert_eq!(answer.value()["checks"][0]["reason"], "timeout");
+}
+
+/// A cache that works, or not, or hangs.
+struct Cache(Option<Result<(), String>>);
+
+#[async_trait]
+impl DependencyHealth for Cache {
+    fn name(&self) -> &'static str {
+        "cache"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        match &self.0 {
+            Some(answer) => answer.clone(),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[test]
+fn health_is_degraded_when_only_the_cache_is_down() {
+    for (cache, status, reason) in [
+        (Some(Ok(())), "ok", Value::Null),
+        (Some(Err("no route to 10.1.2.3".to_owned())), "degraded", json!("unavailable")),
+        (None, "degraded", json!("timeout")),
+    ] {
+        let server = Server::with(Choices { dependencies: vec![Arc::new(Cache(cache))], ..Choices::default() });
+        let answer = server.get("/health");
+        assert_eq!((answer.status, answer.value()["status"].as_str()), (200, Some(status)));
+        assert_eq!(answer.value()["checks"][1]["name"], "cache");
+        assert_eq!(answer.value()["checks"][1]["reason"], reason);
+        assert!(!answer.body.contains("10.1.2.3"), "addresses are nobody's business");
+        server.store.faults.add(Operation::Check, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+        assert_eq!(server.get("/health").status, 503, "the store is what can't be done without");
+    }
 }
 
 #[test]

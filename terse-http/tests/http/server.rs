@@ -17,7 +17,7 @@ use serde_json::Value;
 use terse_core::access::{Authenticator, Caller, Denied, KeyRequest, KeyText, PresentedKey};
 use terse_core::codegen::CodeSource;
 use terse_core::metrics::Metrics;
-use terse_core::ports::{AttemptId, LinkReader, LinkWriter, Lookup, StoreError, Tier};
+use terse_core::ports::{AttemptId, DependencyHealth, LinkReader, LinkWriter, Lookup, StoreError, Tier};
 use terse_core::shorten::Shortener;
 use terse_core::{ApiKey, Clock, Link, Resolution, Role, ShortCode, Timestamp, UrlPolicy};
 use terse_http::{Access, Bounds, Lifecycle, Phase, RedirectStatus, Settings, State, Surfaces};
@@ -35,6 +35,7 @@ pub(crate) struct Choices {
     pub(crate) bounds: Bounds,
     pub(crate) keys: Option<Arc<Keys>>,
     pub(crate) public_url: String,
+    pub(crate) dependencies: Vec<Arc<dyn DependencyHealth>>,
 }
 
 impl Default for Choices {
@@ -45,6 +46,7 @@ impl Default for Choices {
             bounds: Bounds::default(),
             keys: None,
             public_url: "https://go.example.org".to_owned(),
+            dependencies: vec![],
         }
     }
 }
@@ -103,6 +105,7 @@ impl Server {
             policy: Arc::new(UrlPolicy::new("go.example.org", false)),
             access: choices.keys.map_or(Access::Open, |keys| Access::Keys(keys)),
             store_health: store.clone(),
+            dependencies: choices.dependencies,
             breakers: breakers.clone(),
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),

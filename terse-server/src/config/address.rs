@@ -9,6 +9,8 @@ use percent_encoding::percent_decode_str;
 
 /// The port of CQL where none is written.
 const CQL_PORT: u16 = 9_042;
+/// The port of Redis where none is written.
+const REDIS_PORT: u16 = 6_379;
 /// Most hosts in one address.
 const MAX_HOSTS: usize = 64;
 /// Longest host name, in bytes (RFC 1035).
@@ -182,16 +184,43 @@ fn decoded_credentials(userinfo: &str) -> Option<(String, String)> {
     Some((decoded(user)?, decoded(password)?))
 }
 
-/// Reads `redis://[user:password@]host[:port][/db]`.
-///
-/// # Errors
-/// What is wrong, without repeating anything of `text`.
-pub fn parse_redis(text: &str) -> Result<ServiceUrl, String> {
-    let url = ServiceUrl::parse("redis", text)?.one_host_without_query()?;
-    if !url.path().unwrap_or_default().is_empty() && url.path().is_some_and(|db| db.parse::<u16>().is_err()) {
-        return Err("has something else than a database number after '/'".to_owned());
+/// A database of a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisAddress {
+    /// The server, with credentials.
+    pub url: ServiceUrl,
+    /// Host name or address, IPv6 without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The database's number.
+    pub db: u16,
+}
+
+impl RedisAddress {
+    /// Reads `redis://[user:password@]host[:port][/db]`.
+    ///
+    /// # Errors
+    /// What is wrong, without repeating anything of `text`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = ServiceUrl::parse("redis", text)?.one_host_without_query()?;
+        let db = match url.path().unwrap_or_default() {
+            "" => 0,
+            number => number.parse().map_err(|_| "has something else than a database number after '/'")?,
+        };
+        if url.userinfo.as_deref().is_some_and(|userinfo| decoded_credentials(userinfo).is_none()) {
+            return Err("needs user:password or :password before '@', special characters as %XX".to_owned());
+        }
+        let Host { name, port } = url.hosts[0].clone();
+        Ok(Self { url, host: name, port: port.unwrap_or(REDIS_PORT), db })
     }
-    Ok(url)
+
+    /// User (`None` = the default one) and password, decoded. Secrets.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(Option<String>, String)> {
+        let (user, password) = self.url.reveal_userinfo().and_then(decoded_credentials)?;
+        Some((Some(user).filter(|user| !user.is_empty()), password))
+    }
 }
 
 /// Reads `amqp://[user:password@]host[:port][/vhost]`.
@@ -301,8 +330,16 @@ mod tests {
             let fault = CqlAddress::parse(text).unwrap_err();
             assert!(!fault.contains(secret), "{text}: {fault}");
         }
-        for text in ["redis://", "redis://a,b", "redis://a/x", "redis://a/1?x=y", "redis://a/70000", "rediss://a"] {
-            assert!(parse_redis(text).is_err(), "{text}");
+        for text in [
+            "redis://",
+            "redis://a,b",
+            "redis://a/x",
+            "redis://a/1?x=y",
+            "redis://a/70000",
+            "rediss://a",
+            "redis://a@b",
+        ] {
+            assert!(RedisAddress::parse(text).is_err(), "{text}");
         }
         for text in ["amqp://", "amqp://a,b/v", "amqp://a//", "amqp://a/v?heartbeat=1", "amqps://a/v"] {
             assert!(parse_amqp(text).is_err(), "{text}");
@@ -310,9 +347,21 @@ mod tests {
     }
 
     #[test]
+    fn a_redis_server_has_its_usual_port_and_credentials_are_decoded() {
+        let plain = RedisAddress::parse("redis://cache").unwrap();
+        assert_eq!((plain.host.as_str(), plain.port, plain.db), ("cache", 6_379, 0));
+        assert_eq!(plain.credentials(), None);
+        let full = RedisAddress::parse("redis://me:p%40ss@[::1]:7000/2").unwrap();
+        assert_eq!((full.host.as_str(), full.port, full.db), ("::1", 7_000, 2));
+        assert_eq!(full.credentials(), Some((Some("me".to_owned()), "p@ss".to_owned())));
+        let password_alone = RedisAddress::parse("redis://:word@cache/").unwrap();
+        assert_eq!(password_alone.credentials(), Some((None, "word".to_owned())));
+    }
+
+    #[test]
     fn credentials_never_appear_in_a_print() {
         let urls = [
-            parse_redis("redis://:s3cret@cache:6379/1").unwrap(),
+            RedisAddress::parse("redis://:s3cret@cache:6379/1").unwrap().url,
             parse_amqp("amqp://me:s3cret@bus/%2f").unwrap(),
             CqlAddress::parse("cql://me:s3@cret@a,b/k?replication=2").unwrap().url,
         ];
@@ -334,7 +383,7 @@ mod tests {
             ];
             for url in urls {
                 let told = [
-                    parse_redis(&url).map_or_else(|fault| fault, |url| format!("{url} {url:?}")),
+                    RedisAddress::parse(&url).map_or_else(|fault| fault, |address| format!("{address:?}")),
                     parse_amqp(&url).map_or_else(|fault| fault, |url| format!("{url} {url:?}")),
                     CqlAddress::parse(&url).map_or_else(|fault| fault, |address| format!("{address:?}")),
                 ];
@@ -344,9 +393,10 @@ mod tests {
 
         #[test]
         fn hosts_come_back_as_they_were_written(name in "[a-z][a-z0-9.-]{0,20}", port in 1u16..) {
-            let url = parse_redis(&format!("redis://{name}:{port}/3")).unwrap();
-            prop_assert_eq!(url.hosts(), [Host { name: name.clone(), port: Some(port) }]);
-            prop_assert_eq!(url.to_string(), format!("redis://{name}:{port}/3"));
+            let address = RedisAddress::parse(&format!("redis://{name}:{port}/3")).unwrap();
+            prop_assert_eq!(address.url.hosts(), [Host { name: name.clone(), port: Some(port) }]);
+            prop_assert_eq!(address.url.to_string(), format!("redis://{name}:{port}/3"));
+            prop_assert_eq!((address.host, address.port, address.db), (name, port, 3));
         }
     }
 }

@@ -56,12 +56,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
     let later = "is not in this version yet";
-    if config.store.is_shared() && *config.source(&keys::CACHE_MAX_AGE) != Source::Default {
-        warnings.push("cache_max_age is cut to a second on a store that several servers share".to_owned());
-    }
-    if config.cache.shared.is_some() {
-        warnings.push(format!("a shared cache {later}: running with the cache in process alone"));
-    }
     if config.clicks.bus.is_some() {
         warnings.push(format!("a message bus {later}: running without; clicks are not recorded"));
     }

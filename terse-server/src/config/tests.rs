@@ -130,7 +130,8 @@ fn a_value_can_come_from_a_file() {
     std::fs::write(&path, "redis://:s3cret@cache/1\n").unwrap();
     let path = path.to_str().unwrap();
     let config = Setup { environment: &[("TERSE_CACHE_FILE", path)], ..Setup::default() }.load().unwrap();
-    assert_eq!(config.cache.shared.as_ref().unwrap().reveal_userinfo(), Some(":s3cret"));
+    let shared = config.cache.shared.as_ref().unwrap();
+    assert_eq!(shared.credentials(), Some((None, "s3cret".to_owned())));
     assert!(config.describe().contains(&format!("TERSE_CACHE_FILE ({path})")));
     let both = &[("TERSE_CACHE_FILE", path), ("TERSE_CACHE", "none")];
     assert!(Setup { environment: both, ..Setup::default() }.refused().contains("not both"));
@@ -181,7 +182,6 @@ fn access_is_open_on_loopback_and_keyed_elsewhere() {
 #[test]
 fn what_comes_later_is_accepted_and_says_so() {
     for (variable, value, told) in [
-        ("TERSE_CACHE", "redis://cache", "shared cache"),
         ("TERSE_BUS", "amqp://bus/terse", "message bus"),
         ("TERSE_STATS", "cql://db/stats", "statistics"),
         ("TERSE_LIMITS", "off", "rate limiting"),
