@@ -5,6 +5,7 @@
 //! What the integration tests need is passed by environment: `TERSE_BIN`, the
 //! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there.
 //!
+//! Tests of the shared cache get a real Redis: `TERSE_REDIS`.
 //! Tests of the cluster get a real one: `TERSE_CQL`, its nodes without a
 //! keyspace, which each test chooses; what `target/services.env` says, as
 //! variables; its path in `TERSE_SERVICES`, since a process id changes when a
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Supervisor;
-use crate::services::{self, Compiler, Kind, Session, cassandra};
+use crate::services::{self, Compiler, Kind, Session, cassandra, redis};
 use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
@@ -33,8 +34,9 @@ const INTEGRATION: &str = "terse-it";
 /// The packages some of whose tests run the built server.
 const WITH_SERVER: &[&str] = &["xtask", INTEGRATION];
 
-/// The packages some of whose tests need a running cluster.
-const CLUSTERED: &[&str] = &["terse-store", INTEGRATION];
+/// The packages some of whose tests need a running service, and which.
+const SERVED: &[(Kind, &[&str])] =
+    &[(Kind::Cassandra, &["terse-store", INTEGRATION]), (Kind::Redis, &["terse-cache", INTEGRATION])];
 
 /// The package whose atomics loom tries in every order that the memory model
 /// allows; tests by threads show but those that the machine happens to choose.
@@ -96,10 +98,11 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
         })?;
     }
     let mut session = None;
-    if CLUSTERED.iter().any(|package| options.wants(package)) {
+    let services = options.services();
+    if !services.is_empty() {
         summary.time("services", || {
-            let started = session.insert(Session::start(workspace, supervisor, &[Kind::Cassandra], Compiler::Quick)?);
-            needs.variables = cluster_variables(workspace, started)?;
+            let started = session.insert(Session::start(workspace, supervisor, &services, Compiler::Quick)?);
+            needs.variables = service_variables(workspace, started)?;
             Ok(())
         })?;
     }
@@ -123,11 +126,12 @@ fn model_check(workspace: &Workspace) -> Command {
     command
 }
 
-/// What tells the tests where the cluster is.
-fn cluster_variables(workspace: &Workspace, session: &Session) -> Result<Vec<(&'static str, OsString)>> {
+/// What tells the tests where the services are.
+fn service_variables(workspace: &Workspace, session: &Session) -> Result<Vec<(&'static str, OsString)>> {
     let running = session.variables().into_iter().map(|(name, value)| (name, value.into()));
     let further = [
         ("TERSE_CQL", cassandra::url().into()),
+        ("TERSE_REDIS", redis::url().into()),
         ("TERSE_SERVICES", services::environment_file(workspace).into()),
         ("TERSE_XTASK", workspace.program.clone().into()),
     ];
@@ -137,6 +141,12 @@ fn cluster_variables(workspace: &Workspace, session: &Session) -> Result<Vec<(&'
 impl Options {
     fn wants(&self, package: &str) -> bool {
         self.package.is_empty() || self.package.iter().any(|wanted| wanted == package)
+    }
+
+    /// The services that the wanted tests need.
+    fn services(&self) -> Vec<Kind> {
+        let needed = |packages: &[&str]| packages.iter().any(|package| self.wants(package));
+        SERVED.iter().filter(|(_, packages)| needed(packages)).map(|(kind, _)| *kind).collect()
     }
 
     fn command(&self, needs: &Needs) -> Command {
@@ -308,13 +318,13 @@ mod tests {
     }
 
     #[test]
-    fn no_cluster_is_started_for_a_package_that_needs_none() {
-        let wants_cluster = |package: &str| {
-            let options = Options { package: vec![package.into()], filter: vec![] };
-            CLUSTERED.iter().any(|clustered| options.wants(clustered))
-        };
-        assert!(wants_cluster("terse-store") && wants_cluster(INTEGRATION));
-        assert!(!wants_cluster("terse-core") && !wants_cluster("terse-http"));
+    fn no_service_is_started_for_a_package_that_needs_none() {
+        let services = |package: &str| Options { package: vec![package.into()], filter: vec![] }.services();
+        assert_eq!(services("terse-store"), [Kind::Cassandra]);
+        assert_eq!(services("terse-cache"), [Kind::Redis]);
+        assert_eq!(services(INTEGRATION), [Kind::Cassandra, Kind::Redis]);
+        assert_eq!(Options::default().services(), [Kind::Cassandra, Kind::Redis]);
+        assert!(services("terse-core").is_empty() && services("terse-http").is_empty());
     }
 
     #[test]
