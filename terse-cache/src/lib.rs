@@ -43,6 +43,7 @@ mod least;
 mod memory;
 mod read_through;
 mod shared;
+mod warm;
 mod writer;
 
 #[cfg(test)]
@@ -51,4 +52,5 @@ mod tests;
 pub use config::{CacheConfig, Stats};
 pub use read_through::ReadThrough;
 pub use shared::SharedCache;
+pub use warm::{HotCode, Warmed};
 pub use writer::CachedWriter;

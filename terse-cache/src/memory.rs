@@ -17,6 +17,7 @@ use terse_core::{Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
 use crate::least::{Least, LeastVersions};
+use crate::warm::Heat;
 
 /// Estimated bytes of an entry besides its target: two table slots with the
 /// tables' slack, the shared resolution, the allocator's rounding. An
@@ -62,6 +63,7 @@ pub(crate) struct Memory {
     negative: Cache<ShortCode, u64, UnitWeighter>,
     outdated: Cache<ShortCode, Outdated, UnitWeighter>,
     least: LeastVersions,
+    heat: Heat,
     outdated_ms: u64,
     fresh_ms: u64,
     negative_ms: u64,
@@ -76,6 +78,7 @@ impl Memory {
             negative: Cache::new(config.max_negative),
             outdated: Cache::new(config.max_outdated),
             least: LeastVersions::new(config.max_least),
+            heat: Heat::new(config.max_links),
             outdated_ms: millis(config.outdated_for),
             fresh_ms: millis(config.fresh_for),
             negative_ms: millis(config.negative_for),
@@ -88,6 +91,7 @@ impl Memory {
         if let Some(entry) = self.links.get(code)
             && now_ms < entry.fresh_until_ms
         {
+            self.heat.hit(code);
             return Some(Lookup { link: Some(entry.link), tier: Tier::L1 });
         }
         if let Some(until_ms) = self.negative.get(code)
@@ -183,6 +187,20 @@ impl Memory {
         if let Some(entry) = self.links.peek(code.as_str()) {
             self.links.insert(code.clone(), Entry { fresh_until_ms: 0, ..entry });
         }
+    }
+
+    pub(crate) fn heat(&self) -> &Heat {
+        &self.heat
+    }
+
+    /// The codes whose links may still be served at `now_ms`, if only in need.
+    pub(crate) fn kept(&self, now_ms: u64) -> impl Iterator<Item = ShortCode> {
+        self.links.iter().filter(move |(_, entry)| now_ms < entry.stale_until_ms).map(|(code, _)| code)
+    }
+
+    /// Whether less than so many tenths of what links may take is taken.
+    pub(crate) fn has_room(&self, tenths: u64) -> bool {
+        self.links.weight() < self.links.capacity() / 10 * tenths
     }
 
     pub(crate) fn links(&self) -> usize {

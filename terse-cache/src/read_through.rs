@@ -21,9 +21,9 @@ use crate::{CacheConfig, Stats};
 /// waiters elsewhere get an error (or a stale link).
 pub struct ReadThrough {
     inner: Arc<dyn LinkReader>,
-    clock: Arc<dyn Clock>,
-    memory: Memory,
-    stripes: Stripes,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) memory: Memory,
+    pub(crate) stripes: Stripes,
     flights: Arc<Semaphore>,
     max_flights: usize,
     max_waiters: usize,
