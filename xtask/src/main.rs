@@ -37,6 +37,9 @@ enum Command {
         listen: SocketAddr,
         /// Where to redirect to
         target: String,
+        /// End each connection after its first answer
+        #[arg(long)]
+        close: bool,
     },
 }
 
@@ -54,9 +57,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> anyhow::Result<()> {
-    if let Command::Floor { listen, target } = command {
+    if let Command::Floor { listen, target, close } = command {
         // A server under test: signals end it as they end any program.
-        return bench::floor::serve(*listen, target);
+        return bench::floor::serve(*listen, target, *close);
     }
     let supervisor = Supervisor::watch_signals()?;
     supervisor.finish(supervised(command, &supervisor))

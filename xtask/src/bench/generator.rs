@@ -1,5 +1,10 @@
-//! Load: one thread, one epoll, a fixed number of keep-alive connections, one
-//! request in flight on each. Every answer is parsed whole and checked.
+//! Load: one thread, one epoll, a fixed number of connections, one request in
+//! flight on each. Every answer is parsed whole and checked.
+//!
+//! Connections are kept, or renewed for each request (churn): then a latency
+//! runs from before the connection is made, and the next one is made when the
+//! server has closed this one, so that the waiting of ended connections is the
+//! server's, as with browsers, and no port runs out here.
 //!
 //! Closed loop: an answer makes the next request leave at once; the rate is
 //! what the server manages. Open loop: requests are due at a fixed rate, and a
@@ -53,11 +58,22 @@ pub enum Pace {
     },
 }
 
+/// What becomes of a connection after its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// It takes the next request.
+    Kept,
+    /// The server closes it, as it was asked to; the next request has one of its own.
+    Renewed,
+}
+
 /// How much load for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// How many connections.
+    /// How many connections at once.
     pub connections: usize,
+    /// What becomes of them.
+    pub kind: Connections,
     /// When requests leave.
     pub pace: Pace,
     /// Load before the window, which isn't counted.
@@ -70,6 +86,8 @@ pub struct Load {
 pub struct Outcome {
     /// How many answers came.
     pub answers: u64,
+    /// How many connections were made.
+    pub connections: u64,
     /// How long the window was, in seconds.
     pub seconds: f64,
     /// From when a request left (closed loop) or was due (open loop) to its whole answer.
@@ -126,7 +144,8 @@ impl Schedule {
 }
 
 struct Connection {
-    stream: TcpStream,
+    /// `None` = the next request makes one.
+    stream: Option<TcpStream>,
     out: Vec<u8>,
     written: usize,
     input: Vec<u8>,
@@ -137,6 +156,8 @@ struct Connection {
 }
 
 struct Generator<'a> {
+    address: SocketAddr,
+    kind: Connections,
     epoll: OwnedFd,
     connections: Vec<Connection>,
     free: VecDeque<usize>,
@@ -144,28 +165,40 @@ struct Generator<'a> {
     exhausted: bool,
     latencies: Latencies,
     answers: u64,
+    made: u64,
 }
 
 impl<'a> Generator<'a> {
     fn connect(address: SocketAddr, load: &Load, workload: &'a mut dyn Workload) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::with_capacity(load.connections);
-        for index in 0..load.connections {
-            let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            epoll::add(&epoll, &stream, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
-            connections.push(Connection::new(stream));
-        }
-        Ok(Self {
+        let mut generator = Self {
+            address,
+            kind: load.kind,
             epoll,
-            free: (0..connections.len()).collect(),
-            connections,
+            free: (0..load.connections).collect(),
+            connections: (0..load.connections).map(|_| Connection::new()).collect(),
             workload,
             exhausted: false,
             latencies: Latencies::new()?,
             answers: 0,
-        })
+            made: 0,
+        };
+        if load.kind == Connections::Kept {
+            (0..load.connections).try_for_each(|index| generator.open(index))?;
+        }
+        Ok(generator)
+    }
+
+    fn open(&mut self, index: usize) -> Result<()> {
+        let stream = TcpStream::connect(self.address).with_context(|| format!("connecting to {}", self.address))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
+        let connection = &mut self.connections[index];
+        connection.stream = Some(stream);
+        connection.wants_write = false;
+        self.made += 1;
+        Ok(())
     }
 
     fn run(&mut self, load: &Load, on_edge: &mut dyn FnMut() -> Result<()>) -> Result<Outcome> {
@@ -194,7 +227,7 @@ impl<'a> Generator<'a> {
             self.send_due(schedule.as_mut(), now)?;
             now = self.turn(schedule.as_ref(), end)?;
         }
-        let answers = self.answers;
+        let (answers, connections) = (self.answers, self.made);
         let closed = Instant::now();
         on_edge()?;
         self.drain(schedule.as_mut())?;
@@ -202,13 +235,14 @@ impl<'a> Generator<'a> {
         // Of an open loop every request counts, also those that a stall made late.
         let answers = if schedule.is_some() { self.answers } else { answers };
         let seconds = if schedule.is_some() { load.window } else { closed - opened }.as_secs_f64();
-        Ok(Outcome { answers, seconds, latencies: self.latencies.clone() })
+        Ok(Outcome { answers, connections, seconds, latencies: self.latencies.clone() })
     }
 
-    /// Forgets the warm-up's latencies.
+    /// Forgets what the warm-up counted.
     fn reset(&mut self) -> Result<()> {
         self.latencies = Latencies::new()?;
         self.answers = 0;
+        self.made = 0;
         Ok(())
     }
 
@@ -242,7 +276,10 @@ impl<'a> Generator<'a> {
             return Ok(());
         };
         connection.waiting = Some((id, begins));
-        connection.write()?;
+        if connection.stream.is_none() {
+            self.open(index)?;
+        }
+        self.connections[index].write()?;
         self.watch(index)
     }
 
@@ -250,11 +287,12 @@ impl<'a> Generator<'a> {
     fn watch(&mut self, index: usize) -> Result<()> {
         let connection = &mut self.connections[index];
         let wants_write = connection.written < connection.out.len();
+        let Some(stream) = &connection.stream else { return Ok(()) };
         if wants_write != connection.wants_write {
             connection.wants_write = wants_write;
             let flags =
                 if wants_write { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
-            epoll::modify(&self.epoll, &connection.stream, epoll::EventData::new_u64(index as u64), flags)?;
+            epoll::modify(&self.epoll, stream, epoll::EventData::new_u64(index as u64), flags)?;
         }
         Ok(())
     }
@@ -286,19 +324,35 @@ impl<'a> Generator<'a> {
 
     fn receive(&mut self, index: usize, now: Instant) -> Result<()> {
         let connection = &mut self.connections[index];
-        connection.read()?;
-        let Some(answer) = parse(&connection.input[..connection.filled])? else { return Ok(()) };
-        let Some((id, begins)) = connection.waiting.take() else { bail!("an answer that nobody asked for") };
-        self.workload.check(id, &answer)?;
-        if !answer.keep_alive {
-            bail!("the server closes connections");
+        let ended = connection.read()?;
+        if let Some(answer) = parse(&connection.input[..connection.filled])? {
+            let Some((id, begins)) = connection.waiting.take() else { bail!("an answer that nobody asked for") };
+            self.workload.check(id, &answer)?;
+            match (self.kind, answer.keep_alive) {
+                (Connections::Kept, false) => bail!("the server closes connections"),
+                (Connections::Renewed, true) => bail!("the server keeps connections that it was asked to close"),
+                (Connections::Kept, true) | (Connections::Renewed, false) => {}
+            }
+            if answer.bytes != connection.filled {
+                bail!("bytes after the answer");
+            }
+            connection.filled = 0;
+            self.answers += 1;
+            self.latencies.record(now.saturating_duration_since(begins));
+            if self.kind == Connections::Kept {
+                self.free.push_back(index);
+            }
         }
-        if answer.bytes != connection.filled {
-            bail!("bytes after the answer");
+        if ended { self.ended(index) } else { Ok(()) }
+    }
+
+    /// Takes note that the server has closed a connection.
+    fn ended(&mut self, index: usize) -> Result<()> {
+        let connection = &mut self.connections[index];
+        if self.kind == Connections::Kept || connection.waiting.is_some() || connection.filled > 0 {
+            bail!("the server closed a connection");
         }
-        connection.filled = 0;
-        self.answers += 1;
-        self.latencies.record(now.saturating_duration_since(begins));
+        connection.stream = None;
         self.free.push_back(index);
         Ok(())
     }
@@ -314,7 +368,10 @@ impl<'a> Generator<'a> {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                bail!("{waiting} requests unanswered and {behind} unsent after {} s", ANSWER_LIMIT.as_secs());
+                bail!(
+                    "{waiting} connections unanswered or unclosed and {behind} requests unsent after {} s",
+                    ANSWER_LIMIT.as_secs()
+                );
             }
             if schedule.is_some() {
                 self.send_due(schedule.as_deref_mut(), Instant::now())?;
@@ -325,9 +382,9 @@ impl<'a> Generator<'a> {
 }
 
 impl Connection {
-    fn new(stream: TcpStream) -> Self {
+    fn new() -> Self {
         Self {
-            stream,
+            stream: None,
             out: Vec::new(),
             written: 0,
             input: vec![0; BUFFER_BYTES],
@@ -338,8 +395,9 @@ impl Connection {
     }
 
     fn write(&mut self) -> Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
         while self.written < self.out.len() {
-            match self.stream.write(&self.out[self.written..]) {
+            match stream.write(&self.out[self.written..]) {
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -349,7 +407,9 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<()> {
+    /// Reads what has come; `true` = the server has closed the connection.
+    fn read(&mut self) -> Result<bool> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
         loop {
             if self.filled == self.input.len() {
                 if self.filled >= ANSWER_BYTES {
@@ -357,16 +417,16 @@ impl Connection {
                 }
                 self.input.resize(self.filled * 2, 0);
             }
-            match self.stream.read(&mut self.input[self.filled..]) {
-                Ok(0) => bail!("the server closed a connection"),
+            match stream.read(&mut self.input[self.filled..]) {
+                Ok(0) => return Ok(true),
                 Ok(read) => {
                     self.filled += read;
                     // A full buffer may mean that there is more; else one read has got it all.
                     if self.filled < self.input.len() {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("reading an answer"),
             }

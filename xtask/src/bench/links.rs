@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::generator::{Load, Pace, Workload, drive};
+use super::generator::{Connections, Load, Pace, Workload, drive};
 use super::wire::{Answer, Get, post};
 
 /// How many links one batch makes; the API's most.
@@ -39,8 +39,7 @@ pub struct Pair {
 /// When any of them isn't created, or two get one code.
 pub fn fill(address: SocketAddr, count: usize) -> Result<Vec<Pair>> {
     let mut workload = Fill { address, count, next: 0, links: Vec::with_capacity(count) };
-    let load = Load { connections: FILL_CONNECTIONS, pace: Pace::Closed, warm_up: Duration::ZERO, window: FILL_LIMIT };
-    drive(address, &load, &mut workload, &mut || Ok(()))?;
+    drive(address, &unhurried(FILL_CONNECTIONS), &mut workload, &mut || Ok(()))?;
     let mut links = workload.links;
     if links.len() != count {
         bail!("{} links of {count} were made in time", links.len());
@@ -48,6 +47,13 @@ pub fn fill(address: SocketAddr, count: usize) -> Result<Vec<Pair>> {
     assert_distinct(&links)?;
     links.sort_by_key(|pair| pair.index);
     Ok(links)
+}
+
+/// As fast as the server answers, until the workload has no more requests.
+#[must_use]
+pub fn unhurried(connections: usize) -> Load {
+    let (kind, pace) = (Connections::Kept, Pace::Closed);
+    Load { connections, kind, pace, warm_up: Duration::ZERO, window: FILL_LIMIT }
 }
 
 /// Fails if two links have one code.
@@ -198,8 +204,7 @@ impl Workload for Redirects {
 /// # Errors
 /// When any doesn't redirect to its target.
 pub fn follow_all(address: SocketAddr, links: &[Pair], connections: usize) -> Result<()> {
-    let load = Load { connections, pace: Pace::Closed, warm_up: Duration::ZERO, window: FILL_LIMIT };
-    let outcome = drive(address, &load, &mut Redirects::once(links), &mut || Ok(()))?;
+    let outcome = drive(address, &unhurried(connections), &mut Redirects::once(links), &mut || Ok(()))?;
     if outcome.answers != links.len() as u64 {
         bail!("{} of {} links were followed", outcome.answers, links.len());
     }

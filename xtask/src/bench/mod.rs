@@ -32,7 +32,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use self::generator::{Load, Pace, Workload, drive};
+use self::generator::{Connections, Load, Pace, Workload, drive};
 use self::pin::{Cores, on_core};
 use self::report::{Reading, Report};
 use self::server::Servers;
@@ -227,14 +227,21 @@ impl<'a> Bench<'a> {
         Ok(data)
     }
 
+    /// Loads `server` over connections that are kept: see [`Bench::measure_over`].
+    fn measure(&self, server: (u32, SocketAddr), pace: Pace, workload: &mut dyn Workload) -> Result<Vec<Reading>> {
+        self.measure_over(Connections::Kept, server, pace, workload)
+    }
+
     /// Loads the server `pid` at `address` from the generator's core and reads what it costs.
-    fn measure(
+    fn measure_over(
         &self,
+        kind: Connections,
         (pid, address): (u32, SocketAddr),
         pace: Pace,
         workload: &mut dyn Workload,
     ) -> Result<Vec<Reading>> {
-        let load = Load { connections: CONNECTIONS, pace, warm_up: self.run.warm_up(), window: self.run.window() };
+        let (warm_up, window) = (self.run.warm_up(), self.run.window());
+        let load = Load { connections: CONNECTIONS, kind, pace, warm_up, window };
         let mut edges: Vec<(CpuTime, Duration)> = Vec::new();
         let outcome = on_core(self.cores.generator, || {
             drive(address, &load, workload, &mut || {
@@ -245,6 +252,10 @@ impl<'a> Bench<'a> {
         let [(server_before, ours_before), (server_after, ours_after)] = &edges[..] else {
             anyhow::bail!("the window has {} edges", edges.len());
         };
+        // Each request of a churn has its own connection, but for those in flight at an edge.
+        if kind == Connections::Renewed && outcome.connections.abs_diff(outcome.answers) > CONNECTIONS as u64 {
+            anyhow::bail!("{} connections for {} answers", outcome.connections, outcome.answers);
+        }
         let server = server_after.since(server_before).as_secs_f64();
         let ours = ours_after.saturating_sub(*ours_before).as_secs_f64();
         Ok(vec![

@@ -17,6 +17,19 @@ pub struct Get {
 
 impl Default for Get {
     fn default() -> Self {
+        Self::with_connection("keep-alive")
+    }
+}
+
+impl Get {
+    /// The same, by a client that wants the connection closed after the answer.
+    #[must_use]
+    pub fn closing() -> Self {
+        Self::with_connection("close")
+    }
+
+    fn with_connection(wish: &str) -> Self {
+        let connection = format!("Connection: {wish}");
         let lines = [
             " HTTP/1.1",
             "Host: localhost:8080",
@@ -25,7 +38,7 @@ impl Default for Get {
             "Accept-Language: en-GB,en;q=0.7,de;q=0.3",
             "Accept-Encoding: gzip, deflate, br, zstd",
             "Referer: https://news.example.org/front?page=2",
-            "Connection: keep-alive",
+            &connection,
             "Upgrade-Insecure-Requests: 1",
             "Sec-Fetch-Dest: document",
             "Sec-Fetch-Mode: navigate",
@@ -35,9 +48,7 @@ impl Default for Get {
         ];
         Self { tail: lines.join("\r\n").into_bytes() }
     }
-}
 
-impl Get {
     /// Appends the request for `/code` to `out`.
     pub fn write(&self, code: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"GET /");
@@ -173,6 +184,15 @@ mod tests {
         assert!(request.parse(&bytes).unwrap().is_complete());
         assert_eq!(request.path, Some("/abcdefg"));
         assert!(request.headers.iter().any(|line| line.name == "Sec-Fetch-Mode"));
+    }
+
+    #[test]
+    fn a_get_that_closes_differs_in_that_alone() {
+        let (mut kept, mut closing) = (Vec::new(), Vec::new());
+        Get::default().write(b"abcdefg", &mut kept);
+        Get::closing().write(b"abcdefg", &mut closing);
+        let kept = String::from_utf8(kept).unwrap();
+        assert_eq!(kept.replace("Connection: keep-alive", "Connection: close").into_bytes(), closing);
     }
 
     #[test]

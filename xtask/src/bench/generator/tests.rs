@@ -1,4 +1,6 @@
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::*;
@@ -55,7 +57,13 @@ fn serve_one(answer: &'static [u8], stalled: u64, stall: Duration) -> SocketAddr
 }
 
 fn load(pace: Pace, window_ms: u64) -> Load {
-    Load { connections: 1, pace, warm_up: Duration::ZERO, window: Duration::from_millis(window_ms) }
+    Load {
+        connections: 1,
+        kind: Connections::Kept,
+        pace,
+        warm_up: Duration::ZERO,
+        window: Duration::from_millis(window_ms),
+    }
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -183,4 +191,72 @@ fn a_server_that_stalls_beyond_warm_up_and_window_has_a_window_all_the_same() {
     let load = Load { warm_up: Duration::from_millis(1), ..load(Pace::Closed, 1) };
     let outcome = drive(address, &load, &mut Repeat::times(u64::MAX), &mut || Ok(())).unwrap();
     assert!(outcome.seconds >= 0.001);
+}
+
+const CLOSING: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Answers one request on each connection with `answer` and closes it; of
+/// number `spoilt`, counted from 1, it closes the connection without an answer.
+/// Returns how many connections it took, too.
+fn serve_many(answer: &'static [u8], spoilt: u64) -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let taken = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&taken);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            let read = stream.read(&mut [0; 4096]);
+            if read.is_ok_and(|read| read > 0) && number != spoilt {
+                drop(stream.write_all(answer));
+            }
+        }
+    });
+    (address, taken)
+}
+
+fn churn(connections: usize, window_ms: u64) -> Load {
+    Load { connections, kind: Connections::Renewed, ..load(Pace::Closed, window_ms) }
+}
+
+#[test]
+fn with_churn_each_request_has_a_connection_of_its_own() {
+    let (address, taken) = serve_many(CLOSING, 0);
+    let mut workload = Repeat::times(100);
+    let outcome = drive(address, &churn(4, 20_000), &mut workload, &mut || Ok(())).unwrap();
+    assert_eq!((outcome.answers, outcome.connections, workload.checked), (100, 100, 100));
+    assert_eq!(taken.load(Ordering::SeqCst), 100, "none is made that no request needs");
+    assert_eq!(outcome.latencies.len(), 100);
+}
+
+#[test]
+fn with_churn_connections_of_the_warm_up_are_not_counted() {
+    let (address, taken) = serve_many(CLOSING, 0);
+    let load = Load { warm_up: Duration::from_millis(100), ..churn(2, 100) };
+    let outcome = drive(address, &load, &mut Repeat::times(u64::MAX), &mut || Ok(())).unwrap();
+    assert!(outcome.connections < taken.load(Ordering::SeqCst), "{}", outcome.connections);
+    assert!(outcome.connections.abs_diff(outcome.answers) <= 2, "{} for {}", outcome.connections, outcome.answers);
+}
+
+#[test]
+fn a_server_that_keeps_what_it_was_asked_to_close_ends_the_run() {
+    let (address, _) = serve_many(OK, 0);
+    let error = drive(address, &churn(1, 1_000), &mut Repeat::times(9), &mut || Ok(())).err().unwrap();
+    assert_eq!(error.to_string(), "the server keeps connections that it was asked to close");
+}
+
+#[test]
+fn with_churn_a_connection_closed_without_an_answer_ends_the_run() {
+    let (address, _) = serve_many(CLOSING, 3);
+    let error = drive(address, &churn(1, 1_000), &mut Repeat::times(9), &mut || Ok(())).err().unwrap();
+    assert_eq!(error.to_string(), "the server closed a connection");
+}
+
+#[test]
+fn kept_connections_are_made_once() {
+    let address = serve_one(OK, 0, Duration::ZERO);
+    let mut workload = Repeat::times(50);
+    let outcome = drive(address, &load(Pace::Closed, 20_000), &mut workload, &mut || Ok(())).unwrap();
+    assert_eq!((outcome.answers, outcome.connections), (50, 0), "before the window");
 }
