@@ -21,7 +21,7 @@ mod sqlite;
 
 pub use core_clock::CoreClock;
 pub use cql::{CqlConfig, CqlLimits, CqlStore};
-pub use guarded::{CatalogSettings, GuardSettings, Guarded, LaneSettings, watched_breaker};
+pub use guarded::{CatalogSettings, GuardSettings, Guarded, LaneSettings, MarksSettings, watched_breaker};
 pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, Share};
 pub use memory::MemoryStore;
 pub use shard_map::{ShardMap, ShardMapError};

@@ -23,12 +23,13 @@ pub(crate) enum Operation {
     Keys,
     RevokeKey,
     KeysRevision,
+    Marks,
     Check,
 }
 
 impl Operation {
     /// All operations, in the order of their numbers.
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Resolve,
         Self::Insert,
         Self::Update,
@@ -46,6 +47,7 @@ impl Operation {
         Self::Keys,
         Self::RevokeKey,
         Self::KeysRevision,
+        Self::Marks,
         Self::Check,
     ];
 
@@ -69,6 +71,7 @@ impl Operation {
             Self::Keys => "keys",
             Self::RevokeKey => "revoke_key",
             Self::KeysRevision => "keys_revision",
+            Self::Marks => "marks",
             Self::Check => "check",
         }
     }

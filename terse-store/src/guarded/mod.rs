@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `NAME/read` | `resolve` | a timeout, [`Unavailable`](StoreErrorKind::Unavailable) |
 //! | `NAME/read` | catalog reads | nothing |
+//! | none | polls of marks | nothing |
 //! | `NAME/write` | every write | a timeout, `Unavailable`, [`UnknownOutcome`](StoreErrorKind::UnknownOutcome) |
 //! | `NAME/write` | `purge_keys` | as a write; that it succeeds counts for nothing |
 //!
@@ -18,6 +19,14 @@
 //! [`CatalogSettings::permits`] of its permits, so that slow lists
 //! never starve redirects, and at most one of its probes, so that lists that
 //! hang can't keep redirects from finding that the shard is back.
+//!
+//! **Polls of marks** ([`ChangeFeed`](terse_core::ports::ChangeFeed)) pass neither bulkhead nor breaker of the
+//! redirects: what is cached is fresh only while they succeed, so to refuse them
+//! when reads are many, or while the shard is thought to be away, would turn
+//! hits into reads, and keep entries stale for longer than the shard is. They
+//! have a few places of their own, so what they ask of a shard that is away is
+//! small, and their timeout is short. No breaker hears of them, nor of their
+//! success, for a poll tells nothing of how the next redirect will fare.
 //!
 //! **What a caller gets.** A full bulkhead:
 //! [`Overloaded`](StoreErrorKind::Overloaded). A breaker that rejects:
@@ -49,7 +58,7 @@ use terse_resilience::{Breaker, MonotonicClock, SettingsError};
 use crate::operation::{Operation, Timings};
 use lane::{Compartment, Ended, Lane, within};
 
-pub use settings::{CatalogSettings, GuardSettings, LaneSettings};
+pub use settings::{CatalogSettings, GuardSettings, LaneSettings, MarksSettings};
 pub use watch::watched_breaker;
 
 /// `S` behind its two guards; implements those storage ports that `S` does.
@@ -59,6 +68,9 @@ pub struct Guarded<S: ?Sized> {
     write: Lane,
     catalog: Compartment,
     catalog_timeout: Duration,
+    marks: Compartment,
+    marks_timeout: Duration,
+    catch_up_timeout: Duration,
     check_timeout: Duration,
     timings: Timings,
     inner: Arc<S>,
@@ -88,6 +100,9 @@ impl<S: ?Sized> Guarded<S> {
             write: lane("write", &settings.write, seed.wrapping_add(1))?,
             catalog: Compartment::new(&format!("{shard}/catalog"), settings.catalog.permits, metrics)?,
             catalog_timeout: Duration::from_millis(settings.catalog.timeout_ms),
+            marks: Compartment::new(&format!("{shard}/marks"), settings.marks.permits, metrics)?,
+            marks_timeout: Duration::from_millis(settings.marks.timeout_ms),
+            catch_up_timeout: Duration::from_millis(settings.marks.catch_up_timeout_ms),
             check_timeout: Duration::from_millis(settings.check_timeout_ms),
             timings: Timings::new(metrics, shard),
             inner,
@@ -172,5 +187,15 @@ impl<S: ?Sized> Guarded<S> {
             permit.success();
         }
         ended.answer(StoreErrorKind::Unavailable, self.catalog_timeout)
+    }
+
+    /// Runs a read of marks past the guards, in a place of its own.
+    async fn poll<T, F>(&self, timeout: Duration, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let _place = self.marks.enter()?;
+        let _timer = self.timings.start(Operation::Marks);
+        within(timeout, call()).await.answer(StoreErrorKind::Unavailable, timeout)
     }
 }

@@ -5,12 +5,13 @@ use std::ops::Range;
 use async_trait::async_trait;
 use terse_core::cursor::Cursor;
 use terse_core::ports::{
-    AttemptId, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, Lease, LeaseStore, LinkCatalog, LinkChange,
-    LinkReader, LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth, Update,
+    AttemptId, ChangeFeed, ChangeMarks, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, Lease, LeaseStore,
+    LinkCatalog, LinkChange, LinkReader, LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth,
+    Update,
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 
-use super::Guarded;
+use super::{Guarded, MarksSettings};
 use crate::operation::Operation;
 
 #[async_trait]
@@ -116,6 +117,15 @@ impl<S: KeyStore + ?Sized> KeyStore for Guarded<S> {
 
     async fn keys_revision(&self) -> Result<u64, StoreError> {
         self.catalog(Operation::KeysRevision, || self.inner.keys_revision()).await
+    }
+}
+
+#[async_trait]
+impl<S: ChangeFeed + ?Sized> ChangeFeed for Guarded<S> {
+    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
+        let polls = until.as_millis().saturating_sub(from.as_millis()) <= MarksSettings::POLL_SPAN_MS;
+        let timeout = if polls { self.marks_timeout } else { self.catch_up_timeout };
+        self.poll(timeout, || self.inner.marks(from, until, limit)).await
     }
 }
 

@@ -24,6 +24,28 @@ pub struct CatalogSettings {
     pub timeout_ms: u64,
 }
 
+/// Limits of polls of the marks of changes. They have places of their own, for
+/// what is cached is fresh only while they succeed: were they refused because
+/// reads are many, hits would become reads, and there would be more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarksSettings {
+    /// Polls that may run at once; at least 1. Beyond, they are refused as
+    /// overloaded. A server polls a shard once at a time.
+    pub permits: u32,
+    /// How long a poll of up to [`MarksSettings::POLL_SPAN_MS`] may take, in
+    /// milliseconds; at least 1. One that takes longer than what is cached
+    /// stays fresh is of no use.
+    pub timeout_ms: u64,
+    /// How long one of a longer time may take, in milliseconds; at least
+    /// `timeout_ms`. A server reads half an hour when it starts.
+    pub catch_up_timeout_ms: u64,
+}
+
+impl MarksSettings {
+    /// The longest time whose marks are read as a poll, in milliseconds.
+    pub const POLL_SPAN_MS: i64 = 60_000;
+}
+
 /// Limits of a shard's two guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardSettings {
@@ -31,6 +53,8 @@ pub struct GuardSettings {
     pub read: LaneSettings,
     /// The share of `NAME/read` that catalog reads may have.
     pub catalog: CatalogSettings,
+    /// Polls of the marks of changes, beside `NAME/read`.
+    pub marks: MarksSettings,
     /// `NAME/write`.
     pub write: LaneSettings,
     /// How long a shard may take to tell whether it works, in milliseconds; at
@@ -43,6 +67,8 @@ pub struct GuardSettings {
 ///   until five of them have timed out. A read may fall back from a quorum to
 ///   one replica, which takes 500 ms at most.
 /// - Catalog: a quarter, which is more lists than a shard can work off in their time.
+/// - Marks: a server polls once at a time; the others are there for one that
+///   was given up and another that catches up. What is cached stays fresh for 500 ms.
 /// - Writes: 512 are eight batches of links side by side (64 at once each), and
 ///   at 600 conditional writes a second, what three nodes on two cores did, the
 ///   last of them still ends within the store's deadline of 2 s.
@@ -51,6 +77,7 @@ impl Default for GuardSettings {
         Self {
             read: LaneSettings { permits: 1_024, timeout_ms: 700, breaker: breaker(700) },
             catalog: CatalogSettings { permits: 256, timeout_ms: 1_500 },
+            marks: MarksSettings { permits: 4, timeout_ms: 400, catch_up_timeout_ms: 4_000 },
             write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: breaker(3_000) },
             check_timeout_ms: 800,
         }
@@ -103,6 +130,10 @@ impl GuardSettings {
         let share = 1..self.read.permits.max(2);
         require(share.contains(&self.catalog.permits), "catalog.permits", "be at least 1 and below read.permits")?;
         require(self.catalog.timeout_ms >= 1, "catalog.timeout_ms", "be at least 1")?;
+        require(self.marks.permits >= 1, "marks.permits", "be at least 1")?;
+        require(self.marks.timeout_ms >= 1, "marks.timeout_ms", "be at least 1")?;
+        let longer = self.marks.catch_up_timeout_ms >= self.marks.timeout_ms;
+        require(longer, "marks.catch_up_timeout_ms", "be at least marks.timeout_ms")?;
         require(self.check_timeout_ms >= 1, "check_timeout_ms", "be at least 1")
     }
 }
@@ -128,6 +159,7 @@ mod tests {
             assert_eq!((lane.breaker.probes, lane.breaker.call_limit_ms), (3, lane.timeout_ms));
         }
         assert!(default.write.timeout_ms > 2_000, "the store's own deadline comes first");
+        assert!(default.marks.timeout_ms < 500, "what is cached stays fresh for half a second");
         assert!(default.check_timeout_ms < 1_000, "a health probe waits for a second");
     }
 
@@ -156,6 +188,9 @@ mod tests {
         assert_eq!(refused(|s| s.catalog.permits = 0), "catalog.permits");
         assert_eq!(refused(|s| s.catalog.permits = s.read.permits), "catalog.permits");
         assert_eq!(refused(|s| s.catalog.timeout_ms = 0), "catalog.timeout_ms");
+        assert_eq!(refused(|s| s.marks.permits = 0), "marks.permits");
+        assert_eq!(refused(|s| s.marks.timeout_ms = 0), "marks.timeout_ms");
+        assert_eq!(refused(|s| s.marks.catch_up_timeout_ms = 399), "marks.catch_up_timeout_ms");
         assert_eq!(refused(|s| s.check_timeout_ms = 0), "check_timeout_ms");
     }
 

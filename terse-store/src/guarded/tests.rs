@@ -18,6 +18,7 @@ use crate::{CoreClock, MemoryStore};
 
 mod admission;
 mod catalog;
+mod marks;
 mod probes;
 
 type Store = Guarded<FaultyStore<MemoryStore>>;

@@ -125,6 +125,7 @@ pub(crate) fn patient_guards() -> GuardSettings {
     GuardSettings {
         read: LaneSettings { timeout_ms: 10_000, ..usual.read },
         catalog: CatalogSettings { timeout_ms: 30_000, ..usual.catalog },
+        marks: usual.marks,
         write: LaneSettings { timeout_ms: 30_000, ..usual.write },
         check_timeout_ms: 10_000,
     }
