@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use terse_core::ports::{HomeStore, SettingsStore, ShardStore, StoreError, StoreErrorKind};
+use terse_core::ShortCode;
+use terse_core::ports::{ChangeFeed, HomeStore, SettingsStore, ShardStore, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
 use terse_resilience::{Breaker, Breakers, MonotonicClock};
 use terse_store::{
@@ -35,6 +36,9 @@ pub struct Stores {
     home: Arc<dyn HomeStore>,
     /// All shards as one.
     pub links: Arc<Sharded>,
+    /// What tells of other servers' edits, for each shard in the map's order;
+    /// `None` = no other server edits it. A shard that is not admitted answers unavailable.
+    pub feeds: Vec<Option<Arc<dyn ChangeFeed>>>,
     /// The breakers of all shards' guards.
     pub breakers: Arc<Breakers>,
 }
@@ -55,6 +59,7 @@ enum Backend {
 struct Guards {
     links: Arc<dyn ShardStore>,
     home: Arc<dyn HomeStore>,
+    feed: Option<Arc<dyn ChangeFeed>>,
     breakers: Vec<(String, Arc<Breaker>)>,
 }
 
@@ -129,7 +134,7 @@ impl Stores {
     /// [`StartError`] for the first shard that can't be opened.
     pub fn open(config: &Config, world: &World) -> Result<Self, StartError> {
         let internal = |error: &dyn std::fmt::Display| StartError::new(Exit::Internal, error);
-        let (mut shards, mut ports, mut breakers) = (vec![], vec![], Breakers::new());
+        let (mut shards, mut ports, mut feeds, mut breakers) = (vec![], vec![], vec![], Breakers::new());
         let mut home = None;
         for shard in &config.store.shards {
             let (shard, guards) = open_shard(config, shard, world)?;
@@ -138,11 +143,12 @@ impl Stores {
             }
             shards.push(shard);
             ports.push(guards.links);
+            feeds.push(guards.feed);
             home.get_or_insert(guards.home);
         }
         let links = Sharded::new(config.store.map.clone(), ports).map_err(|error| internal(&error))?;
         let home = home.ok_or_else(|| internal(&"there is no shard"))?;
-        Ok(Self { shards, home, links: Arc::new(links), breakers: Arc::new(breakers) })
+        Ok(Self { shards, home, links: Arc::new(links), feeds, breakers: Arc::new(breakers) })
     }
 
     /// The first shard, home to settings, keys and leases.
@@ -155,6 +161,12 @@ impl Stores {
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    /// The number of the shard that `code` is on, in the map's order.
+    #[must_use]
+    pub fn shard_of(&self, code: &ShortCode) -> usize {
+        self.links.shard_of(code)
     }
 
     /// The numbers of the shards that are not admitted yet.
@@ -238,31 +250,34 @@ fn open_shard(config: &Config, shard: &ShardConfig, world: &World) -> Result<(Sh
             let mut sqlite = SqliteConfig::new(config.data_dir.join(file), shard.name.clone());
             sqlite.readers = config.store.readers;
             let store = SqliteStore::open(sqlite).map_err(|error| store_failure(&shard.name, &error))?;
-            (Backend::Sqlite(Arc::clone(&store)), guard(&shard.name, store, None, world)?)
+            let guarded = guard(&shard.name, Arc::clone(&store), world)?;
+            (Backend::Sqlite(store), Guards::new(&guarded, None))
         }
         ShardBackend::Cql(address) => {
             let quorum = quorum_breaker(&shard.name, world)?;
             let cql = cql_config(shard, address);
             let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
             let store = CqlStore::new(cql, Arc::clone(&quorum), clock, entropy);
-            (Backend::Cql(Arc::clone(&store)), guard(&shard.name, store, Some(quorum), world)?)
+            let guarded = guard(&shard.name, Arc::clone(&store), world)?;
+            let mut guards = Guards::new(&guarded, Some(guarded.clone() as Arc<dyn ChangeFeed>));
+            guards.breakers.push((quorum_name(&shard.name), quorum));
+            (Backend::Cql(store), guards)
         }
     };
     Ok((Shard { backend, admitted: AtomicBool::new(false) }, guards))
 }
 
-fn guard<S: ShardStore + HomeStore>(
-    shard: &str,
-    store: Arc<S>,
-    quorum: Option<Arc<Breaker>>,
-    world: &World,
-) -> Result<Guards, StartError> {
-    let guarded = Guarded::new(shard, store, &GuardSettings::default(), &clock(world), seed(world), &world.metrics);
-    let guarded = Arc::new(guarded.map_err(|error| StartError::new(Exit::Internal, error))?);
-    let named = guarded.breakers().map(|(name, breaker)| (name.to_owned(), Arc::clone(breaker)));
-    let quorum = quorum.map(|breaker| (quorum_name(shard), breaker));
-    let breakers = named.chain(quorum).collect();
-    Ok(Guards { links: guarded.clone(), home: guarded, breakers })
+fn guard<S>(shard: &str, store: Arc<S>, world: &World) -> Result<Arc<Guarded<S>>, StartError> {
+    Guarded::new(shard, store, &GuardSettings::default(), &clock(world), seed(world), &world.metrics)
+        .map(Arc::new)
+        .map_err(|error| StartError::new(Exit::Internal, error))
+}
+
+impl Guards {
+    fn new<S: ShardStore + HomeStore>(guarded: &Arc<Guarded<S>>, feed: Option<Arc<dyn ChangeFeed>>) -> Self {
+        let named = guarded.breakers().map(|(name, breaker)| (name.to_owned(), Arc::clone(breaker)));
+        Self { links: guarded.clone(), home: guarded.clone(), feed, breakers: named.collect() }
+    }
 }
 
 /// The breaker that chooses at which consistency `shard` is read.
@@ -311,6 +326,7 @@ pub fn store_failure(shard: &str, error: &StoreError) -> StartError {
 mod tests {
     use std::path::Path;
 
+    use terse_core::Timestamp;
     use terse_core::ports::StoreHealth;
 
     use super::*;
@@ -336,6 +352,20 @@ mod tests {
         assert!(place.path().join("links-a.sqlite").exists() && place.path().join("links-bee.sqlite").exists());
         stores.close();
         assert!(stores.links.check().await.iter().all(|(_, state)| state.is_err()), "closed stores refuse");
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_other_servers_edit_has_a_feed_and_one_that_is_away_says_so() {
+        let place = tempfile::tempdir().unwrap();
+        let mixed = "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
+                     [[shard]]\nname='b'\nslots='2048-4095'\nstore='cql://127.0.0.1:1/nowhere'";
+        let stores = Stores::open(&config(place.path(), mixed), &World::real()).unwrap();
+        let [None, Some(feed)] = stores.feeds.as_slice() else { panic!("one feed, that of the second shard") };
+        let away = feed.marks(Timestamp::from_millis(0), Timestamp::from_millis(1), 1).await.unwrap_err();
+        assert_eq!(away.kind, StoreErrorKind::Unavailable, "{away}");
+        let on = |code| stores.shard_of(&ShortCode::parse(code).unwrap());
+        assert_eq!((on("0abc"), on("zabc")), (0, 1));
+        stores.close();
     }
 
     #[tokio::test]

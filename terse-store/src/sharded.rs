@@ -46,6 +46,12 @@ impl Sharded {
         &self.map
     }
 
+    /// The number of the shard that `code` is on, in the map's order.
+    #[must_use]
+    pub fn shard_of(&self, code: &ShortCode) -> usize {
+        self.map.shard_of(code.slot())
+    }
+
     fn shard(&self, slot: Slot) -> &dyn ShardStore {
         self.shards[self.map.shard_of(slot)].as_ref()
     }
