@@ -24,8 +24,8 @@ use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use terse_core::ports::{LinkReader, StoreError, StoreErrorKind, Tier};
 use terse_core::ShortCode;
+use terse_core::ports::{LinkReader, StoreError, StoreErrorKind, Tier};
 
 use crate::ReadThrough;
 
@@ -194,6 +194,85 @@ impl ReadThrough {
                 self.memory.heat().raise(hot.code.as_str(), hot.heat);
                 Ok(if tier == Tier::L1 { Warmed::Known } else { Warmed::Read })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sixteenth_of_the_hits_is_counted() {
+        let heat = Heat::new(1_000);
+        (0..16_000).for_each(|_| heat.hit("abc"));
+        assert!((990..=1_010).contains(&heat.of("abc")), "{}", heat.of("abc"));
+        assert_eq!(heat.of("other"), 0);
+    }
+
+    #[test]
+    fn no_code_escapes_the_sample_by_coming_in_step_with_it() {
+        for codes in [2, 8, 16, 32, 34] {
+            let heat = Heat::new(1_000);
+            (0..16_000).for_each(|_| (0..codes).for_each(|code| heat.hit(&format!("code{code}"))));
+            for code in 0..codes {
+                let counted = heat.of(&format!("code{code}"));
+                assert!((900..=1_100).contains(&counted), "{counted} of 1000 with {codes} codes");
+            }
+        }
+    }
+
+    #[test]
+    fn heat_halves_with_age_until_nothing_is_left() {
+        let heat = Heat::new(1_000);
+        heat.raise("abc", 5);
+        heat.raise("abc", 3);
+        let ages: Vec<u32> = (0..4).map(|_| (heat.of("abc"), heat.age()).0).collect();
+        assert_eq!(ages, [5, 2, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_hot_today_overtakes_what_was_hot_yesterday() {
+        let heat = Heat::new(1_000);
+        heat.raise("yesterday", 1_000_000);
+        (0..48).for_each(|_| heat.age());
+        heat.add_one("today");
+        assert!(heat.of("today") > heat.of("yesterday"));
+    }
+
+    #[test]
+    fn few_cold_codes_look_hot_in_a_full_memory() {
+        let heat = Heat::new(400_000);
+        for hot in 0..50_000 {
+            (0..10).for_each(|_| heat.add_one(&format!("hot{hot}")));
+        }
+        assert!((0..50_000).all(|hot| heat.of(&format!("hot{hot}")) >= 10), "a hot code is never too cold");
+        let wrong = (0..350_000).filter(|cold| heat.of(&format!("cold{cold}")) > 0).count();
+        assert!(wrong < 5_000, "{wrong} of 350,000");
+    }
+
+    #[test]
+    fn heat_neither_overflows_nor_outgrows_its_table() {
+        let heat = Heat::new(1_000);
+        heat.raise("abc", u32::MAX);
+        heat.add_one("abc");
+        assert_eq!(heat.of("abc"), u32::MAX);
+        let cells = [0, 400_000, usize::MAX].map(|links| Heat::new(links).cells.len());
+        assert_eq!(cells, [MIN_CELLS, 1 << 20, MAX_CELLS]);
+    }
+
+    #[test]
+    fn hits_on_many_threads_are_counted_about_right() {
+        let heat = Heat::new(1_000);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let heat = &heat;
+                scope.spawn(move || (0..16_000).for_each(|_| heat.hit(&format!("of{thread}"))));
+            }
+        });
+        for thread in 0..4 {
+            let counted = heat.of(&format!("of{thread}"));
+            assert!((990..=1_010).contains(&counted), "{counted}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod freshness;
 mod interleavings;
 mod order;
 mod single_flight;
+mod warm;
 
 use std::collections::HashMap;
 use std::sync::Arc;
