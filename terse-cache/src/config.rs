@@ -24,6 +24,12 @@ pub struct CacheConfig {
     /// Edited codes whose newest version is remembered beyond the link, so that
     /// no outdated answer undoes it; beyond, the coldest are evicted.
     pub max_least: usize,
+    /// Codes that changed within half an hour whose least version is remembered;
+    /// beyond, the one that changed longest ago is forgotten and the shared cache bypassed for half an hour.
+    pub max_marked: usize,
+    /// Marks that one read of a shard's changes may bring; with more, nothing
+    /// remembered of the shard is fresh until they can be read.
+    pub max_marks: usize,
     /// How long after its age limit a link is still served when it can't be read; then the failure is the answer.
     pub stale_for: Duration,
     /// How long one waits for a look-up; then it counts as failed.
@@ -32,7 +38,8 @@ pub struct CacheConfig {
     pub max_waiters: usize,
     /// How many flights run at once; more are refused as overload.
     pub max_flights: usize,
-    /// How long after a write with an unknown outcome it may still happen. As long, its code isn't kept in memory.
+    /// How long after a write with an unknown outcome, or a mark of one that was
+    /// announced, it may still happen. As long, what is older isn't kept in memory.
     pub doubt_for: Duration,
 }
 
@@ -47,6 +54,8 @@ impl Default for CacheConfig {
             max_outdated: 4_096,
             outdated_for: Duration::from_millis(500),
             max_least: 16_384,
+            max_marked: 65_536,
+            max_marks: 32_768,
             stale_for: Duration::from_secs(3_600),
             wait: Duration::from_secs(1),
             max_waiters: 20_000,
@@ -67,6 +76,14 @@ pub struct Stats {
     pub negative: usize,
     /// Codes whose newest version is remembered beyond the link.
     pub least: usize,
+    /// Codes that changed within half an hour whose least version is remembered.
+    pub marked: usize,
+    /// Reads of changes that there were too many of, since the start.
+    pub overflows: u64,
+    /// How often the shared cache began to be bypassed, since the start.
+    pub bypasses: u64,
+    /// Whether it is bypassed now.
+    pub bypassed: bool,
     /// Look-ups that are running.
     pub flights: usize,
 }

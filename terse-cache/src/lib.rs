@@ -40,6 +40,7 @@
 mod config;
 mod flight;
 mod least;
+mod marks;
 mod memory;
 mod read_through;
 mod shared;
@@ -50,7 +51,8 @@ mod writer;
 mod tests;
 
 pub use config::{CacheConfig, Stats};
-pub use read_through::ReadThrough;
+pub use marks::{MarkPoller, Shards};
+pub use read_through::{Neighbours, ReadThrough};
 pub use shared::SharedCache;
 pub use warm::{HotCode, Warmed};
 pub use writer::CachedWriter;

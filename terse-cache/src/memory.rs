@@ -17,6 +17,7 @@ use terse_core::{Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
 use crate::least::{Least, LeastVersions};
+use crate::marks::{MarkedCodes, ShardNumber, Shards};
 use crate::warm::Heat;
 
 /// Estimated bytes of an entry besides its target: two table slots with the
@@ -31,8 +32,10 @@ const INLINE_CODE_LETTERS: usize = 24;
 #[derive(Clone)]
 pub(crate) struct Entry {
     link: Arc<Resolution>,
-    fresh_until_ms: u64,
-    stale_until_ms: u64,
+    /// When its age limit is reached.
+    aged_at_ms: u64,
+    /// The shard that it is on, as long as it may be fresh at all.
+    shard: Option<ShardNumber>,
 }
 
 /// An answer that the inner reader itself called stale.
@@ -63,6 +66,8 @@ pub(crate) struct Memory {
     negative: Cache<ShortCode, u64, UnitWeighter>,
     outdated: Cache<ShortCode, Outdated, UnitWeighter>,
     least: LeastVersions,
+    marked: MarkedCodes,
+    shards: Shards,
     heat: Heat,
     outdated_ms: u64,
     fresh_ms: u64,
@@ -71,13 +76,15 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(config: &CacheConfig) -> Self {
+    pub(crate) fn new(config: &CacheConfig, shards: Shards) -> Self {
         let least = config.max_bytes / (config.max_links.max(1) as u64);
         Self {
             links: Cache::with_weighter(config.max_links, config.max_bytes, ByBytes { least }),
             negative: Cache::new(config.max_negative),
             outdated: Cache::new(config.max_outdated),
             least: LeastVersions::new(config.max_least),
+            marked: MarkedCodes::new(config.max_marked, millis(config.doubt_for)),
+            shards,
             heat: Heat::new(config.max_links),
             outdated_ms: millis(config.outdated_for),
             fresh_ms: millis(config.fresh_for),
@@ -89,7 +96,7 @@ impl Memory {
     /// What is known of `code` and still fresh at `now_ms`. No allocation.
     pub(crate) fn fresh(&self, code: &str, now_ms: u64) -> Option<Lookup> {
         if let Some(entry) = self.links.get(code)
-            && now_ms < entry.fresh_until_ms
+            && self.is_fresh(&entry, now_ms)
         {
             self.heat.hit(code);
             return Some(Lookup { link: Some(entry.link), tier: Tier::L1 });
@@ -101,6 +108,16 @@ impl Memory {
         }
         let outdated = self.outdated.get(code).filter(|outdated| now_ms < outdated.until_ms)?;
         Some(Lookup { link: Some(outdated.link), tier: Tier::Stale })
+    }
+
+    /// Whether `entry` may be answered without a look at anything else: its age,
+    /// and how lately its shard's changes were read.
+    fn is_fresh(&self, entry: &Entry, now_ms: u64) -> bool {
+        now_ms < entry.aged_at_ms && entry.shard.is_some_and(|shard| self.shards.fresh(shard, now_ms))
+    }
+
+    fn stale_until_ms(&self, entry: &Entry) -> u64 {
+        entry.aged_at_ms.saturating_add(self.stale_ms)
     }
 
     /// The newest version of `code` that this process acknowledged or served, as far as it remembers.
@@ -116,11 +133,11 @@ impl Memory {
 
     /// The link of `code`, as long as it may be served when nothing better is in reach.
     pub(crate) fn stale(&self, code: &str, now_ms: u64) -> Option<Lookup> {
-        let entry = self.links.get(code).filter(|entry| now_ms < entry.stale_until_ms)?;
-        if entry.link.version < self.least.get(code).seen {
+        let entry = self.links.get(code).filter(|entry| now_ms < self.stale_until_ms(entry))?;
+        if entry.link.version < self.least.get(code).seen.max(self.marked.least(code)) {
             return None;
         }
-        let tier = if now_ms < entry.fresh_until_ms { Tier::L1 } else { Tier::Stale };
+        let tier = if self.is_fresh(&entry, now_ms) { Tier::L1 } else { Tier::Stale };
         Some(Lookup { link: Some(entry.link), tier })
     }
 
@@ -153,11 +170,47 @@ impl Memory {
 
     /// Remembers a link, acknowledged or read at a quorum, as of `as_of_ms`.
     pub(crate) fn put(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
-        self.forget_negative(code);
         self.least.know(code, link.version);
-        let fresh_until_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
-        let stale_until_ms = fresh_until_ms.saturating_add(self.stale_ms);
-        self.links.insert(code.clone(), Entry { link, fresh_until_ms, stale_until_ms });
+        self.put_entry(code, link, as_of_ms);
+    }
+
+    /// Remembers a link that the shared cache showed, as of `as_of_ms`.
+    pub(crate) fn put_shared(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+        self.least.see(code, link.version);
+        self.put_entry(code, link, as_of_ms);
+    }
+
+    fn put_entry(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+        self.forget_negative(code);
+        let aged_at_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
+        self.links.insert(code.clone(), Entry { link, aged_at_ms, shard: Some(self.shards.of(code)) });
+    }
+
+    /// Notes a mark of `code` that was seen at `now_ms`, and drops what it outdates.
+    pub(crate) fn mark(&self, code: &ShortCode, version: Version, now_ms: u64) {
+        self.marked.mark(code, version, now_ms);
+        self.drop_older(code, version);
+    }
+
+    /// Drops what is older than `least`: it may not even be served in need. The
+    /// rest is read again before it is trusted, if nobody knows what `code` changed to.
+    pub(crate) fn drop_older(&self, code: &ShortCode, least: Version) {
+        self.forget_negative(code);
+        if least <= Version::FIRST {
+            self.end_freshness(code);
+        } else if self.links.peek(code.as_str()).is_some_and(|entry| entry.link.version < least) {
+            self.forget(code);
+        }
+    }
+
+    /// What is noted of codes that changed.
+    pub(crate) fn marked(&self) -> &MarkedCodes {
+        &self.marked
+    }
+
+    /// The shards that the links are on.
+    pub(crate) fn shards(&self) -> &Shards {
+        &self.shards
     }
 
     /// Remembers that there was no link of `code` as of `as_of_ms`.
@@ -185,7 +238,7 @@ impl Memory {
     pub(crate) fn end_freshness(&self, code: &ShortCode) {
         self.forget_negative(code);
         if let Some(entry) = self.links.peek(code.as_str()) {
-            self.links.insert(code.clone(), Entry { fresh_until_ms: 0, ..entry });
+            self.links.insert(code.clone(), Entry { shard: None, ..entry });
         }
     }
 
@@ -195,7 +248,7 @@ impl Memory {
 
     /// The codes whose links may still be served at `now_ms`, if only in need.
     pub(crate) fn kept(&self, now_ms: u64) -> impl Iterator<Item = ShortCode> {
-        self.links.iter().filter(move |(_, entry)| now_ms < entry.stale_until_ms).map(|(code, _)| code)
+        self.links.iter().filter(move |(_, entry)| now_ms < self.stale_until_ms(entry)).map(|(code, _)| code)
     }
 
     /// Whether less than so many tenths of what links may take is taken.
@@ -244,7 +297,7 @@ mod tests {
     use super::*;
 
     fn memory(config: CacheConfig) -> Memory {
-        Memory::new(&config)
+        Memory::new(&config, Shards::in_step())
     }
 
     fn put(memory: &Memory, code: &str, as_of_ms: u64) {
@@ -334,7 +387,7 @@ mod tests {
     fn a_long_code_weighs_what_it_takes() {
         let weigh = |code: &str| {
             let link = Arc::new(links::resolution("abc", 1));
-            ByBytes { least: 0 }.weight(&links::code(code), &Entry { link, fresh_until_ms: 0, stale_until_ms: 0 })
+            ByBytes { least: 0 }.weight(&links::code(code), &Entry { link, aged_at_ms: 0, shard: None })
         };
         assert_eq!(weigh(&"x".repeat(24)), weigh("x"));
         assert_eq!(weigh(&"x".repeat(64)), weigh("x") + 64);

@@ -1,5 +1,6 @@
 //! The ring that answers from memory and reads through on a miss.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::flight::{Answer, Flight, Stripe, Stripes, Waiter, WriteBegin};
 use crate::memory::{Memory, millis};
-use crate::{CacheConfig, Stats};
+use crate::{CacheConfig, Shards, SharedCache, Stats};
 
 /// Answers look-ups from memory while that is fresh, else reads through to the inner reader.
 ///
@@ -23,13 +24,24 @@ pub struct ReadThrough {
     inner: Arc<dyn LinkReader>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) memory: Memory,
+    shared: Option<Arc<dyn SharedCache>>,
     pub(crate) stripes: Stripes,
     flights: Arc<Semaphore>,
     max_flights: usize,
     max_waiters: usize,
     wait: Duration,
     doubt_ms: u64,
+    max_marks: usize,
+    overflows: AtomicU64,
     this: Weak<Self>,
+}
+
+/// What a cache shares with other nodes.
+pub struct Neighbours {
+    /// The cache that nodes share (L2), if there is one.
+    pub shared: Option<Arc<dyn SharedCache>>,
+    /// Which shards others change, so that their marks must be polled.
+    pub shards: Shards,
 }
 
 /// What became of a write, as far as memory is concerned.
@@ -49,20 +61,34 @@ pub(crate) enum Change {
 }
 
 impl ReadThrough {
-    /// An empty cache in front of `inner`.
+    /// An empty cache in front of `inner`, which no other process changes, without a shared cache.
     #[must_use]
     pub fn new(inner: Arc<dyn LinkReader>, clock: Arc<dyn Clock>, config: CacheConfig) -> Arc<Self> {
+        Self::with(inner, clock, config, Neighbours { shared: None, shards: Shards::in_step() })
+    }
+
+    /// An empty cache in front of `inner` that other nodes may have beside them.
+    #[must_use]
+    pub fn with(
+        inner: Arc<dyn LinkReader>,
+        clock: Arc<dyn Clock>,
+        config: CacheConfig,
+        neighbours: Neighbours,
+    ) -> Arc<Self> {
         let max_flights = config.max_flights.min(Semaphore::MAX_PERMITS);
         Arc::new_cyclic(|this| Self {
             inner,
             clock,
-            memory: Memory::new(&config),
+            memory: Memory::new(&config, neighbours.shards),
+            shared: neighbours.shared,
             stripes: Stripes::new(),
             flights: Arc::new(Semaphore::new(max_flights)),
             max_flights,
             max_waiters: config.max_waiters,
             wait: config.wait,
             doubt_ms: millis(config.doubt_for),
+            max_marks: config.max_marks,
+            overflows: AtomicU64::new(0),
             this: Weak::clone(this),
         })
     }
@@ -75,8 +101,53 @@ impl ReadThrough {
             bytes: self.memory.bytes(),
             negative: self.memory.negative(),
             least: self.memory.least_len(),
+            marked: self.memory.marked().len(),
+            overflows: self.overflows.load(Ordering::Relaxed),
+            bypasses: self.memory.marked().bypasses(),
+            bypassed: self.memory.marked().bypassed(self.clock.monotonic_ms()),
             flights: self.max_flights - self.flights.available_permits(),
         }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(crate) fn shared(&self) -> Option<&dyn SharedCache> {
+        self.shared.as_deref()
+    }
+
+    pub(crate) fn shards(&self) -> &Shards {
+        self.memory.shards()
+    }
+
+    pub(crate) fn max_marks(&self) -> usize {
+        self.max_marks
+    }
+
+    /// When an edit whose mark is seen now can't happen any more.
+    pub(crate) fn settles_at_ms(&self) -> u64 {
+        self.clock.monotonic_ms().saturating_add(self.doubt_ms)
+    }
+
+    /// Notes that there were more marks than can be read.
+    pub(crate) fn count_overflow(&self) {
+        self.overflows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes a mark that is seen now. After that no look-up that began before is
+    /// stored or joined, and nothing older is served from memory.
+    pub(crate) fn mark_seen(&self, code: &ShortCode, version: Version) {
+        let mut stripe = self.stripes.lock(code);
+        self.memory.mark(code, version, self.clock.monotonic_ms());
+        stripe.detach(code);
+    }
+
+    /// Drops once more what a mark outdated.
+    pub(crate) fn drop_marked(&self, code: &ShortCode, least: Version) {
+        let mut stripe = self.stripes.lock(code);
+        self.memory.drop_older(code, least);
+        stripe.detach(code);
     }
 
     /// Notes that a write of `code` begins.

@@ -19,3 +19,6 @@ pub trait SharedCache: Send + Sync + 'static {
     /// Removes what it has of `code` if that is older than `least`.
     async fn drop_older(&self, code: &ShortCode, least: Version);
 }
+
+/// Above every version that is ever reached: no link is as new.
+pub(crate) const EVERY_VERSION_IS_OLDER: Version = Version(i64::MAX as u64);

@@ -10,6 +10,7 @@
 mod api;
 mod auth;
 mod body;
+mod connection;
 mod docs;
 mod front;
 mod health;
@@ -28,7 +29,8 @@ mod routes;
 mod server;
 mod site;
 mod state;
+mod worker;
 
 pub use lifecycle::{InFlight, Lifecycle, Phase};
-pub use server::serve;
+pub use server::{Server, ServerHandle, listen, serve};
 pub use state::{Access, Bounds, RedirectStatus, Settings, State, Surfaces};

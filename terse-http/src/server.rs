@@ -1,54 +1,163 @@
-//! The HTTP server itself: its bounds, and the layers in their order.
+//! The HTTP server itself: its sockets, its workers, and how they end.
+//!
+//! Each worker accepts on a socket of its own; the kernel spreads new
+//! connections over them (`SO_REUSEPORT`).
 //!
 //! What actix answers on its own, before any of our code runs, has no body:
 //! 400 when a request's head can't be parsed (also for a URI beyond 64 KiB),
 //! 431 when it has more than 96 headers or 128 KiB, 408 when it doesn't arrive
 //! in time. The connection is closed after each of these.
 
+use std::future::Future;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
 
-use actix_service::IntoServiceFactory;
-use actix_web::dev::Server;
-use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
 use bytes::Bytes;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, sockopt, socket_with};
+use tokio::sync::{oneshot, watch};
 
-use crate::docs::Description;
-use crate::front::FrontFactory;
 use crate::health::StartedMs;
-use crate::{State, layer, openapi, routes};
+use crate::worker::{self, Order, Site};
+use crate::{State, openapi};
 
-/// What is left for connections to end once the server is told to stop, in
-/// seconds. The caller drains before that.
-const STOP_TIMEOUT_S: u64 = 2;
+/// Connections that the kernel queues for each worker until it takes them.
+const BACKLOG: i32 = 4_096;
 
-/// Starts serving `state` on `listener` with `workers` web workers. The
-/// returned server runs when awaited (inside a tokio runtime) and is stopped
-/// through its handle; it installs no signal handlers.
+/// Listens on `address` with one socket for each of `workers` workers, all on
+/// one port. No connection is refused from then on.
 ///
 /// # Errors
-/// When the listener can't be used.
-pub fn serve(listener: TcpListener, workers: usize, state: State) -> io::Result<Server> {
-    let bounds = state.settings.bounds;
+/// When `address` can't be listened on, above all because somebody does already.
+pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // Sockets that share a port would share it with another process of the same user, too; one that doesn't share finds it.
+    let alone = socket(address, false)?;
+    if workers <= 1 {
+        return Ok(vec![alone]);
+    }
+    let mut address = alone.local_addr()?;
+    drop(alone);
+    let mut listeners = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let listener = socket(address, true)?;
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    // A restarted server need not wait for the connections of the one before it.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shared)?;
+    // Accepted connections inherit it: an answer to a pipelined request leaves without waiting for an acknowledgement.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Starts serving `state`, with one worker for each of `listeners` (see [`listen`]).
+///
+/// # Errors
+/// When a listener can't be used or a thread can't be started.
+pub fn serve(listeners: Vec<TcpListener>, state: State) -> io::Result<Server> {
     let started = StartedMs(state.clock.monotonic_ms());
     let description = Bytes::from(serde_json::to_vec(&openapi::describe(&state))?);
-    let factory = move || {
-        let routes = App::new()
-            .app_data(web::Data::new(state.clone()))
-            .app_data(web::Data::new(started))
-            .app_data(web::Data::new(Description(description.clone())))
-            .configure(|config| routes::register(config, &state))
-            .wrap(from_fn(layer::around));
-        FrontFactory::new(routes.into_factory(), state.clone())
-    };
-    let server = HttpServer::new(factory)
-        .workers(workers)
-        .max_connections(bounds.connections_per_worker)
-        .client_request_timeout(bounds.head_timeout)
-        .keep_alive(bounds.keep_alive)
-        .shutdown_timeout(STOP_TIMEOUT_S)
-        .disable_signals()
-        .listen(listener)?;
-    Ok(server.run())
+    let site = Site { state, started, description };
+    let mut server = Server { orders: Arc::new(watch::Sender::new(Order::Serve)), workers: Vec::new() };
+    for (number, listener) in listeners.into_iter().enumerate() {
+        listener.set_nonblocking(true)?;
+        server.workers.push(Worker::start(number, listener, site.clone(), &server.orders)?);
+    }
+    Ok(server)
+}
+
+/// A running server. Awaited, it tells how it ended; dropped before that, it
+/// cuts all connections. It installs no signal handlers.
+pub struct Server {
+    orders: Arc<watch::Sender<Order>>,
+    workers: Vec<Worker>,
+}
+
+/// Stops a server.
+#[derive(Clone)]
+pub struct ServerHandle(Arc<watch::Sender<Order>>);
+
+struct Worker {
+    thread: JoinHandle<io::Result<()>>,
+    /// Closed when the thread ends, however it does.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    fn start(number: usize, listener: TcpListener, site: Site, orders: &watch::Sender<Order>) -> io::Result<Self> {
+        let (mut orders, (alive, ended)) = (orders.subscribe(), oneshot::channel::<()>());
+        let thread = std::thread::Builder::new().name(format!("web/{number}")).spawn(move || {
+            let _alive = alive;
+            worker::run(listener, site, &mut orders)
+        })?;
+        Ok(Self { thread, ended })
+    }
+}
+
+impl Server {
+    /// What stops this server.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle(Arc::clone(&self.orders))
+    }
+}
+
+impl Future for Server {
+    type Output = io::Result<()>;
+
+    /// Ready when all workers have ended, or at once when one did without being told to; the others are cut then.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let server = self.get_mut();
+        let mut position = 0;
+        while position < server.workers.len() {
+            if Pin::new(&mut server.workers[position].ended).poll(cx).is_pending() {
+                position += 1;
+                continue;
+            }
+            // It has nothing left to do, so this doesn't wait.
+            let result = server.workers.swap_remove(position).thread.join();
+            if let Err(error) = result.unwrap_or_else(|_| Err(io::Error::other("a web worker has died"))) {
+                give(&server.orders, Order::Cut);
+                return Poll::Ready(Err(error));
+            }
+        }
+        if server.workers.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        give(&self.orders, Order::Cut);
+    }
+}
+
+impl ServerHandle {
+    /// Tells the server to end: `graceful` = connections get a moment to end
+    /// by themselves, else they are cut. The order is given by the call; the
+    /// future waits until all workers have ended.
+    pub fn stop(&self, graceful: bool) -> impl Future<Output = ()> + Send + use<> {
+        give(&self.0, if graceful { Order::Finish } else { Order::Cut });
+        let orders = Arc::clone(&self.0);
+        async move { orders.closed().await }
+    }
+}
+
+fn give(orders: &watch::Sender<Order>, order: Order) {
+    orders.send_if_modified(|current| {
+        let further = order > *current;
+        *current = order.max(*current);
+        further
+    });
 }

@@ -5,13 +5,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
 use terse_cache::{CachedWriter, ReadThrough};
 use terse_core::codegen::{CodeSpace, LeasedCodes};
 use terse_core::ports::{IdempotencyStore, LinkReader, LinkWriter, StoreErrorKind};
 use terse_core::shorten::{IDEMPOTENCY_MS, Shortener};
 use terse_core::{Clock, UrlPolicy};
-use terse_http::{Access, Lifecycle, Phase, Settings, State};
+use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
 use crate::data_dir::{self, HttpLock};
@@ -26,8 +25,6 @@ use crate::world::World;
 
 /// File descriptors that are asked for: connections, and a few files.
 const WANTED_FILES: u64 = 65_536;
-/// Connections that the kernel queues until a worker takes them.
-const BACKLOG: i32 = 4_096;
 /// How long a link of a store that other servers write to is answered from
 /// memory at most: this server doesn't hear of their edits.
 const SHARED_STORE_AGE: Duration = Duration::from_secs(1);
@@ -81,12 +78,10 @@ impl Application {
             }
         };
         let keys = Arc::new(keys);
-        let listener = bind(config.http.listen)?;
-        let address = listener.local_addr().map_err(|error| cannot_listen(config.http.listen, &error))?;
+        let (listeners, address) = listen(&config.http)?;
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
         let state = state(&config, address, &stores, &codes, &keys, &lifecycle, &world);
-        let server =
-            terse_http::serve(listener, config.http.workers, state).map_err(|error| cannot_listen(address, &error))?;
+        let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
         let tasks = tasks(&config, &stores, identity, codes, keys, &world);
         lifecycle.enter(Phase::Ready);
         Ok(Self { address, shutdown: config.shutdown, lifecycle, server, signals, tasks, stores, _lock: lock })
@@ -194,11 +189,12 @@ async fn keys(config: &Config, stores: &Stores, world: &World) -> Result<KeyDire
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, &error))?;
-    // The standard library asks for a queue of 128, which a burst of connections overflows.
-    rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot_listen(address, &error.into()))?;
-    Ok(listener)
+/// Listens with a socket for each worker. Returns the real port, too.
+fn listen(config: &HttpConfig) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
+    let listeners = terse_http::listen(config.listen, config.workers);
+    let listeners = listeners.map_err(|error| cannot_listen(config.listen, &error))?;
+    let address = listeners[0].local_addr().map_err(|error| cannot_listen(config.listen, &error))?;
+    Ok((listeners, address))
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {

@@ -5,8 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
-use terse_http::{Lifecycle, Phase};
+use terse_http::{Lifecycle, Phase, ServerHandle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 

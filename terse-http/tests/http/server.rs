@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -20,7 +19,7 @@ use terse_core::metrics::Metrics;
 use terse_core::ports::{AttemptId, DependencyHealth, LinkReader, LinkWriter, Lookup, StoreError, Tier};
 use terse_core::shorten::Shortener;
 use terse_core::{ApiKey, Clock, Link, Resolution, Role, ShortCode, Timestamp, UrlPolicy};
-use terse_http::{Access, Bounds, Lifecycle, Phase, RedirectStatus, Settings, State, Surfaces};
+use terse_http::{Access, Bounds, Lifecycle, Phase, RedirectStatus, ServerHandle, Settings, State, Surfaces};
 use terse_resilience::{Breaker, BreakerSettings, Breakers};
 use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
@@ -187,7 +186,7 @@ fn run(listener: TcpListener, state: State) -> (ServerHandle, JoinHandle<()>) {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {
-            let server = terse_http::serve(listener, 1, state).unwrap();
+            let server = terse_http::serve(vec![listener], state).unwrap();
             sender.send(server.handle()).unwrap();
             server.await.unwrap();
         });

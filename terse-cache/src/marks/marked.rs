@@ -1,0 +1,192 @@
+//! The codes that changed within the last half hour, and the least version of
+//! each that may be served or taken from the shared cache.
+//!
+//! A mark says that no version of the code below its own may be served, if the
+//! edit that it belongs to happens. It need not: so a marked code *settles*. A
+//! version at or above the mark settles it at once, and so does a look-up in
+//! the store that began when the edit could not happen any more. Then the least
+//! version is what was found, be it less. A mark of the first version says that
+//! the code may have changed to nobody knows what: it settles by time alone, and
+//! nothing of the shared cache is taken until then.
+//!
+//! Bound: the number of codes. Beyond, the one that changed longest ago is
+//! forgotten, and if it is younger than [`REMEMBERED_MS`], the shared cache is not
+//! to be trusted for as long: it may hold what nobody remembers to be outdated.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+use terse_core::{ShortCode, Version};
+
+use super::REMEMBERED_MS;
+
+/// What is remembered of a code that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marked {
+    least: Version,
+    /// Changed to a version that nobody knows.
+    unknown: bool,
+    /// From when on a look-up in the store tells the truth; 0 = it is settled.
+    settles_at_ms: u64,
+    noted_ms: u64,
+}
+
+impl Marked {
+    /// Whether `version` is at least what the change made.
+    fn reached_by(&self, version: Version) -> bool {
+        !self.unknown && version >= self.least
+    }
+}
+
+#[derive(Default)]
+struct Notes {
+    by_code: HashMap<ShortCode, Marked>,
+    /// When codes were noted, oldest first; those of codes noted again since are void.
+    order: VecDeque<(u64, ShortCode)>,
+    /// The shared cache is not to be trusted before this.
+    bypass_until_ms: u64,
+    bypasses: u64,
+}
+
+/// Least versions of codes that changed.
+pub(crate) struct MarkedCodes {
+    notes: Mutex<Notes>,
+    max: usize,
+    settle_ms: u64,
+}
+
+impl MarkedCodes {
+    /// Remembers at most `max` codes; an edit may happen until `settle_ms` after its mark was seen.
+    pub(crate) fn new(max: usize, settle_ms: u64) -> Self {
+        Self { notes: Mutex::default(), max, settle_ms }
+    }
+
+    /// Notes a mark of `code` that was seen at `now_ms`.
+    pub(crate) fn mark(&self, code: &ShortCode, version: Version, now_ms: u64) {
+        let settles_at_ms = now_ms.saturating_add(self.settle_ms);
+        let unknown = version <= Version::FIRST;
+        self.note(code, now_ms, |known| match known {
+            None => Marked { least: version, unknown, settles_at_ms, noted_ms: now_ms },
+            Some(known) if unknown => Marked { unknown, settles_at_ms, ..known },
+            Some(known) if version > known.least => Marked { least: version, settles_at_ms, ..known },
+            Some(known) if known.settles_at_ms > 0 => Marked { settles_at_ms, ..known },
+            Some(known) => known,
+        });
+    }
+
+    /// Notes that this process itself changed `code` to `version`, for sure.
+    pub(crate) fn acknowledge(&self, code: &ShortCode, version: Version, now_ms: u64) {
+        self.note(code, now_ms, |known| match known {
+            Some(known) if version < known.least => known,
+            Some(known) if known.unknown => Marked { least: version, ..known },
+            _ => Marked { least: version, unknown: false, settles_at_ms: 0, noted_ms: now_ms },
+        });
+    }
+
+    /// Whether `version` of `code`, as a look-up in the store that began at
+    /// `began_ms` found it, may be kept. If so, and the code was not settled, it is now.
+    pub(crate) fn settle(&self, code: &ShortCode, version: Version, began_ms: u64) -> bool {
+        let mut notes = self.notes.lock();
+        let Some(marked) = notes.by_code.get_mut(code) else { return true };
+        if !marked.reached_by(version) && began_ms < marked.settles_at_ms {
+            return false;
+        }
+        *marked = Marked { least: version, unknown: false, settles_at_ms: 0, ..*marked };
+        true
+    }
+
+    /// Whether `version` of `code` may be taken from the shared cache.
+    pub(crate) fn trusts(&self, code: &ShortCode, version: Version) -> bool {
+        self.notes.lock().by_code.get(code).is_none_or(|marked| marked.reached_by(version))
+    }
+
+    /// The least version of `code` that may be served in need; below all versions if it didn't change.
+    pub(crate) fn least(&self, code: &str) -> Version {
+        self.notes.lock().by_code.get(code).map_or(Version(0), |marked| marked.least)
+    }
+
+    /// Has the shared cache bypassed from `now_ms` on, until all that it holds by then is gone from it.
+    pub(crate) fn bypass(&self, now_ms: u64) {
+        self.notes.lock().bypass(now_ms);
+    }
+
+    /// Whether the shared cache is to be bypassed at `now_ms`.
+    pub(crate) fn bypassed(&self, now_ms: u64) -> bool {
+        now_ms < self.notes.lock().bypass_until_ms
+    }
+
+    /// How often that began.
+    pub(crate) fn bypasses(&self) -> u64 {
+        self.notes.lock().bypasses
+    }
+
+    /// How many codes are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.notes.lock().by_code.len()
+    }
+
+    fn note(&self, code: &ShortCode, now_ms: u64, noted: impl FnOnce(Option<Marked>) -> Marked) {
+        let mut notes = self.notes.lock();
+        notes.forget_old(now_ms);
+        let known = notes.by_code.get(code).copied();
+        if known.is_none() && notes.by_code.len() >= self.max {
+            notes.forget_oldest(now_ms);
+        }
+        if self.max == 0 {
+            return notes.bypass(now_ms);
+        }
+        notes.by_code.insert(code.clone(), Marked { noted_ms: now_ms, ..noted(known) });
+        if known.is_none_or(|known| known.noted_ms != now_ms) {
+            notes.order.push_back((now_ms, code.clone()));
+        }
+        if notes.order.len() > 2 * self.max {
+            notes.drop_void();
+        }
+    }
+}
+
+impl Notes {
+    /// Whether a place in the order is that of the code's last change.
+    fn stands(&self, noted_ms: u64, code: &ShortCode) -> bool {
+        self.by_code.get(code).is_some_and(|marked| marked.noted_ms == noted_ms)
+    }
+
+    fn forget_old(&mut self, now_ms: u64) {
+        while self.order.front().is_some_and(|(noted_ms, _)| noted_ms.saturating_add(REMEMBERED_MS) <= now_ms) {
+            self.forget_first();
+        }
+    }
+
+    /// Forgets the code that changed longest ago. It is young, or it would be forgotten by now.
+    fn forget_oldest(&mut self, now_ms: u64) {
+        while let Some(forgotten) = self.forget_first() {
+            if forgotten {
+                return self.bypass(now_ms);
+            }
+        }
+    }
+
+    /// Takes the first place of the order away, and its code unless that changed
+    /// again; whether it did forget one. `None` = the order is empty.
+    fn forget_first(&mut self) -> Option<bool> {
+        let (noted_ms, code) = self.order.pop_front()?;
+        let stands = self.stands(noted_ms, &code);
+        if stands {
+            self.by_code.remove(&code);
+        }
+        Some(stands)
+    }
+
+    fn drop_void(&mut self) {
+        let mut order = std::mem::take(&mut self.order);
+        order.retain(|(noted_ms, code)| self.stands(*noted_ms, code));
+        self.order = order;
+    }
+
+    fn bypass(&mut self, now_ms: u64) {
+        if now_ms >= self.bypass_until_ms {
+            self.bypasses += 1;
+        }
+        self.bypass_until_ms = now_ms.saturating_add(REMEMBERED_MS);
+    }
+}

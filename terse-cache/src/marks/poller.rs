@@ -1,0 +1,204 @@
+//! Reads the marks of one shard, and has the cache act on them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use terse_core::ports::{ChangeFeed, ChangeMark, StoreError, StoreErrorKind};
+use terse_core::{ShortCode, Timestamp, Version};
+use tokio::time::{Duration, timeout};
+
+use super::{MAX_GAP_MS, REMEMBERED_MS, WINDOW_MS};
+use crate::ReadThrough;
+use crate::shared::EVERY_VERSION_IS_OLDER;
+
+/// How much time one read of the last half hour spans.
+const SLICE_MS: i64 = 60_000;
+
+/// How long the id of a mark is kept beyond the time that it was written at:
+/// longer than windows, and the ten seconds that a feed may add, reach back.
+const ID_LIFE_MS: i64 = 60_000;
+
+/// Drops from the shared cache that run at once.
+const DROPS_AT_ONCE: usize = 32;
+
+/// How long a poll waits for drops from the shared cache; those left are tried by the next.
+const DROPS_WAIT: Duration = Duration::from_millis(100);
+
+/// Ids, and drops that are due, which are remembered for each mark that one read may bring.
+const IDS_PER_MARK: usize = 4;
+
+/// Polls the marks of one shard for a cache.
+pub struct MarkPoller {
+    cache: Arc<ReadThrough>,
+    shard: usize,
+    feed: Arc<dyn ChangeFeed>,
+    state: Mutex<State>,
+}
+
+/// A change that is to be dropped.
+#[derive(Clone)]
+struct Drop {
+    code: ShortCode,
+    least: Version,
+}
+
+#[derive(Default)]
+struct State {
+    /// Marks that were acted on, and when they were written.
+    seen: HashMap<[u8; 16], Timestamp>,
+    /// What is to be dropped once more, and when; the earliest first.
+    again: VecDeque<(u64, Drop)>,
+    /// What the shared cache is still to drop.
+    shared: VecDeque<Drop>,
+    /// When the last successful poll began, by the monotonic and by the wall clock.
+    last: Option<(u64, Timestamp)>,
+    /// From where on the last half hour has yet to be read, if it has.
+    behind_from: Option<Timestamp>,
+}
+
+impl MarkPoller {
+    /// A poller of the marks that `feed` tells for `shard`, one of those that `cache` was made with.
+    #[must_use]
+    pub fn new(cache: &Arc<ReadThrough>, shard: usize, feed: Arc<dyn ChangeFeed>) -> Self {
+        Self { cache: Arc::clone(cache), shard, feed, state: Mutex::default() }
+    }
+
+    /// Reads what is new, and acts on it: one bounded step, to be called four
+    /// times a second, never twice at once. It may be given up at any moment:
+    /// the next call goes on from there. It waits for the feed, and for the
+    /// shared cache a fifth of a second at most.
+    ///
+    /// # Errors
+    /// [`StoreError`] when not all marks could be read; with
+    /// [`StoreErrorKind::Overloaded`] there are too many. Then the shard is not fresh, or not for long.
+    pub async fn poll_once(&self) -> Result<(), StoreError> {
+        let (began_ms, now) = (self.cache.clock().monotonic_ms(), self.cache.clock().now());
+        self.drop_due(began_ms);
+        let (read, ()) = futures_util::future::join(self.read(began_ms, now), self.drop_shared()).await;
+        if read.is_ok() {
+            self.cache.shards().polled(self.shard, began_ms);
+        }
+        // What is fresh doesn't wait for the shared cache.
+        self.drop_shared().await;
+        read
+    }
+
+    /// Reads and notes all that is not known yet.
+    async fn read(&self, began_ms: u64, now: Timestamp) -> Result<(), StoreError> {
+        let window = now.plus_millis(-WINDOW_MS);
+        let mut behind_from = self.state.lock().behind_from(began_ms, now);
+        while let Some(from) = behind_from.filter(|from| *from < window) {
+            let until = from.plus_millis(SLICE_MS).min(window);
+            self.read_marks(from, until, now).await?;
+            behind_from = Some(until);
+            self.state.lock().behind_from = behind_from;
+        }
+        self.read_marks(window, now.plus_millis(WINDOW_MS), now).await?;
+        let mut state = self.state.lock();
+        state.behind_from = None;
+        state.last = Some((began_ms, now));
+        state.seen.retain(|_, at| is_recent(*at, now));
+        Ok(())
+    }
+
+    async fn read_marks(&self, from: Timestamp, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        let limit = self.cache.max_marks();
+        let found = self.feed.marks(from, until, limit).await?;
+        let mut room = true;
+        for mark in found.marks {
+            room &= self.act_on(mark, now);
+        }
+        if found.complete && room {
+            return Ok(());
+        }
+        self.cache.shards().fell_behind(self.shard);
+        self.cache.count_overflow();
+        Err(StoreError::new(StoreErrorKind::Overloaded, "there are more changes than can be read at once"))
+    }
+
+    /// Acts on `mark`, unless that was done before. Returns whether there is room to remember that.
+    fn act_on(&self, mark: ChangeMark, now: Timestamp) -> bool {
+        let recent = is_recent(mark.at, now);
+        let max = self.cache.max_marks().saturating_mul(IDS_PER_MARK);
+        let mut state = self.state.lock();
+        if state.seen.contains_key(&mark.id) {
+            return true;
+        }
+        self.cache.mark_seen(&mark.code, mark.version);
+        let drop = Drop { least: least_to_keep(mark.version), code: mark.code };
+        state.shared.push_back(drop.clone());
+        if state.shared.len() > max {
+            state.shared.pop_front();
+        }
+        if !recent {
+            // No window reaches back to it, and its edit happened or never will.
+            return true;
+        }
+        state.again.push_back((self.cache.settles_at_ms(), drop));
+        if state.again.len() > max
+            && let Some((_, early)) = state.again.pop_front()
+        {
+            self.cache.drop_marked(&early.code, early.least);
+        }
+        let room = state.seen.len() < max;
+        if room {
+            state.seen.insert(mark.id, mark.at);
+        }
+        room
+    }
+
+    /// Drops once more what is due for it.
+    fn drop_due(&self, now_ms: u64) {
+        let mut state = self.state.lock();
+        while let Some((_, drop)) = state.again.pop_front_if(|(due_ms, _)| *due_ms <= now_ms) {
+            self.cache.drop_marked(&drop.code, drop.least);
+            state.shared.push_back(drop);
+        }
+    }
+
+    /// Has the shared cache drop what it is still to drop, for a bounded time.
+    async fn drop_shared(&self) {
+        let Some(shared) = self.cache.shared() else {
+            self.state.lock().shared.clear();
+            return;
+        };
+        let due = std::iter::from_fn(|| self.state.lock().shared.pop_front());
+        let drops = stream::iter(due).for_each_concurrent(DROPS_AT_ONCE, |drop| async move {
+            shared.drop_older(&drop.code, drop.least).await;
+        });
+        // What is cut off here is dropped again in time, or was the second time: nobody takes it anyway.
+        let _ = timeout(DROPS_WAIT, drops).await;
+    }
+}
+
+impl State {
+    /// From where on marks are to be read that windows don't reach.
+    fn behind_from(&mut self, began_ms: u64, now: Timestamp) -> Option<Timestamp> {
+        let all = now.plus_millis(-(REMEMBERED_MS as i64));
+        self.behind_from = match (self.behind_from, self.last) {
+            (Some(from), _) => Some(from.max(all)),
+            (None, Some((last_ms, last))) if is_near(began_ms, last_ms, now, last) => None,
+            (None, _) => Some(all),
+        };
+        self.behind_from
+    }
+}
+
+/// Whether so little time lies between two polls, by either clock, that their windows overlap enough.
+fn is_near(now_ms: u64, last_ms: u64, now: Timestamp, last: Timestamp) -> bool {
+    let wall_ms = now.as_millis().abs_diff(last.as_millis());
+    now_ms.saturating_sub(last_ms).max(wall_ms) <= MAX_GAP_MS
+}
+
+/// Whether windows may still tell of a mark that was written `at`.
+fn is_recent(at: Timestamp, now: Timestamp) -> bool {
+    at > now.plus_millis(-ID_LIFE_MS)
+}
+
+/// What the shared cache may keep of a code with a mark of `version`. The first
+/// version says that nobody knows which one the code has: nothing may be kept.
+fn least_to_keep(version: Version) -> Version {
+    if version <= Version::FIRST { EVERY_VERSION_IS_OLDER } else { version }
+}
