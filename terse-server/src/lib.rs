@@ -19,6 +19,7 @@ pub mod stores;
 pub mod system;
 pub mod tasks;
 pub mod telemetry;
+pub mod warm_start;
 pub mod world;
 
 pub use application::Application;
