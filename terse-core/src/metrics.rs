@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -18,6 +18,8 @@ pub const REDIRECT_SECONDS: &str = "terse_redirect_seconds";
 pub const LINKS_CREATED: &str = "terse_links_created_total";
 /// Seconds of a store request, by shard and operation.
 pub const STORE_REQUEST_SECONDS: &str = "terse_store_request_seconds";
+/// How far this server's clock is ahead of a store's, in seconds, by shard; negative = behind.
+pub const STORE_CLOCK_OFFSET: &str = "terse_store_clock_offset_seconds";
 /// What a breaker does: 0 closed, 1 half-open, 2 open.
 pub const BREAKER_STATE: &str = "terse_breaker_state";
 /// A breaker's changes of state, by the state that they led to.
@@ -67,6 +69,7 @@ pub struct Metrics {
     redirect_seconds: Histogram,
     links_created: IntCounter,
     store_seconds: HistogramVec,
+    store_clock_offset: GaugeVec,
     breaker_state: IntGaugeVec,
     breaker_transitions: IntCounterVec,
     bulkhead_in_use: IntGaugeVec,
@@ -90,6 +93,7 @@ impl Metrics {
         let redirects = registered(&registry, redirects);
         let seconds = HistogramOpts::new(REDIRECT_SECONDS, "seconds from request to answer of redirects");
         let store = HistogramOpts::new(STORE_REQUEST_SECONDS, "seconds of a store request");
+        let offset = Opts::new(STORE_CLOCK_OFFSET, "seconds by which this clock is ahead of a store's");
         let state = Opts::new(BREAKER_STATE, "state of a breaker: 0 closed, 1 half-open, 2 open");
         let transitions = Opts::new(BREAKER_TRANSITIONS, "changes of a breaker's state");
         let in_use = Opts::new(BULKHEAD_IN_USE, "calls in a bulkhead");
@@ -104,6 +108,7 @@ impl Metrics {
                 &registry,
                 HistogramVec::new(store.buckets(BUCKETS.to_vec()), &["shard", "operation"]),
             ),
+            store_clock_offset: registered(&registry, GaugeVec::new(offset, &["shard"])),
             breaker_state: registered(&registry, IntGaugeVec::new(state, &["name"])),
             breaker_transitions: registered(&registry, IntCounterVec::new(transitions, &["name", "to"])),
             bulkhead_in_use: registered(&registry, IntGaugeVec::new(in_use, &["name"])),
@@ -127,6 +132,11 @@ impl Metrics {
     #[must_use]
     pub fn store_requests(&self, shard: &str, operation: &str) -> Histogram {
         self.store_seconds.with_label_values(&[shard, operation])
+    }
+
+    /// Tells how far this server's clock is ahead of that of the store of `shard`, in seconds.
+    pub fn store_clock_offset(&self, shard: &str, seconds: f64) {
+        self.store_clock_offset.with_label_values(&[shard]).set(seconds);
     }
 
     /// The state of the breaker `name`: 0 closed, 1 half-open, 2 open. Look it up once and keep it.
@@ -184,6 +194,7 @@ mod tests {
     fn names_are_the_documented_ones() {
         let metrics = Metrics::new();
         metrics.store_requests("main", "resolve").observe(0.001);
+        metrics.store_clock_offset("main", -0.25);
         metrics.breaker_state("main/read").set(2);
         metrics.breaker_transitions("main/read", "open").inc();
         metrics.bulkhead_in_use("main/read").inc();
@@ -195,6 +206,8 @@ mod tests {
             "# TYPE terse_links_created_total counter",
             "# TYPE terse_store_request_seconds histogram",
             "terse_store_request_seconds_count{operation=\"resolve\",shard=\"main\"} 1",
+            "# TYPE terse_store_clock_offset_seconds gauge",
+            "terse_store_clock_offset_seconds{shard=\"main\"} -0.25",
             "# TYPE terse_breaker_state gauge",
             "terse_breaker_state{name=\"main/read\"} 2",
             "# TYPE terse_breaker_transitions_total counter",
