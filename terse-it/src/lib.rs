@@ -14,12 +14,14 @@ mod client;
 pub mod cluster;
 pub mod drills;
 pub mod load;
+pub mod metrics;
 mod process;
+pub mod redis;
 mod wire;
 
 pub use browser::{Browser, Tab};
 pub use client::{API_LINKS, Client, code_of, code_path};
-pub use process::{EXIT_LIMIT, Finished, START_LIMIT, Server, Setup, Stop, binary, run};
+pub use process::{EXIT_LIMIT, Finished, PausedServer, START_LIMIT, Server, Setup, Stop, binary, run};
 pub use wire::{ANSWER_LIMIT, Connection, Request, Response};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -21,6 +21,8 @@ use crate::{Client, await_some};
 pub const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process may take to end.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(40);
+/// How long a signalled process may take to be in its new state.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
 /// How much of a log is printed when a test fails.
 const LOG_TAIL_BYTES: usize = 16 * 1024;
 
@@ -276,6 +278,26 @@ impl Server {
         assert!(matches!(sent, Some(Ok(()))), "no signal could be sent: {sent:?}");
     }
 
+    /// SIGSTOPs it, until what this returns is dropped.
+    #[must_use]
+    #[track_caller]
+    pub fn pause(&self) -> PausedServer {
+        let pid = i32::try_from(self.child.id()).unwrap_or_default();
+        let sent = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::STOP));
+        assert!(matches!(sent, Some(Ok(()))), "the server can't be stopped: {sent:?}");
+        crate::await_true("the server to stop", SIGNAL_LIMIT, || crate::cluster::process_state(pid) == Some('T'));
+        PausedServer { pid }
+    }
+
+    /// The memory that it has resident now, in bytes.
+    #[must_use]
+    #[track_caller]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        resident_bytes(&status).unwrap_or_else(|| panic!("{path} tells no resident memory"))
+    }
+
     /// Whether it has ended, and how.
     pub fn finished(&mut self) -> Option<Finished> {
         if self.ended.is_none()
@@ -334,6 +356,25 @@ impl Drop for Server {
             self.check_log();
         }
     }
+}
+
+/// A stopped server; dropped, it goes on.
+#[derive(Debug)]
+pub struct PausedServer {
+    pid: i32,
+}
+
+impl Drop for PausedServer {
+    fn drop(&mut self) {
+        let sent = Pid::from_raw(self.pid).map(|pid| kill_process(pid, Signal::CONT));
+        assert!(std::thread::panicking() || matches!(sent, Some(Ok(()))), "the server can't go on: {sent:?}");
+    }
+}
+
+/// `VmRSS` of `/proc/PID/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
 fn exit_code(child: &mut Child, what: &str) -> Option<i32> {
@@ -401,6 +442,12 @@ mod tests {
         assert_eq!(found("listening on http://127.0.0.1:401"), None, "the rest of the number may be missing yet");
         assert_eq!(found("no answer from 127.0.0.1:9042\nlistens on http://127.0.0.1:81, data"), Some(81));
         assert_eq!(found("public URL http://localhost:8080 \n"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_told_in_bytes() {
+        assert_eq!(resident_bytes("VmPeak:\t9 kB\nVmRSS:\t   2048 kB\n"), Some(2 * 1_024 * 1_024));
+        assert_eq!(resident_bytes("VmPeak:\t9 kB\n"), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{await_some, await_true};
 pub use cql::{Consistency, CqlConnection, CqlError, Row};
 pub use keyspace::Keyspace;
 use services::Services;
+pub(crate) use services::process_state;
 
 /// How long others may have the cluster before it is one's own turn.
 pub const LOCK_LIMIT: Duration = Duration::from_secs(15 * 60);

@@ -89,7 +89,7 @@ impl Services {
 }
 
 /// The state letter of a process; `None` when it is gone.
-pub(super) fn process_state(pid: i32) -> Option<char> {
+pub(crate) fn process_state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
