@@ -14,7 +14,7 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
         Ok(Wanted::List) => {
-            DRILLS.iter().for_each(|drill| println!("{:<16}{}", drill.name, drill.about));
+            DRILLS.iter().for_each(|drill| println!("{:<22}{}", drill.name, drill.about));
             ExitCode::SUCCESS
         }
         Ok(Wanted::Run { drills, form, json }) => run(&drills, form, json.as_deref()),
@@ -50,12 +50,12 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
 
 /// Runs the drills one after another; the first that fails ends it, by its panic.
 fn run(drills: &[&Drill], form: Form, json: Option<&str>) -> ExitCode {
-    let cluster = Cluster::from_env();
+    let cluster = drills.iter().any(|drill| drill.needs_cluster).then(Cluster::from_env);
     let mut all = Map::new();
     for drill in drills {
         println!("{}: {}", drill.name, drill.about);
         let began = Instant::now();
-        let report = drill.run(&cluster, form);
+        let report = drill.run(cluster.as_ref(), form);
         print!("{report}");
         println!("{}: held, {:.1} s\n", drill.name, began.elapsed().as_secs_f64());
         all.insert(drill.name.to_owned(), report.json());

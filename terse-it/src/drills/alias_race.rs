@@ -12,7 +12,7 @@ const CLAIMS: usize = 200;
 
 /// 200 concurrent claims of one alias: exactly one link.
 pub(super) fn alias_race(stage: &mut Stage<'_>) {
-    let keyspace = stage.cluster.keyspace("race");
+    let keyspace = stage.cluster().keyspace("race");
     let servers = [Stage::uncached(&keyspace).start(), Stage::uncached(&keyspace).start()];
     let addresses = addresses(&[&servers[0], &servers[1]]);
     for round in 0..stage.form.pick(2, 10) {

@@ -27,7 +27,7 @@ const MARGIN: Duration = Duration::from_secs(3);
 
 /// All three nodes paused; in the full form killed too.
 pub(super) fn all_down(stage: &mut Stage<'_>) {
-    let keyspace = stage.cluster.keyspace("all");
+    let keyspace = stage.cluster().keyspace("all");
     let server = Stage::cached(&keyspace).start();
     let links = seed(&server.client(), "kept", stage.links());
     let mut fresh = Stage::cached(&keyspace).start();
@@ -58,10 +58,10 @@ fn outage(
     let load = Load::start(Plan { servers: servers.clone(), links: hot.to_vec(), redirects, creates, unknown });
     load.run_for(Duration::from_secs(2));
     let (mut paused, mut killed) = (Vec::new(), Vec::new());
-    let nodes = 0..stage.cluster.len();
+    let nodes = 0..stage.cluster().len();
     match how {
-        "paused" => paused.extend(nodes.map(|number| stage.cluster.pause(number))),
-        _ => killed.extend(nodes.map(|number| stage.cluster.kill(number))),
+        "paused" => paused.extend(nodes.map(|number| stage.cluster().pause(number))),
+        _ => killed.extend(nodes.map(|number| stage.cluster().kill(number))),
     }
     let cold_load = Load::start(Plan { servers, links: cold.to_vec(), redirects: 40, creates: 0, unknown: 0 });
     let cold_down = cold_load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(20)));
@@ -73,9 +73,9 @@ fn outage(
     paused.into_iter().for_each(crate::cluster::Paused::resume);
     killed.into_iter().for_each(crate::cluster::Killed::restart);
     let query = format!("SELECT name FROM {}.settings", keyspace.name());
-    let readable = await_quorum(stage.cluster.addresses(), &query, SERVE_LIMIT);
+    let readable = await_quorum(stage.cluster().addresses(), &query, SERVE_LIMIT);
     let normal = await_normal(client, cold, readable);
-    stage.cluster.await_whole(SERVE_LIMIT);
+    stage.cluster().await_whole(SERVE_LIMIT);
     let from = load.elapsed();
     load.run_for(Duration::from_secs(2));
     let after = from..load.elapsed();

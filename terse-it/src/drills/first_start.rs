@@ -21,13 +21,13 @@ const CREATES: u32 = 60;
 
 /// Two first starts at once, then kill -9 of either, mid-lease.
 pub(super) fn first_start(stage: &mut Stage<'_>) {
-    let keyspace = stage.cluster.keyspace("first");
+    let keyspace = stage.cluster().keyspace("first");
     // An address of its own for life, as servers have: it names the holder of leases.
     let setup = || Stage::cached(&keyspace).env("TERSE_CODE_BLOCK", BLOCK).env("TERSE_LISTEN", &free_address());
     let mut servers = [setup().launch(), setup().launch()];
     let took = servers.each_mut().map(Server::await_ready);
     stage.report.time("both ready", took[0].max(took[1]));
-    assert_one_schema(stage.cluster, &keyspace);
+    assert_one_schema(stage.cluster(), &keyspace);
 
     let identities = servers.each_ref().map(|server| identity(server.setup()));
     assert_eq!(identities[0], identities[1], "the servers made a key each");

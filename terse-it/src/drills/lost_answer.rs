@@ -34,7 +34,7 @@ const WRITES: [Write; 5] = [
 
 /// The answers to creates, edits and deletes are lost, each message in turn.
 pub(super) fn lost_answer(stage: &mut Stage<'_>) {
-    let (wires, keyspace) = (Wires::to(stage.cluster), stage.cluster.keyspace("lost"));
+    let (wires, keyspace) = (Wires::to(stage.cluster()), stage.cluster().keyspace("lost"));
     let file = shards_file(&[wires.shard("main", "0-4095", &keyspace)]);
     let server = Setup::new().ready_within(FIRST_START_LIMIT).env("TERSE_CACHE_ENTRIES", "1").file(&file).start();
     let client = server.client();

@@ -1,5 +1,5 @@
-//! The drills: each breaks one thing of the real cluster under load, and checks
-//! what was promised for that case.
+//! The drills: each breaks one thing of the real cluster or of Redis under load,
+//! or asks for too much at once, and checks what was promised for that case.
 //!
 //! In the quick form, which the tests run, answers and ledger are asserted and
 //! latencies are only reported; the full form asserts the latencies too and
@@ -7,11 +7,19 @@
 
 mod alias_race;
 mod all_down;
+mod celebrity;
+mod expiry;
 mod first_start;
 mod lost_answer;
 mod nodes;
+mod redis_faults;
+mod rush;
+mod scan;
 mod shard_cut;
 mod stale_replica;
+mod stampede;
+mod visible;
+mod watch;
 mod wires;
 
 use std::net::SocketAddr;
@@ -53,55 +61,120 @@ pub struct Drill {
     pub name: &'static str,
     /// What it breaks, and what must hold.
     pub about: &'static str,
+    /// Whether it needs the cluster; else its server has a SQLite file.
+    pub needs_cluster: bool,
     run: fn(&mut Stage<'_>),
 }
 
 /// All drills, in the order in which they are run.
-pub static DRILLS: [Drill; 9] = [
+pub static DRILLS: [Drill; 18] = [
     Drill {
         name: "kill-node",
         about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
+        needs_cluster: true,
         run: nodes::kill_node,
     },
     Drill {
         name: "pause-node",
         about: "SIGSTOP one node: uncached redirects stay quick, no error",
+        needs_cluster: true,
         run: nodes::pause_node,
     },
     Drill {
         name: "two-nodes-down",
         about: "two of three nodes away: every link still redirects, the rest is 503 with Retry-After",
+        needs_cluster: true,
         run: nodes::two_nodes_down,
     },
     Drill {
         name: "all-down",
         about: "no node left: cached links redirect, the rest is refused quickly; normal again by itself",
+        needs_cluster: true,
         run: all_down::all_down,
     },
     Drill {
         name: "stale-replica",
         about: "one replica misses a create, an edit and a delete: no read shows the old state",
+        needs_cluster: true,
         run: stale_replica::stale_replica,
     },
     Drill {
         name: "shard-cut",
         about: "the wires of one of two shards cut: the other one does not notice; a start without the first shard",
+        needs_cluster: true,
         run: shard_cut::shard_cut,
     },
     Drill {
         name: "alias-race",
         about: "200 claims of one alias through two servers: exactly one link",
+        needs_cluster: true,
         run: alias_race::alias_race,
     },
     Drill {
         name: "first-start",
         about: "two first starts at once: one schema, one key, disjoint leases; kill -9 loses ids, never codes",
+        needs_cluster: true,
         run: first_start::first_start,
     },
     Drill {
         name: "lost-answer",
         about: "the answer to a write is lost on the wire: its caller still gets a true one",
+        needs_cluster: true,
         run: lost_answer::lost_answer,
+    },
+    Drill {
+        name: "visible",
+        about: "changes through one server, Redis between: the other shows them in a second, and nothing older after",
+        needs_cluster: true,
+        run: visible::with_redis,
+    },
+    Drill {
+        name: "visible-no-redis",
+        about: "the same without Redis",
+        needs_cluster: true,
+        run: visible::without_redis,
+    },
+    Drill {
+        name: "visible-paused-redis",
+        about: "the same with Redis SIGSTOPped during the changes, going on with the old values in it",
+        needs_cluster: true,
+        run: visible::with_paused_redis,
+    },
+    Drill {
+        name: "redis-faults",
+        about: "kill -9, SIGSTOP, restart of Redis: no failed redirect; edits meanwhile are seen, its old values never",
+        needs_cluster: true,
+        run: redis_faults::redis_faults,
+    },
+    Drill {
+        name: "stampede",
+        about: "10,000 first requests at once for one code: one store read; one per expiry of a hot entry",
+        needs_cluster: false,
+        run: stampede::stampede,
+    },
+    Drill {
+        name: "stampede-slow",
+        about: "the same while the store is slow to answer, two tiers behind: all wait for the one read",
+        needs_cluster: true,
+        run: stampede::stampede_slow,
+    },
+    Drill {
+        name: "expiry",
+        about: "a link that expires at an instant is 302 before and 410 from it on, cached or not, on both servers",
+        needs_cluster: true,
+        run: expiry::expiry,
+    },
+    Drill {
+        name: "scan",
+        about: "1,000,000 unknown codes: hot links stay in memory, memory and store reads stay bounded",
+        needs_cluster: false,
+        run: scan::scan,
+    },
+    Drill {
+        name: "celebrity",
+        about: "90 % of the load on one code: it costs Redis and the store nothing",
+        needs_cluster: false,
+        run: celebrity::celebrity,
     },
 ];
 
@@ -115,8 +188,8 @@ impl Drill {
     /// Runs it and returns what it measured.
     ///
     /// # Panics
-    /// When something that must hold does not.
-    pub fn run(&self, cluster: &Cluster, form: Form) -> Report {
+    /// When something that must hold does not, or the cluster that it needs is not given.
+    pub fn run(&self, cluster: Option<&Cluster>, form: Form) -> Report {
         let mut stage = Stage { cluster, form, report: Report::default() };
         (self.run)(&mut stage);
         stage.report
@@ -125,12 +198,17 @@ impl Drill {
 
 /// What a drill works with.
 struct Stage<'a> {
-    cluster: &'a Cluster,
+    cluster: Option<&'a Cluster>,
     form: Form,
     report: Report,
 }
 
-impl Stage<'_> {
+impl<'a> Stage<'a> {
+    /// The cluster, for drills that need it.
+    fn cluster(&self) -> &'a Cluster {
+        self.cluster.unwrap_or_else(|| panic!("this drill needs the cluster"))
+    }
+
     /// A server on `keyspace`; its cache holds one link, so that about every redirect asks the store.
     fn uncached(keyspace: &Keyspace) -> Setup {
         Self::cached(keyspace).env("TERSE_CACHE_ENTRIES", "1")

@@ -21,17 +21,17 @@ const CREATES_GO_ON: f64 = 95.0;
 
 /// Kill -9 of one node under load, and its return.
 pub(super) fn kill_node(stage: &mut Stage<'_>) {
-    let keyspace = stage.cluster.keyspace("kill");
+    let keyspace = stage.cluster().keyspace("kill");
     let servers = [Stage::uncached(&keyspace).start(), Stage::uncached(&keyspace).start()];
     let servers = [&servers[0], &servers[1]];
     let links = seed(&servers[0].client(), "kept", stage.links());
     let load = Load::start(stage.plan(&servers, &links));
     let calm = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
-    let killed = stage.cluster.kill(1);
+    let killed = stage.cluster().kill(1);
     let dead = load.run_for(stage.form.pick(Duration::from_secs(6), Duration::from_secs(20)));
     let from = load.elapsed();
     killed.restart();
-    stage.cluster.await_whole(SERVE_LIMIT);
+    stage.cluster().await_whole(SERVE_LIMIT);
     let returning = from..load.elapsed();
     let after = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
     let ledger = load.stop();
@@ -52,7 +52,7 @@ pub(super) fn kill_node(stage: &mut Stage<'_>) {
 
 /// The node that returned is of use again: with another one away there is a quorum only with it.
 fn assert_uses(stage: &Stage<'_>, servers: &[&Server], ledger: &Ledger) {
-    let _paused = stage.cluster.pause(2);
+    let _paused = stage.cluster().pause(2);
     for server in servers {
         let client = server.client();
         crate::await_true("a create with the returned node and one other", Duration::from_secs(12), || {
@@ -66,12 +66,12 @@ fn assert_uses(stage: &Stage<'_>, servers: &[&Server], ledger: &Ledger) {
 
 /// SIGSTOP of one node under load.
 pub(super) fn pause_node(stage: &mut Stage<'_>) {
-    let keyspace = stage.cluster.keyspace("pause");
+    let keyspace = stage.cluster().keyspace("pause");
     let server = Stage::uncached(&keyspace).start();
     let links = seed(&server.client(), "kept", stage.links());
     let load = Load::start(stage.plan(&[&server], &links));
     let calm = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
-    let paused = stage.cluster.pause(1);
+    let paused = stage.cluster().pause(1);
     let stopped = load.run_for(stage.form.pick(Duration::from_secs(5), Duration::from_secs(20)));
     paused.resume();
     let after = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
@@ -91,26 +91,26 @@ pub(super) fn pause_node(stage: &mut Stage<'_>) {
 
 /// Two of three nodes away: one replica is left, which is enough to redirect and for nothing else.
 pub(super) fn two_nodes_down(stage: &mut Stage<'_>) {
-    let keyspace = stage.cluster.keyspace("two");
+    let keyspace = stage.cluster().keyspace("two");
     let server = Stage::uncached(&keyspace).start();
     let links = seed(&server.client(), "kept", stage.links());
     // Every replica has all of it, so that what is missing later is missing for the fault's sake.
-    stage.cluster.spread(&keyspace, links.iter().map(|link| &link.code));
+    stage.cluster().spread(&keyspace, links.iter().map(|link| &link.code));
     let mut restarted = Stage::uncached(&keyspace).start();
     let load = Load::start(stage.plan(&[&server], &links));
     let calm = load.run_for(Duration::from_secs(2));
-    let paused: Vec<Paused<'_>> = [0, 1].map(|number| stage.cluster.pause(number)).into();
+    let paused: Vec<Paused<'_>> = [0, 1].map(|number| stage.cluster().pause(number)).into();
     let stopped = load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(20)));
     assert_starts_beside_one_replica(&mut restarted, &links);
     paused.into_iter().for_each(Paused::resume);
-    stage.cluster.await_whole(SERVE_LIMIT);
+    stage.cluster().await_whole(SERVE_LIMIT);
     let mut windows = vec![("calm", calm), ("two paused", stopped)];
     if stage.form == Form::Full {
         settle(&load, &server);
-        let killed = [stage.cluster.kill(0), stage.cluster.kill(1)];
+        let killed = [stage.cluster().kill(0), stage.cluster().kill(1)];
         let dead = load.run_for(Duration::from_secs(20));
         killed.into_iter().for_each(crate::cluster::Killed::restart);
-        stage.cluster.await_whole(SERVE_LIMIT);
+        stage.cluster().await_whole(SERVE_LIMIT);
         windows.push(("two killed", dead));
     }
     settle(&load, &server);

@@ -26,7 +26,7 @@ struct TwoShards {
 
 impl TwoShards {
     fn new(stage: &Stage<'_>) -> Self {
-        let shard = |purpose: &str| (Wires::to(stage.cluster), stage.cluster.keyspace(purpose));
+        let shard = |purpose: &str| (Wires::to(stage.cluster()), stage.cluster().keyspace(purpose));
         Self { low: shard("low"), high: shard("high") }
     }
 

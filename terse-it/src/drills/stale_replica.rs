@@ -53,7 +53,7 @@ impl Links {
 
 /// A replica that slept is resumed while it is shown to be old.
 pub(super) fn stale_replica(stage: &mut Stage<'_>) {
-    let (cluster, keyspace) = (stage.cluster, stage.cluster.keyspace("stale"));
+    let (cluster, keyspace) = (stage.cluster(), stage.cluster().keyspace("stale"));
     let servers = [Stage::uncached(&keyspace).start(), Stage::cached(&keyspace).start()];
     let sets: Vec<Links> = (0..stage.form.pick(6, 18)).map(Links::numbered).collect();
     sets.iter().for_each(|links| links.prepare(&servers[0].client()));

@@ -196,7 +196,12 @@ impl Ledger {
         let mut owners: HashMap<&str, &str> = HashMap::new();
         for link in self.plan.links.iter().chain(self.made()) {
             let before = owners.insert(&link.code, &link.target);
-            assert!(before.is_none(), "{} was given to {before:?} and to {}", link.code, link.target);
+            assert!(
+                before.is_none_or(|before| before == link.target),
+                "{} was given to {before:?} and to {}",
+                link.code,
+                link.target
+            );
         }
     }
 

@@ -1,6 +1,6 @@
-//! The promises for a real cluster whose parts fail: every drill in its quick
-//! form, on the cluster that `cargo xtask test` brings up. Each has the cluster
-//! and the machine for itself.
+//! The promises for a real cluster and a Redis whose parts fail, or that are
+//! asked for too much: every drill in its quick form, on the cluster that `cargo
+//! xtask test` brings up if it needs one. Each has the machine for itself.
 
 use terse_it::cluster::{Cluster, Consistency};
 use terse_it::drills::{Form, find};
@@ -9,7 +9,9 @@ use terse_it::heavy_turn;
 #[track_caller]
 fn drill(name: &str) {
     let _turn = heavy_turn();
-    let report = find(name).unwrap().run(&Cluster::from_env(), Form::Quick);
+    let drill = find(name).unwrap();
+    let cluster = drill.needs_cluster.then(Cluster::from_env);
+    let report = drill.run(cluster.as_ref(), Form::Quick);
     println!("{name}\n{report}");
 }
 
@@ -56,6 +58,51 @@ fn two_first_starts_at_once_make_one_deployment_and_no_code_twice() {
 #[test]
 fn a_write_whose_answer_is_lost_is_answered_truly() {
     drill("lost-answer");
+}
+
+#[test]
+fn a_change_shows_on_the_other_server_and_is_never_undone() {
+    drill("visible");
+}
+
+#[test]
+fn a_change_shows_on_the_other_server_without_redis() {
+    drill("visible-no-redis");
+}
+
+#[test]
+fn a_change_shows_on_the_other_server_while_redis_is_stopped() {
+    drill("visible-paused-redis");
+}
+
+#[test]
+fn redis_that_fails_and_comes_back_with_old_values_harms_nobody() {
+    drill("redis-faults");
+}
+
+#[test]
+fn thousands_who_want_one_code_at_once_cost_one_store_read() {
+    drill("stampede");
+}
+
+#[test]
+fn thousands_who_wait_for_a_slow_store_cost_it_one_read() {
+    drill("stampede-slow");
+}
+
+#[test]
+fn a_link_expires_at_its_instant_wherever_it_is_kept() {
+    drill("expiry");
+}
+
+#[test]
+fn a_scan_of_unknown_codes_leaves_hot_links_in_memory() {
+    drill("scan");
+}
+
+#[test]
+fn a_celebrity_costs_redis_and_the_store_nothing() {
+    drill("celebrity");
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! Nine of ten redirects are of one code; the others are of links that memory
+//! has no room for, so that Redis is busy and every entry but one comes and
+//! goes. The one costs Redis and the store nothing.
+
+use std::time::Duration;
+
+use super::Stage;
+use crate::load::{Kind, KnownLink, Load, Plan, seed};
+use crate::metrics::Scrape;
+use crate::redis::{Monitor, Redis};
+use crate::{Server, Setup};
+
+/// Of this many redirects one is of another link.
+const SHARE: usize = 10;
+/// Commands that a refresh of an entry takes: a look-up, and a fill with what its script runs.
+const REFRESH_COMMANDS: usize = 4;
+
+pub(super) fn celebrity(stage: &mut Stage<'_>) {
+    let redis = Redis::start();
+    let others = stage.form.pick(300, 3_000);
+    let setup = Setup::new().env("TERSE_CACHE", &redis.url());
+    let server = setup.env("TERSE_CACHE_ENTRIES", &(others / 3).to_string()).start();
+    let client = server.client();
+    let links = seed(&client, "others", others);
+    let celebrity = seed(&client, "celebrity", 1).remove(0);
+    // Redis has them all from here on; who is in memory changes all the time.
+    links.iter().chain([&celebrity]).for_each(|link| assert_eq!(client.target(&link.code), link.target));
+    assert_eq!(client.target(&celebrity.code), celebrity.target);
+    let load = Load::start(Plan {
+        servers: vec![client.address()],
+        links: mixed(&celebrity, links),
+        redirects: stage.form.pick(500, 4_000),
+        creates: 0,
+        unknown: 0,
+    });
+    load.run_for(Duration::from_secs(1));
+    measure(stage, &server, &redis, &celebrity, load);
+}
+
+/// The celebrity nine times, then another link, and so on.
+fn mixed(celebrity: &KnownLink, others: Vec<KnownLink>) -> Vec<KnownLink> {
+    others.into_iter().flat_map(|other| std::iter::repeat_n(celebrity.clone(), SHARE - 1).chain([other])).collect()
+}
+
+fn measure(stage: &mut Stage<'_>, server: &Server, redis: &Redis, celebrity: &KnownLink, load: Load) {
+    let client = server.client();
+    let (before, monitor) = (Scrape::of(&client), Monitor::start(redis, &format!(":link:{}", celebrity.code)));
+    let commands_before: u64 = redis.connect().commands().values().sum();
+    let window = load.run_for(stage.form.pick(Duration::from_secs(4), Duration::from_secs(30)));
+    let commands: u64 = redis.connect().commands().values().sum::<u64>() - commands_before;
+    let (seen, after) = (monitor.end(), Scrape::of(&client));
+    let ledger = load.stop();
+    let of_one = ledger.window_if(Kind::Redirect, &window, |record| record.code == celebrity.code);
+    let of_others = ledger.window_if(Kind::Redirect, &window, |record| record.code != celebrity.code);
+    stage.report.window("redirects of the one", &of_one);
+    stage.report.window("redirects of others", &of_others);
+    stage.report.count("commands to Redis (INFO commandstats)", usize::try_from(commands).unwrap_or(usize::MAX));
+    stage.report.count("commands to Redis (MONITOR)", seen.all);
+    stage.report.count("commands to Redis for the one", seen.chosen);
+    let reads = after.resolves() - before.resolves();
+    stage.report.count("store reads", usize::try_from(reads).unwrap_or(usize::MAX));
+    for tier in ["l1", "l2", "store"] {
+        let found = usize::try_from(after.found(tier) - before.found(tier)).unwrap_or(usize::MAX);
+        stage.report.count(&format!("redirects from {tier}"), found);
+    }
+    ledger.assert_truthful();
+    ledger.assert_all_good(Kind::Redirect, &ledger.whole());
+    assert!(of_one.requests > 8 * of_others.requests, "the one is not nine of ten: {of_one}, others {of_others}");
+    assert!(seen.all > of_others.requests / 4, "Redis was not asked: {seen:?}, others {of_others}");
+    // Its entry may grow old once while it is measured, not more: its age limit is half an hour.
+    assert!(seen.chosen <= REFRESH_COMMANDS, "{} commands to Redis for the one: {of_one}", seen.chosen);
+    let most = of_others.requests as u64 / 100 + 1;
+    assert!(reads <= most, "{reads} store reads though Redis has all: {of_others}");
+}
