@@ -1,5 +1,5 @@
-//! `cargo xtask drill`: breaks one thing of the running cluster, and checks
-//! what was promised for that case. The drills are in `terse-it/src/drills`;
+//! `cargo xtask drill`: breaks one thing of the running cluster or of Redis, or
+//! asks for too much at once, and checks what was promised for that case. The drills are in `terse-it/src/drills`;
 //! this builds what they need and runs them.
 //!
 //! The full form measures, so it runs the release build of the server; the
@@ -21,6 +21,9 @@ use crate::workspace::{Workspace, cargo};
 /// How long all drills together may take.
 const DRILLS_LIMIT: Duration = Duration::from_secs(60 * 60);
 
+/// Drills of a server with a SQLite file, which need no cluster.
+const ALONE: &[&str] = &["stampede", "scan", "celebrity"];
+
 /// Arguments of `cargo xtask drill`.
 #[derive(clap::Args)]
 pub struct Options {
@@ -35,7 +38,7 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
-/// Runs drills on the cluster that `cargo xtask up cassandra` has started.
+/// Runs drills, on the cluster that `cargo xtask up cassandra` has started if they need one.
 ///
 /// # Errors
 /// When there is no cluster, a build fails, or something that must hold does not.
@@ -44,7 +47,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     let mut command = options.command(&program, &workspace.program);
     if !options.lists() {
         let environment = workspace.target.join("services.env");
-        if !environment.exists() {
+        if options.needs_cluster() && !environment.exists() {
             bail!("no cluster is up: run `cargo xtask up cassandra` first");
         }
         command.env("TERSE_BIN", workspace.build(supervisor, options.server(), "terse")?);
@@ -72,7 +75,8 @@ fn describe(path: &Path, workspace: &Workspace) -> Result<()> {
         "command": machine::command_line(std::env::args()),
         "machine": machine::unpinned(),
         "versions": machine::versions(&workspace.root),
-        "engine": "Apache Cassandra 5.0.8, three nodes, replication factor 3, on the cores of the server and the load",
+        "engine": "Apache Cassandra 5.0.8, three nodes, replication factor 3, and a Redis of the drill's own, \
+                   on the cores of the server and the load; SQLite where a drill needs no cluster",
     });
     fs::write(path, format!("{measured:#}\n")).with_context(|| path.display().to_string())
 }
@@ -87,6 +91,10 @@ fn guard_comparison(workspace: &Workspace) -> Command {
 impl Options {
     fn lists(&self) -> bool {
         self.drills.iter().any(|name| name == "list")
+    }
+
+    fn needs_cluster(&self) -> bool {
+        !self.drills.iter().all(|name| ALONE.contains(&name.as_str()))
     }
 
     fn compares_guards(&self) -> bool {
@@ -150,6 +158,16 @@ mod tests {
     fn the_list_needs_no_cluster() {
         let list = Options { drills: vec!["list".into()], quick: false, json: None };
         assert!(list.lists() && !options(true, None).lists());
+    }
+
+    #[test]
+    fn drills_on_a_file_need_no_cluster() {
+        let needs = |names: &[&str]| {
+            let drills = names.iter().map(|name| (*name).to_owned()).collect();
+            Options { drills, quick: true, json: None }.needs_cluster()
+        };
+        assert!(!needs(ALONE) && !needs(&["scan"]));
+        assert!(needs(&["scan", "visible"]) && needs(&["all"]));
     }
 
     #[test]
