@@ -63,6 +63,14 @@ impl Zipf {
         Self { cumulated }
     }
 
+    /// The share of all draws that the `top` most popular links get together.
+    #[must_use]
+    pub fn share_of(&self, top: usize) -> f64 {
+        let sum = |count: usize| count.checked_sub(1).and_then(|last| self.cumulated.get(last)).copied().unwrap_or(0.0);
+        let all = self.cumulated.len();
+        if all == 0 { 0.0 } else { sum(top.min(all)) / sum(all) }
+    }
+
     /// The index of a link, 0 being the most popular.
     pub fn draw(&self, draw: &mut Draw) -> usize {
         let total = self.cumulated.last().copied().unwrap_or(0.0);
@@ -117,6 +125,16 @@ mod tests {
             let ours = counts[rank as usize - 1];
             assert!((ours / expected - 1.0).abs() < 0.1, "rank {rank}: {ours} draws, expected {expected}");
         }
+    }
+
+    #[test]
+    fn the_share_of_the_most_popular_is_the_sum_of_their_weights() {
+        let zipf = Zipf::new(4, 1.0);
+        let all = 1.0 + 1.0 / 2.0 + 1.0 / 3.0 + 1.0 / 4.0;
+        assert!((zipf.share_of(1) - 1.0 / all).abs() < 1e-12);
+        assert!((zipf.share_of(2) - 1.5 / all).abs() < 1e-12);
+        assert_eq!((zipf.share_of(0), zipf.share_of(4), zipf.share_of(9)), (0.0, 1.0, 1.0));
+        assert_eq!(Zipf::new(0, 1.0).share_of(3), 0.0);
     }
 
     #[test]

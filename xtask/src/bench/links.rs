@@ -3,11 +3,13 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::draw::Draw;
 use super::generator::{Connections, Load, Pace, Workload, drive};
 use super::wire::{Answer, Get, post};
 
@@ -153,11 +155,40 @@ impl Workload for Creates {
     }
 }
 
+/// Links with their whole targets, shared by all who follow them.
+#[derive(Clone)]
+pub struct Targets(Arc<[(Box<str>, Box<str>)]>);
+
+impl Targets {
+    /// Of these links, in their order.
+    #[must_use]
+    pub fn of(links: &[Pair]) -> Self {
+        Self(links.iter().map(|pair| (pair.code.clone(), target(pair.index).into())).collect())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Their codes.
+    pub fn codes(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(code, _)| &**code)
+    }
+}
+
 /// Follows links.
 pub struct Redirects {
     get: Get,
-    links: Vec<(Box<str>, String)>,
-    order: Vec<u32>,
+    links: Targets,
+    order: Arc<[u32]>,
     at: usize,
     repeats: bool,
 }
@@ -166,15 +197,31 @@ impl Redirects {
     /// Follows `links` in `order`, over and over.
     #[must_use]
     pub fn repeated(links: &[Pair], order: Vec<u32>) -> Self {
-        let links = links.iter().map(|pair| (pair.code.clone(), target(pair.index))).collect();
-        Self { get: Get::default(), links, order, at: 0, repeats: true }
+        Self::over(&Targets::of(links), order.into())
+    }
+
+    /// Follows `links` in `order`, over and over.
+    #[must_use]
+    pub fn over(links: &Targets, order: Arc<[u32]>) -> Self {
+        Self { get: Get::default(), links: links.clone(), order, at: 0, repeats: true }
+    }
+
+    /// Follows `links` in `order` once.
+    #[must_use]
+    pub fn through(links: &Targets, order: Arc<[u32]>) -> Self {
+        Self { repeats: false, ..Self::over(links, order) }
+    }
+
+    /// The same, asking for each connection to be closed after its answer.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { get: Get::closing(), ..self }
     }
 
     /// Follows each of `links` once.
     #[must_use]
     pub fn once(links: &[Pair]) -> Self {
-        let order = (0..links.len()).map(|index| index as u32).collect();
-        Self { repeats: false, ..Self::repeated(links, order) }
+        Self::through(&Targets::of(links), (0..links.len()).map(|index| index as u32).collect())
     }
 }
 
@@ -185,15 +232,60 @@ impl Workload for Redirects {
         }
         let index = *self.order.get(self.at)?;
         self.at += 1;
-        self.get.write(self.links[index as usize].0.as_bytes(), out);
+        self.get.write(self.links.0[index as usize].0.as_bytes(), out);
         Some(u64::from(index))
     }
 
     fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
-        let (code, target) = &self.links[id as usize];
+        let (code, target) = &self.links.0[id as usize];
         if answer.status != 302 || answer.location != Some(target.as_bytes()) {
             let location = answer.location.map(String::from_utf8_lossy);
             bail!("/{code} was answered {} {location:?} instead of 302 {target}", answer.status);
+        }
+        Ok(())
+    }
+}
+
+/// Asks for codes that no link has.
+pub struct Unknown {
+    get: Get,
+    codes: Vec<[u8; UNKNOWN_LENGTH]>,
+    at: usize,
+}
+
+/// As long as the codes that terse makes.
+const UNKNOWN_LENGTH: usize = 7;
+/// What a code is made of.
+const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+impl Unknown {
+    /// `count` codes that `known` has not, over and over.
+    #[must_use]
+    pub fn beside(known: &Targets, count: usize, draw: &mut Draw) -> Self {
+        let known: HashSet<&[u8]> = known.codes().map(str::as_bytes).collect();
+        let mut codes = Vec::with_capacity(count);
+        while codes.len() < count {
+            let code: [u8; UNKNOWN_LENGTH] = std::array::from_fn(|_| LETTERS[draw.below(LETTERS.len())]);
+            if !known.contains(&code[..]) {
+                codes.push(code);
+            }
+        }
+        Self { get: Get::default(), codes, at: 0 }
+    }
+}
+
+impl Workload for Unknown {
+    fn request(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        let index = self.at;
+        self.get.write(self.codes.get(index)?, out);
+        self.at = (index + 1) % self.codes.len();
+        Some(index as u64)
+    }
+
+    fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
+        if answer.status != 404 || answer.location.is_some() {
+            let code = String::from_utf8_lossy(&self.codes[id as usize]);
+            bail!("the unknown /{code} was answered {}", answer.status);
         }
         Ok(())
     }
@@ -254,6 +346,32 @@ mod tests {
         };
         assert_eq!(asked(Redirects::repeated(&links, vec![1, 0])), [Some(1), Some(0), Some(1)]);
         assert_eq!(asked(Redirects::once(&links)), [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn redirects_of_a_churn_ask_for_the_end_of_their_connection() {
+        let links = Targets::of(&[pair("a", 1)]);
+        assert_eq!((links.len(), links.is_empty()), (1, false));
+        let mut out = Vec::new();
+        Redirects::over(&links, vec![0].into()).closing().request(&mut out);
+        assert!(String::from_utf8(out).unwrap().contains("\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn unknown_codes_are_none_of_the_known_and_must_be_answered_404() {
+        let mut draw = Draw::seeded(5);
+        let first = Unknown::beside(&Targets::of(&[]), 2, &mut draw.clone()).codes;
+        let known = std::str::from_utf8(&first[0]).unwrap();
+        let mut unknown = Unknown::beside(&Targets::of(&[pair(known, 1)]), 1, &mut draw);
+        assert_eq!(unknown.codes, [first[1]], "the known one is passed over");
+        let mut out = Vec::new();
+        assert_eq!(unknown.request(&mut out), Some(0));
+        assert!(out[5..].starts_with(&first[1]));
+        assert_eq!(unknown.request(&mut out), Some(0), "over and over");
+        assert!(unknown.check(0, &answer(404, None, "no")).is_ok());
+        for wrong in [answer(302, Some("x"), ""), answer(503, None, ""), answer(404, Some("x"), "")] {
+            assert!(unknown.check(0, &wrong).unwrap_err().to_string().starts_with("the unknown /"));
+        }
     }
 
     #[test]

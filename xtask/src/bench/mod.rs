@@ -11,6 +11,7 @@ pub mod create;
 pub mod draw;
 pub mod floor;
 pub mod generator;
+pub mod ideal;
 pub mod links;
 pub mod machine;
 pub mod pin;
@@ -20,6 +21,7 @@ pub mod scale;
 pub mod server;
 pub mod stats;
 pub mod store;
+pub mod tiers;
 pub mod usage;
 pub mod wire;
 
@@ -57,7 +59,7 @@ pub struct Options {
 enum What {
     /// Durable creates per second, 64 connections
     Create(Run),
-    /// Redirects from memory beside nginx `return 302`: CPU, rate, latency
+    /// Redirects beside nginx `return 302` and others: CPU, rate, latency, memory, hit ratio
     Redirect(Run),
     /// A million links: start, memory, disk, latency of redirects that no cache knows
     Scale(Run),
@@ -215,6 +217,16 @@ impl<'a> Bench<'a> {
             "request_bytes": wire::Get::default().bytes(),
             "answers_checked": "all",
         })
+    }
+
+    /// Builds the benchmark `name` of `package`: with the server's profile; in a
+    /// quick run with the build of the tests and its features, so that little is built twice.
+    fn build(&self, package: &str, name: &str) -> Result<PathBuf> {
+        if self.run.quick {
+            return self.workspace.build(self.supervisor, &["--workspace", "--bench", name], name);
+        }
+        let arguments = ["--profile", "bench", "--package", package, "--bench", name];
+        self.workspace.build(self.supervisor, &arguments, name)
     }
 
     /// An empty data directory.

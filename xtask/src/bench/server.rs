@@ -78,6 +78,23 @@ impl Servers<'_> {
     /// # Errors
     /// As [`Servers::terse`].
     pub fn terse_with(&self, program: &Path, data: &Path, config: Option<&Path>) -> Result<Server> {
+        let (mut command, address) = self.terse_command(program, data)?;
+        let Some(config) = config else { return self.start("terse", &command, address, ("/readyz", 200), START_LIMIT) };
+        command.arg("--config").arg(config);
+        self.start("terse", &command, address, ("/readyz", 200), FIRST_START_LIMIT)
+    }
+
+    /// The same, with `settings` in its environment besides.
+    ///
+    /// # Errors
+    /// As [`Servers::terse`].
+    pub fn terse_set(&self, program: &Path, data: &Path, settings: &[(&str, String)]) -> Result<Server> {
+        let (mut command, address) = self.terse_command(program, data)?;
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
+        self.start("terse", &command, address, ("/readyz", 200), START_LIMIT)
+    }
+
+    fn terse_command(&self, program: &Path, data: &Path) -> Result<(Command, SocketAddr)> {
         let address = free_address()?;
         let mut command = Command::new(program);
         // What the operator of this shell has set is not what is measured.
@@ -92,9 +109,7 @@ impl Servers<'_> {
             .env("TERSE_DATA_DIR", data)
             .env("TERSE_LIMITS", "off")
             .env("TERSE_LOG", "warn");
-        let Some(config) = config else { return self.start("terse", &command, address, ("/readyz", 200), START_LIMIT) };
-        command.arg("--config").arg(config);
-        self.start("terse", &command, address, ("/readyz", 200), FIRST_START_LIMIT)
+        Ok((command, address))
     }
 
     /// Starts nginx with one worker that redirects everything to `target`.
@@ -112,18 +127,31 @@ impl Servers<'_> {
         self.start("nginx", &command, address, ("/abcdefg", 302), START_LIMIT)
     }
 
-    /// Starts the floor, which redirects everything to `target`.
+    /// Starts the constant actix-web `program`, which redirects everything to `target`.
     ///
     /// # Errors
     /// When it isn't ready in time.
-    pub fn floor(&self, target: &str) -> Result<Server> {
+    pub fn actix(&self, program: &Path, target: &str) -> Result<Server> {
+        let address = free_address()?;
+        let mut command = Command::new(program);
+        command.args([&address.to_string(), target]);
+        self.start("actix-web", &command, address, ("/abcdefg", 302), START_LIMIT)
+    }
+
+    /// Starts the floor, which redirects everything to `target`, and with
+    /// `close` ends each connection after its first answer.
+    ///
+    /// # Errors
+    /// When it isn't ready in time.
+    pub fn floor(&self, target: &str, close: bool) -> Result<Server> {
         let address = free_address()?;
         // This very program, also when a build has replaced its file meanwhile.
-        let program = self.folder.join("floor");
+        let (name, flag) = if close { ("floor-close", Some("--close")) } else { ("floor", None) };
+        let program = self.folder.join(name);
         fs::copy("/proc/self/exe", &program)?;
         let mut command = Command::new(program);
-        command.args(["floor", &address.to_string(), target]);
-        self.start("floor", &command, address, ("/abcdefg", 302), START_LIMIT)
+        command.args(["floor", &address.to_string(), target]).args(flag);
+        self.start(name, &command, address, ("/abcdefg", 302), START_LIMIT)
     }
 
     fn start(

@@ -83,6 +83,14 @@ fn parse_ticks(line: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// Resident memory of `pid` and all its descendants now, in bytes; what they share counts for each.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn resident(pid: u32) -> Result<u64> {
+    family(pid).into_iter().map(|process| Ok(memory(process)?.0)).sum()
+}
+
 /// Resident memory of `pid`, in bytes: now, and at most so far.
 ///
 /// # Errors
@@ -147,5 +155,6 @@ mod tests {
         assert!(this_thread().unwrap() > Duration::ZERO);
         let (now, most) = memory(pid).unwrap();
         assert!(now > 100_000 && most >= now / 2);
+        assert!(resident(pid).unwrap() >= now / 2, "at least its own");
     }
 }

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// # Errors
 /// When the benchmark can't be built, fails, or says nothing.
 pub fn measure(bench: &Bench<'_>) -> Result<Vec<Series>> {
-    let mut command = Command::new(super::program::build(bench, "terse-resilience", "guards")?);
+    let mut command = Command::new(bench.build("terse-resilience", "guards")?);
     if bench.run.quick {
         command.arg(QUICK_CALLS);
     }

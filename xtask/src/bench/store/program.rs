@@ -2,7 +2,7 @@
 //! `terse-store`, on the server's core, read.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,19 +26,6 @@ const QUICK_MOST_CREATES: u32 = 2_000;
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 /// All that it reads.
 const READINGS: [&str; 7] = ["per_second", "cpu_us", "cpu_ratio_to_driver", "p50_ms", "p99_ms", "stale", "refused"];
-/// The benchmarks with the build of the tests and its features, so that little is built twice.
-const BUILD_QUICK: &[&str] = &["--workspace", "--bench", "store", "--bench", "guards"];
-
-/// Builds the benchmark `name` of `package`.
-///
-/// # Errors
-/// When the build fails.
-pub fn build(bench: &Bench<'_>, package: &str, name: &str) -> Result<PathBuf> {
-    if bench.run.quick {
-        return bench.workspace.build(bench.supervisor, BUILD_QUICK, name);
-    }
-    bench.workspace.build(bench.supervisor, &["--profile", "bench", "--package", package, "--bench", name], name)
-}
 
 /// What `command` prints, line by line.
 ///
@@ -65,7 +52,7 @@ pub fn output_of(bench: &Bench<'_>, command: &mut Command, limit: Duration) -> R
 /// # Errors
 /// When the program can't be built, or fails: also when an answer is wrong.
 pub fn measure(bench: &Bench<'_>, clusters: &[Cluster]) -> Result<Vec<Series>> {
-    let program = build(bench, "terse-store", "store")?;
+    let program = bench.build("terse-store", "store")?;
     println!("stores without HTTP: {} rounds", bench.run.rounds());
     let part = |part: &str| {
         let mut command = command(bench, &program, clusters)?;

@@ -5,7 +5,6 @@
 //! entry, and the server's own count of who answered says whether it was the store.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +14,8 @@ use super::super::draw::Draw;
 use super::super::generator::{Pace, Workload};
 use super::super::links::{Creates, Redirects, assert_distinct};
 use super::super::report::{Reading, Series};
-use super::super::server::{Server, ask};
+use super::super::server::Server;
+use super::super::tiers::Tiers;
 use super::super::wire::Answer;
 use super::Cluster;
 use crate::services::cql::{Connection, Consistency};
@@ -113,7 +113,8 @@ impl Contender {
         let readings = bench.measure(server, Pace::Closed, &mut redirects)?;
         let refused = redirects.check(&self.redirected.name)?;
         let after = Tiers::read(self.server.address)?;
-        let (uncached, stale) = (after.uncached_percent_since(&before), after.stale - before.stale);
+        let between = after.since(&before);
+        let (uncached, stale) = (between.uncached_percent(), between.stale);
         if uncached < MIN_UNCACHED_PERCENT {
             bail!("{}: only {uncached:.1} % of the redirects asked the store", self.redirected.name);
         }
@@ -161,45 +162,6 @@ impl Workload for Tolerant<'_> {
             return Ok(());
         }
         self.inner.check(id, answer)
-    }
-}
-
-/// How many redirects were found by the cache, and by the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Tiers {
-    cached: f64,
-    /// At a quorum.
-    store: f64,
-    /// By a single replica.
-    stale: f64,
-}
-
-impl Tiers {
-    fn read(address: SocketAddr) -> Result<Self> {
-        let reply = ask(address, "/metrics")?;
-        Self::parse(&String::from_utf8_lossy(&reply.body))
-    }
-
-    fn parse(metrics: &str) -> Result<Self> {
-        let mut tiers = Self::default();
-        let lines = metrics.lines().filter(|line| line.starts_with("terse_redirects_total{"));
-        for line in lines.filter(|line| line.contains("outcome=\"found\"")) {
-            let value = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
-            let value = value.with_context(|| format!("a metric without a value: {line}"))?;
-            let tier = line.split("tier=\"").nth(1).and_then(|rest| rest.split('"').next());
-            match tier {
-                Some("store") => tiers.store += value,
-                Some("stale") => tiers.stale += value,
-                _ => tiers.cached += value,
-            }
-        }
-        Ok(tiers)
-    }
-
-    fn uncached_percent_since(&self, before: &Self) -> f64 {
-        let cached = self.cached - before.cached;
-        let uncached = self.store + self.stale - before.store - before.stale;
-        uncached * 100.0 / (cached + uncached).max(1.0)
     }
 }
 
@@ -278,24 +240,6 @@ mod tests {
         ] {
             assert!(two.lines().any(|found| found == line), "{line} is not in\n{two}");
         }
-    }
-
-    #[test]
-    fn the_share_of_the_store_is_told_by_the_servers_own_count() {
-        let metrics = |l1: u32, store: u32, stale: u32| {
-            format!(
-                "# TYPE terse_redirects_total counter\n\
-                 terse_redirects_total{{outcome=\"found\",tier=\"l1\"}} {l1}\n\
-                 terse_redirects_total{{outcome=\"found\",tier=\"store\"}} {store}\n\
-                 terse_redirects_total{{outcome=\"missing\",tier=\"store\"}} 7\n\
-                 terse_redirects_total{{outcome=\"found\",tier=\"stale\"}} {stale}\n"
-            )
-        };
-        let before = Tiers::parse(&metrics(10, 20, 0)).unwrap();
-        let after = Tiers::parse(&metrics(11, 28, 1)).unwrap();
-        assert_eq!(after, Tiers { cached: 11.0, store: 28.0, stale: 1.0 });
-        assert!((after.uncached_percent_since(&before) - 90.0).abs() < 1e-9);
-        assert_eq!(before.uncached_percent_since(&before), 0.0);
     }
 
     struct Always;

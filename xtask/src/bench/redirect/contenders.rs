@@ -1,0 +1,237 @@
+//! Who is measured with what: a server, the requests that it gets, the tier
+//! that must answer them, and whose CPU stands beside its own.
+
+pub mod servers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::servers::{Loaded, Stage};
+use super::super::draw::{Draw, Zipf};
+use super::super::generator::{Connections, Pace, Workload};
+use super::super::links::{Redirects, Targets, Unknown};
+use super::super::report::{Reading, Series};
+use super::super::tiers::Tiers;
+use super::super::usage::resident;
+use super::super::{Bench, Run};
+use super::{ALL, EXPONENT, SEED, SHARED, STORE, Sizes, UNKNOWN, Who, codes};
+
+/// How many draws are made ahead; they repeat after that.
+const DRAWS: usize = 1 << 20;
+/// Of all redirects, how many the tier must have answered that is measured, in percent.
+const MIN_TIER_PERCENT: f64 = 95.0;
+
+/// A server under one kind of load.
+pub struct Contender {
+    /// What was read.
+    pub series: Series,
+    server: (u32, SocketAddr),
+    kind: Connections,
+    workload: Box<dyn Workload>,
+    /// The share of the tier that must answer, as [`Tiers::percents`] calls it.
+    tier: Option<&'static str>,
+    /// Readings that are ratios of CPU, and the series that is 1 there.
+    beside: Vec<(&'static str, String)>,
+}
+
+impl Contender {
+    fn new(name: &str, server: (u32, SocketAddr), workload: impl Workload + 'static) -> Self {
+        let (series, kind) = (Series::new(name), Connections::Kept);
+        Self { series, server, kind, workload: Box::new(workload), tier: None, beside: Vec::new() }
+    }
+
+    fn churning(self) -> Self {
+        Self { kind: Connections::Renewed, ..self }
+    }
+
+    fn answered_by(self, tier: &'static str) -> Self {
+        Self { tier: Some(tier), ..self }
+    }
+
+    /// Compares with the constants of the same kind, whose names `name` gives.
+    fn beside_constants(mut self, name: impl Fn(Who) -> String) -> Self {
+        self.beside.extend([("cpu_ratio_to_nginx", name(Who::Nginx)), ("cpu_ratio_to_floor", name(Who::Floor))]);
+        self
+    }
+
+    /// Puts one window of load on the server and reads what it cost.
+    ///
+    /// # Errors
+    /// When an answer is wrong, or came from another tier.
+    pub fn measure(&mut self, bench: &Bench<'_>, pace: Pace) -> Result<Vec<Reading>> {
+        let name = &self.series.name;
+        let (pid, address) = self.server;
+        let before = self.tier.map(|_| Tiers::read(address)).transpose()?;
+        let measured = bench.measure_over(self.kind, self.server, pace, &mut *self.workload);
+        let mut readings = measured.with_context(|| name.clone())?;
+        readings.push(("resident_mb", resident(pid)? as f64 / 1e6));
+        if let (Some(tier), Some(before)) = (self.tier, before) {
+            let share = reading(&Tiers::read(address)?.since(&before).percents(), tier).context("an unknown tier")?;
+            ensure!(share >= MIN_TIER_PERCENT, "{name}: {tier} is {share:.1} instead of at least {MIN_TIER_PERCENT}");
+            readings.push((tier, share));
+        }
+        Ok(readings)
+    }
+}
+
+/// The value of `name` among `readings`.
+#[must_use]
+pub fn reading(readings: &[Reading], name: &str) -> Option<f64> {
+    readings.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+}
+
+/// Adds to the readings of each contender of one round how its CPU compares in that round.
+pub fn add_ratios(contenders: &[Contender], rounds: &mut [Vec<Reading>]) {
+    let cpu: Vec<Option<f64>> = rounds.iter().map(|readings| reading(readings, "cpu_us")).collect();
+    let of = |name: &str| cpu[contenders.iter().position(|contender| contender.series.name == name)?];
+    for ((contender, readings), ours) in contenders.iter().zip(rounds).zip(&cpu) {
+        let ratios: Vec<Reading> =
+            contender.beside.iter().filter_map(|(ratio, name)| Some((*ratio, (*ours)? / of(name)?))).collect();
+        readings.splice(2.min(readings.len())..2.min(readings.len()), ratios);
+    }
+}
+
+/// Draws the same sequence for everybody who asks for the same.
+fn zipf_order(count: usize) -> Arc<[u32]> {
+    let mut draw = Draw::seeded(SEED);
+    // Rank and age of a link have nothing to do with each other.
+    let ranked = draw.shuffled(count);
+    let zipf = Zipf::new(count, EXPONENT);
+    (0..DRAWS).map(|_| ranked[zipf.draw(&mut draw)]).collect()
+}
+
+fn uniform_order(count: usize) -> Arc<[u32]> {
+    let mut draw = Draw::seeded(SEED);
+    (0..DRAWS).map(|_| draw.below(count) as u32).collect()
+}
+
+fn one(links: &Targets) -> Redirects {
+    Redirects::over(links, [0].into())
+}
+
+/// terse following the first `count` links by Zipf's law, all of them in memory.
+#[must_use]
+pub fn zipf(stage: &Stage<'_>, name: &str, count: usize) -> Option<Contender> {
+    let main = stage.main()?;
+    Some(from_memory(name, main, Redirects::over(&main.links, zipf_order(count))))
+}
+
+fn from_memory(name: &str, main: &Loaded, workload: impl Workload + 'static) -> Contender {
+    Contender::new(name, main.seat(), workload).answered_by("l1_percent").beside_constants(|who| who.kept().into())
+}
+
+/// Everything that is measured as fast as it is answered, if `run` wants it.
+#[must_use]
+pub fn fast(run: &Run, stage: &Stage<'_>, sizes: Sizes) -> Vec<Contender> {
+    let mut all = constants(run, stage);
+    if let Some(main) = stage.main() {
+        all.extend(wanted(run, Who::Terse.kept(), |name| from_memory(name, main, one(&main.links))));
+        for count in [sizes.some, sizes.many] {
+            all.extend(run.wants(&codes(count, "zipf")).then(|| zipf(stage, &codes(count, "zipf"), count)).flatten());
+            let uniform = || Redirects::over(&main.links, uniform_order(count));
+            all.extend(wanted(run, &codes(count, "uniform"), |name| from_memory(name, main, uniform())));
+        }
+        all.extend(wanted(run, UNKNOWN, |name| {
+            let unknown = Unknown::beside(&main.links, DRAWS, &mut Draw::seeded(SEED));
+            Contender::new(name, main.seat(), unknown).beside_constants(|who| who.kept().into())
+        }));
+    }
+    let by_tier = [(STORE, stage.store(), "store_percent"), (SHARED, stage.shared(), "l2_percent")];
+    for (name, loaded, tier) in by_tier {
+        all.extend(loaded.filter(|_| run.wants(name)).map(|loaded| {
+            let workload = Redirects::over(&loaded.links, uniform_order(loaded.links.len()));
+            let contender = Contender::new(name, loaded.seat(), workload).answered_by(tier);
+            let mut contender = contender.beside_constants(|who| who.kept().into());
+            contender.beside.push(("cpu_ratio_to_l1", Who::Terse.kept().into()));
+            contender
+        }));
+    }
+    all.extend(churn(run, stage));
+    all
+}
+
+fn wanted(run: &Run, name: &str, make: impl FnOnce(&str) -> Contender) -> Option<Contender> {
+    run.wants(name).then(|| make(name))
+}
+
+fn constants(run: &Run, stage: &Stage<'_>) -> Vec<Contender> {
+    let constants = ALL.into_iter().filter(|who| *who != Who::Terse && run.wants(who.kept()));
+    let contender = |who: Who| {
+        let (seat, links) = stage.seat(who, Connections::Kept)?;
+        Some(Contender::new(who.kept(), seat, one(links)).beside_constants(|who| who.kept().into()))
+    };
+    constants.filter_map(contender).collect()
+}
+
+/// Everybody with a connection for each request.
+fn churn(run: &Run, stage: &Stage<'_>) -> Vec<Contender> {
+    let contender = |who: Who| {
+        let (seat, links) = stage.seat(who, Connections::Renewed)?;
+        let contender = Contender::new(&who.churn(), seat, one(links).closing());
+        Some(contender.churning().beside_constants(Who::churn))
+    };
+    ALL.into_iter().filter(|who| run.wants(&who.churn())).filter_map(contender).collect()
+}
+
+/// Everybody at a fixed rate; terse follows [`Sizes::some`] links.
+#[must_use]
+pub fn even(run: &Run, stage: &Stage<'_>, sizes: Sizes) -> Vec<Contender> {
+    let contender = |who: Who| {
+        let contender = match who {
+            Who::Terse => zipf(stage, &who.half(), sizes.some).map(|made| Contender { beside: Vec::new(), ..made })?,
+            _ => {
+                let (seat, links) = stage.seat(who, Connections::Kept)?;
+                Contender::new(&who.half(), seat, one(links))
+            }
+        };
+        Some(contender.beside_constants(Who::half))
+    };
+    ALL.into_iter().filter(|who| run.wants(&who.half())).filter_map(contender).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::links::Pair;
+    use super::*;
+
+    fn contender(name: &str) -> Contender {
+        let links = Targets::of(&[Pair { code: "abcdefg".into(), index: 0 }]);
+        Contender::new(name, (1, "127.0.0.1:1".parse().unwrap()), one(&links))
+    }
+
+    #[test]
+    fn ratios_are_of_one_round_and_of_the_same_kind_of_connection() {
+        let contenders = [
+            contender(Who::Nginx.kept()),
+            contender(&Who::Nginx.churn()),
+            contender(Who::Terse.kept()).beside_constants(|who| who.kept().into()),
+            contender(&Who::Terse.churn()).churning().beside_constants(Who::churn),
+        ];
+        let cpu = |us: f64| vec![("per_second", 1.0), ("cpu_us", us), ("p99_ms", 3.0)];
+        let mut rounds = [cpu(5.0), cpu(14.0), cpu(4.5), cpu(21.0)];
+        add_ratios(&contenders, &mut rounds);
+        assert_eq!(reading(&rounds[2], "cpu_ratio_to_nginx"), Some(0.9));
+        assert_eq!(reading(&rounds[3], "cpu_ratio_to_nginx"), Some(1.5));
+        assert_eq!(reading(&rounds[3], "cpu_ratio_to_floor"), None, "there is no floor");
+        assert_eq!(rounds[0], cpu(5.0), "nothing to compare with");
+        assert_eq!(rounds[2][2], ("cpu_ratio_to_nginx", 0.9), "right after what it compares");
+    }
+
+    #[test]
+    fn everybody_who_asks_for_a_law_gets_the_same_draws() {
+        let popular = zipf_order(1_000);
+        assert_eq!(popular, zipf_order(1_000));
+        assert_eq!(popular.len(), DRAWS);
+        let most = |order: &[u32]| {
+            let mut counts = vec![0_usize; 1_000];
+            order.iter().for_each(|index| counts[*index as usize] += 1);
+            counts.into_iter().max().unwrap() as f64 / DRAWS as f64
+        };
+        // The most popular of a thousand has 1 of 7.485 draws.
+        assert!((most(&popular) - 0.1336).abs() < 0.002, "{}", most(&popular));
+        assert!((most(&uniform_order(1_000)) - 0.001).abs() < 0.0002);
+        assert!(zipf_order(1).iter().all(|index| *index == 0));
+    }
+}
