@@ -21,6 +21,7 @@ use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{Stores, store_failure};
 use crate::system;
 use crate::tasks::Tasks;
+use crate::warm_start::WarmStart;
 use crate::world::World;
 
 /// File descriptors that are asked for: connections, and a few files.
@@ -50,6 +51,7 @@ pub struct Application {
     signals: Signals,
     tasks: Tasks,
     stores: Arc<Stores>,
+    warm: Option<Arc<WarmStart>>,
     _lock: Option<HttpLock>,
 }
 
@@ -80,11 +82,14 @@ impl Application {
         let keys = Arc::new(keys);
         let (listeners, address) = listen(&config.http)?;
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
-        let state = state(&config, address, &stores, &codes, &keys, &lifecycle, &world);
+        let links = links(&config, &stores, &codes, &world);
+        let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
+        let state = state(&config, address, &stores, links, &keys, &lifecycle, &world);
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
-        let tasks = tasks(&config, &stores, identity, codes, keys, &world);
+        let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
+        warm.iter().for_each(|warm| warm.run(&mut tasks));
         lifecycle.enter(Phase::Ready);
-        Ok(Self { address, shutdown: config.shutdown, lifecycle, server, signals, tasks, stores, _lock: lock })
+        Ok(Self { address, shutdown: config.shutdown, lifecycle, server, signals, tasks, stores, warm, _lock: lock })
     }
 
     /// The address that is listened on, with its real port.
@@ -120,7 +125,7 @@ impl Application {
             if !shutdown::stop(&handle, left).await {
                 tracing::warn!("the HTTP server did not stop in time");
             }
-            end_tasks_and_stores(self.tasks, self.stores, grace).await
+            end_tasks_and_stores(self.tasks, self.warm, self.stores, grace).await
         };
         let ended = tokio::select! {
             ended = end => ended,
@@ -136,10 +141,22 @@ impl Application {
     }
 }
 
-async fn end_tasks_and_stores(tasks: Tasks, stores: Arc<Stores>, grace: Grace) -> Result<(), StartError> {
+async fn end_tasks_and_stores(
+    tasks: Tasks,
+    warm: Option<Arc<WarmStart>>,
+    stores: Arc<Stores>,
+    grace: Grace,
+) -> Result<(), StartError> {
     let late = tasks.join(grace.left(LAST_STEPS)).await;
     if !late.is_empty() {
         tracing::warn!(tasks = ?late, "tasks did not end in time");
+    }
+    if let Some(warm) = warm {
+        match tokio::time::timeout(grace.left(LAST_STEPS), warm.save_once()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, cause = ?error.source, "the next start is colder"),
+            Err(_) => tracing::warn!("no time is left for the warm codes"),
+        }
     }
     if tokio::time::timeout(grace.left(LAST_STEPS), stores.settled()).await.is_err() {
         tracing::warn!("no time is left for the marks of edits");
@@ -201,15 +218,13 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     StartError::new(Exit::Unavailable, format_args!("cannot listen on {address}: {error}"))
 }
 
-fn state(
-    config: &Config,
-    address: SocketAddr,
-    stores: &Stores,
-    codes: &Arc<LeasedCodes>,
-    keys: &Arc<KeyDirectory>,
-    lifecycle: &Arc<Lifecycle>,
-    world: &World,
-) -> State {
+/// How links are read and written.
+struct Links {
+    cache: Arc<ReadThrough>,
+    shortener: Arc<Shortener>,
+}
+
+fn links(config: &Config, stores: &Stores, codes: &Arc<LeasedCodes>, world: &World) -> Links {
     let links = &stores.links;
     let cache =
         ReadThrough::new(Arc::clone(links) as Arc<dyn LinkReader>, Arc::clone(&world.clock), cache_config(config));
@@ -223,16 +238,42 @@ fn state(
         entropy: Arc::clone(&world.entropy),
         metrics: Arc::clone(&world.metrics),
     };
+    Links { cache, shortener: Arc::new(shortener) }
+}
+
+/// Only where redirects are answered are there hot codes.
+fn warm_start(
+    config: &Config,
+    cache: &Arc<ReadThrough>,
+    identity: &Identity,
+    lifecycle: &Arc<Lifecycle>,
+    world: &World,
+) -> Option<Arc<WarmStart>> {
+    let (clock, lifecycle) = (Arc::clone(&world.clock), Arc::clone(lifecycle));
+    config.http.surfaces.redirect.then(|| {
+        WarmStart::new(Arc::clone(cache), clock, lifecycle, config.data_dir.clone(), identity.deployment_text())
+    })
+}
+
+fn state(
+    config: &Config,
+    address: SocketAddr,
+    stores: &Stores,
+    links: Links,
+    keys: &Arc<KeyDirectory>,
+    lifecycle: &Arc<Lifecycle>,
+    world: &World,
+) -> State {
     State {
-        shortener: Arc::new(shortener),
-        resolver: cache,
-        catalog: links.clone(),
+        shortener: links.shortener,
+        resolver: links.cache,
+        catalog: stores.links.clone(),
         policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
         access: match config.http.auth {
             AuthMode::Open => Access::Open,
             AuthMode::Keys => Access::Keys(keys.clone()),
         },
-        store_health: links.clone(),
+        store_health: stores.links.clone(),
         dependencies: vec![],
         breakers: Arc::clone(&stores.breakers),
         lifecycle: Arc::clone(lifecycle),
