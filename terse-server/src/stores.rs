@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use terse_core::ShortCode;
+use terse_core::metrics::Metrics;
 use terse_core::ports::{ChangeFeed, HomeStore, SettingsStore, ShardStore, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
 use terse_resilience::{Breaker, Breakers, MonotonicClock};
@@ -30,6 +31,9 @@ const FIRST_START_WAIT: Duration = Duration::from_secs(30);
 /// Between two of its tries.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 
+/// How often [`Stores::clock_once`] is to be called: twice before edits would measure for themselves.
+pub const CLOCK_EVERY: Duration = Duration::from_secs(5);
+
 /// The open stores of a deployment.
 pub struct Stores {
     shards: Vec<Shard>,
@@ -45,6 +49,8 @@ pub struct Stores {
 
 /// One shard's store.
 pub struct Shard {
+    name: String,
+    metrics: Arc<Metrics>,
     backend: Backend,
     admitted: AtomicBool,
 }
@@ -116,6 +122,19 @@ impl Shard {
         {
             tracing::warn!("marks of edits could not be written in time");
         }
+    }
+
+    /// Measures how far this server's clock is from that of the store, once that is admitted.
+    async fn clock_once(&self) -> Result<(), StoreError> {
+        let Backend::Cql(store) = &self.backend else { return Ok(()) };
+        if !self.admitted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let measured = store.clock_once().await;
+        if let Some(offset_ms) = store.clock_offset_ms() {
+            self.metrics.store_clock_offset(&self.name, offset_ms as f64 / 1_000.0);
+        }
+        measured
     }
 
     fn close(&self) {
@@ -206,6 +225,16 @@ impl Stores {
         }
     }
 
+    /// Measures how far this server's clock is from those of the stores in
+    /// reach; one that is too far off refuses edits. One bounded step, to be
+    /// called each [`CLOCK_EVERY`].
+    ///
+    /// # Errors
+    /// The failure of the first shard whose nodes don't tell the time.
+    pub async fn clock_once(&self) -> Result<(), StoreError> {
+        join_all(self.shards.iter().map(Shard::clock_once)).await.into_iter().collect()
+    }
+
     /// Waits for what is still to be written after answers that were given, for the time of one write.
     pub async fn settled(&self) {
         join_all(self.shards.iter().map(Shard::settled)).await;
@@ -264,7 +293,8 @@ fn open_shard(config: &Config, shard: &ShardConfig, world: &World) -> Result<(Sh
             (Backend::Cql(store), guards)
         }
     };
-    Ok((Shard { backend, admitted: AtomicBool::new(false) }, guards))
+    let (name, metrics) = (shard.name.clone(), Arc::clone(&world.metrics));
+    Ok((Shard { name, metrics, backend, admitted: AtomicBool::new(false) }, guards))
 }
 
 fn guard<S>(shard: &str, store: Arc<S>, world: &World) -> Result<Arc<Guarded<S>>, StartError> {
@@ -365,6 +395,7 @@ mod tests {
         assert_eq!(away.kind, StoreErrorKind::Unavailable, "{away}");
         let on = |code| stores.shard_of(&ShortCode::parse(code).unwrap());
         assert_eq!((on("0abc"), on("zabc")), (0, 1));
+        stores.clock_once().await.unwrap();
         stores.close();
     }
 

@@ -67,6 +67,10 @@ pub struct CqlLimits {
     pub read_timeout_ms: u64,
     /// Longest read of several rows, or for the API, in milliseconds; then it fails.
     pub list_timeout_ms: u64,
+    /// Longest read of ten seconds of marks, in milliseconds; then their poll fails, and the next one asks again.
+    pub mark_timeout_ms: u64,
+    /// Longest wait for the time that a node has, in milliseconds; then that node counts as away.
+    pub clock_timeout_ms: u64,
     /// Longest single write or conditional write, in milliseconds; then its outcome is unknown.
     pub write_timeout_ms: u64,
     /// Longest write from its call on, with its turn, its reads, its retries and read-backs, in milliseconds; then
@@ -105,6 +109,8 @@ impl Default for CqlLimits {
             migration_timeout_ms: 60_000,
             read_timeout_ms: 250,
             list_timeout_ms: 800,
+            mark_timeout_ms: 350,
+            clock_timeout_ms: 500,
             write_timeout_ms: 800,
             write_deadline_ms: 2_000,
             schema_timeout_ms: 10_000,
@@ -142,6 +148,7 @@ mod tests {
         let (limits, guard) = (CqlLimits::default(), GuardSettings::default().write);
         assert!(limits.write_deadline_ms + limits.write_timeout_ms < guard.timeout_ms);
         assert!(limits.owed_writes > guard.permits);
+        assert!(limits.mark_timeout_ms < GuardSettings::default().marks.timeout_ms);
     }
 
     #[test]

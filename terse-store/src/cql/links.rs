@@ -5,7 +5,8 @@
 //!   found" is no answer.
 //! - **insert** writes the owner's rows first, then the link, if absent.
 //! - **update** reads the link, marks it, writes it if its version is still
-//!   the expected one, and marks it again, whatever became of the write.
+//!   the expected one, and marks it again, whatever became of the write. It is
+//!   refused while this server's clock is off the store's.
 //!
 //! Conditional writes on one code contend with each other on every replica, so
 //! those of this process take turns ([`Stripes`](super::stripes::Stripes)).
@@ -172,6 +173,7 @@ impl LinkWriter for CqlStore {
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
         let live = self.live()?;
         let deadline = self.write_deadline();
+        by(deadline, self.in_step(live)).await?;
         let turn = self.turns.turn(code.as_str(), deadline).await?;
         let Some(before) = by(deadline, self.link_of(live, code)).await? else { return Ok(Update::NotFound) };
         if before.version != expected || before.state == LinkState::Deleted {

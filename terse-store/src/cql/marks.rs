@@ -1,8 +1,13 @@
 //! Marks of what changed, so that other nodes drop what they have cached.
 //!
-//! A mark stands in a bucket of ten seconds by its writer's clock: a poll reads
-//! a bucket or three, each one small partition. Marks go by themselves after an
-//! hour (the table's TTL).
+//! A mark stands in a bucket of ten seconds by the store's clock as its writer
+//! knows it ([`super::store_clock`]); whoever reads marks looks for them by that
+//! clock too. A poll reads a bucket or three, each one small partition. Marks go
+//! by themselves after an hour (the table's TTL).
+//!
+//! No breaker refuses a poll, and none hears of it: a poll is one read at a
+//! quorum, bounded by a short timeout, and as soon as there is a quorum again
+//! the next one must succeed. What is cached is fresh only while they do.
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -15,7 +20,7 @@ use terse_core::{Clock, Entropy, ShortCode, Timestamp, Version};
 
 use super::rows::{cql_time, cql_version, must, time, version, wrong};
 use super::session::{Preparer, Use};
-use super::{CqlStore, Live, fault, rows};
+use super::{CqlStore, Live, fault, levels, rows};
 
 /// Milliseconds of a bucket.
 const BUCKET_MS: i64 = 10_000;
@@ -23,7 +28,7 @@ const BUCKET_MS: i64 = 10_000;
 /// looked for: those of a writer whose clock is further off are not found.
 const MARK_LIFE_MS: i64 = 3_600_000;
 /// Buckets read at once; the others wait.
-const BUCKETS_AT_ONCE: usize = 8;
+const BUCKETS_AT_ONCE: usize = 16;
 
 pub(super) struct Statements {
     write: PreparedStatement,
@@ -36,7 +41,7 @@ impl Statements {
         let read = "SELECT id, code, version, at FROM {keyspace}.changes WHERE bucket = ? LIMIT ?";
         Ok(Self {
             write: preparer.statement(Use::Write, write).await?,
-            read: preparer.statement(Use::ListRead, read).await?,
+            read: preparer.statement(Use::MarkRead, read).await?,
         })
     }
 }
@@ -77,15 +82,10 @@ impl CqlStore {
         // Whether this mark stands is all the same when the edit is not made.
         marked.map_err(|error| StoreError { kind: StoreErrorKind::Unavailable, ..error })
     }
-
-    async fn bucket(&self, live: &Live, bucket: i64, limit: i32) -> Result<Vec<ChangeMark>, StoreError> {
-        let found = self.quorum_rows(live, "reading marks", &live.marks.read, (bucket, limit)).await?;
-        rows::all(&found, |row: MarkRow<'_>| row.mark())
-    }
 }
 
 impl Live {
-    /// Writes a mark: no version of `code` below `version` may be served.
+    /// Writes a mark at the store's time: no version of `code` below `version` may be served.
     pub(super) async fn mark(
         &self,
         code: &ShortCode,
@@ -93,11 +93,16 @@ impl Live {
         clock: &dyn Clock,
         entropy: &dyn Entropy,
     ) -> Result<(), StoreError> {
-        let at = clock.now();
+        let at = self.clock.now(clock);
         let id: [u8; 16] = random_bytes(entropy);
         let values = (bucket_of(at), &id[..], code.as_str(), cql_version(version), cql_time(at));
         let answer = self.session.execute_unpaged(&self.marks.write, values).await;
         answer.map(drop).map_err(|error| fault::write("marking a change", error))
+    }
+
+    async fn bucket(&self, bucket: i64, limit: i32) -> Result<Vec<ChangeMark>, StoreError> {
+        let found = levels::rows(self, "reading marks", &self.marks.read, (bucket, limit)).await?;
+        rows::all(&found, |row: MarkRow<'_>| row.mark())
     }
 }
 
@@ -105,14 +110,16 @@ impl Live {
 impl ChangeFeed for CqlStore {
     async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
         let live = self.live()?;
-        let now = self.clock.now();
-        let from = bucket_of(from.max(now.plus_millis(-MARK_LIFE_MS)));
-        let until = bucket_of(until.min(now.plus_millis(MARK_LIFE_MS)));
+        // The range is told by this server's clock, and marks stand by the store's.
+        let now = live.clock.now(&*self.clock);
+        let behind_ms = now.as_millis().saturating_sub(self.clock.now().as_millis());
+        let from = bucket_of(from.plus_millis(behind_ms).max(now.plus_millis(-MARK_LIFE_MS)));
+        let until = bucket_of(until.plus_millis(behind_ms).min(now.plus_millis(MARK_LIFE_MS)));
         // One more than asked for tells whether there are more.
         let enough = limit.saturating_add(1);
         let at_most = i32::try_from(enough).unwrap_or(i32::MAX);
         let mut buckets =
-            stream::iter(from..=until).map(|bucket| self.bucket(live, bucket, at_most)).buffered(BUCKETS_AT_ONCE);
+            stream::iter(from..=until).map(|bucket| live.bucket(bucket, at_most)).buffered(BUCKETS_AT_ONCE);
         let mut marks = Vec::new();
         while marks.len() < enough {
             let Some(found) = buckets.try_next().await? else { break };

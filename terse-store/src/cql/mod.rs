@@ -11,7 +11,8 @@
 //!   unknown is read back and finished, see [`lwt`].
 //! - Rows are read at a quorum; a redirect falls back to one replica, whose
 //!   "found" is told as stale and whose "not found" is never believed, see [`levels`].
-//! - Every edit writes a mark before and after itself, see [`marks`] and [`owed`].
+//! - Every edit writes a mark before and after itself, see [`marks`] and [`owed`];
+//!   a server whose clock is off the store's makes none, see [`store_clock`].
 //!
 //! Every wait is bounded by [`CqlLimits`]. Nothing here queues: how many calls
 //! run at once is bounded by the guard around the store.
@@ -33,6 +34,7 @@ mod rows;
 mod schema;
 mod session;
 mod settings;
+mod store_clock;
 mod stripes;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ use links::KnownMonths;
 use owed::Debts;
 use schema::{Migrator, quoted};
 use session::{Preparer, Profiles};
+use store_clock::StoreClock;
 use stripes::Stripes;
 
 use crate::lenient::Lenience;
@@ -94,6 +97,7 @@ struct Live {
     leases: leases::Statements,
     keys: keys::Statements,
     health: health::Statements,
+    clock: StoreClock,
 }
 
 impl CqlStore {
@@ -191,7 +195,9 @@ impl Live {
             deadline += Duration::from_millis(limits.migration_timeout_ms);
             until(deadline, config, migrator.migrate(clock.now())).await?;
         }
-        until(deadline, config, Self::prepare(session, &profiles, keyspace)).await
+        let live = until(deadline, config, Self::prepare(session, &profiles, keyspace)).await?;
+        until(deadline, config, live.clock.measure(&live.session, clock)).await?;
+        Ok(live)
     }
 
     async fn prepare(session: Session, profiles: &Profiles, keyspace: &str) -> Result<Self, StoreError> {
@@ -206,6 +212,7 @@ impl Live {
             leases: leases::Statements::prepare(&preparer).await?,
             keys: keys::Statements::prepare(&preparer).await?,
             health: health::Statements::prepare(&preparer).await?,
+            clock: StoreClock::new(profiles),
             session,
             runtime: Handle::current(),
         })

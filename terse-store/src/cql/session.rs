@@ -41,6 +41,10 @@ pub(super) enum Use {
     SingleReplica,
     /// Rows at LOCAL_QUORUM, for the API.
     ListRead,
+    /// A bucket of marks at LOCAL_QUORUM, as they are written, within the time of a poll.
+    MarkRead,
+    /// What one node knows of itself, asked of that node alone.
+    NodeRead,
     /// A write without a condition, at LOCAL_QUORUM. Repeating it changes nothing.
     Write,
     /// A conditional write (LWT): SERIAL, committed at LOCAL_QUORUM; never repeated by the driver.
@@ -56,6 +60,8 @@ pub(super) struct Profiles {
     point_read: ExecutionProfileHandle,
     single_replica: ExecutionProfileHandle,
     list_read: ExecutionProfileHandle,
+    mark_read: ExecutionProfileHandle,
+    node_read: ExecutionProfileHandle,
     write: ExecutionProfileHandle,
     conditional: ExecutionProfileHandle,
     serial_read: ExecutionProfileHandle,
@@ -71,6 +77,8 @@ impl Profiles {
             point_read: profile(Consistency::LocalQuorum, read_ms, speculative),
             single_replica: profile(Consistency::LocalOne, read_ms, speculative),
             list_read: profile(Consistency::LocalQuorum, list_ms, speculative),
+            mark_read: profile(Consistency::LocalQuorum, limits.mark_timeout_ms, speculative),
+            node_read: once(Consistency::LocalOne, limits.clock_timeout_ms),
             write: profile(Consistency::LocalQuorum, write_ms, speculative),
             conditional: once(Consistency::LocalQuorum, write_ms),
             serial_read: once(Consistency::Serial, write_ms),
@@ -83,6 +91,8 @@ impl Profiles {
             Use::PointRead => &self.point_read,
             Use::SingleReplica => &self.single_replica,
             Use::ListRead => &self.list_read,
+            Use::MarkRead => &self.mark_read,
+            Use::NodeRead => &self.node_read,
             Use::Write => &self.write,
             Use::Conditional => &self.conditional,
             Use::SerialRead => &self.serial_read,
@@ -141,7 +151,8 @@ impl Preparer<'_> {
         prepared.set_execution_profile_handle(Some(self.profiles.of(usage).clone()));
         prepared.set_is_idempotent(Profiles::repeatable(usage));
         // Columns are named in every statement, so their types stay what they were; a condition's answer varies.
-        prepared.set_use_cached_result_metadata(matches!(usage, Use::PointRead | Use::SingleReplica | Use::ListRead));
+        let reads = matches!(usage, Use::PointRead | Use::SingleReplica | Use::ListRead | Use::MarkRead);
+        prepared.set_use_cached_result_metadata(reads);
         Ok(prepared)
     }
 }
@@ -281,8 +292,8 @@ mod tests {
 
     #[test]
     fn only_conditional_writes_are_never_repeated() {
-        use Use::{Conditional, ListRead, PointRead, Schema, SerialRead, SingleReplica, Write};
-        for usage in [PointRead, SingleReplica, ListRead, Write, SerialRead, Schema] {
+        use Use::{Conditional, ListRead, MarkRead, NodeRead, PointRead, Schema, SerialRead, SingleReplica, Write};
+        for usage in [PointRead, SingleReplica, ListRead, MarkRead, NodeRead, Write, SerialRead, Schema] {
             assert!(Profiles::repeatable(usage), "{usage:?}");
         }
         assert!(!Profiles::repeatable(Conditional));
@@ -295,12 +306,21 @@ mod tests {
 
     #[test]
     fn each_use_has_its_consistency_and_time() {
-        let limits = CqlLimits { read_timeout_ms: 1, list_timeout_ms: 2, write_timeout_ms: 3, ..CqlLimits::default() };
+        let limits = CqlLimits {
+            read_timeout_ms: 1,
+            list_timeout_ms: 2,
+            write_timeout_ms: 3,
+            mark_timeout_ms: 4,
+            clock_timeout_ms: 5,
+            ..CqlLimits::default()
+        };
         let profiles = Profiles::new(&limits);
         for (usage, consistency, timeout_ms) in [
             (Use::PointRead, Consistency::LocalQuorum, 1),
             (Use::SingleReplica, Consistency::LocalOne, 1),
             (Use::ListRead, Consistency::LocalQuorum, 2),
+            (Use::MarkRead, Consistency::LocalQuorum, 4),
+            (Use::NodeRead, Consistency::LocalOne, 5),
             (Use::Write, Consistency::LocalQuorum, 3),
             (Use::Conditional, Consistency::LocalQuorum, 3),
             (Use::SerialRead, Consistency::Serial, 3),

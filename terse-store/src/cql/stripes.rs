@@ -10,9 +10,13 @@ use tokio::time::Instant;
 
 /// So many locks; two keys of one stripe wait for each other without need.
 const STRIPES: usize = 1_024;
-/// Who may wait for one stripe; who comes then is refused as overloaded. So one hot
-/// key never takes up all the places of writes.
-const MAX_WAITING: usize = 16;
+/// Who may wait for one stripe; who comes then is refused as overloaded.
+///
+/// Enough that of 200 claims of one alias at one moment each learns who got it.
+/// With who has the turn that is half of what a guard lets write at once, so one
+/// hot key never takes up all the places of writes. A waiter is a future of a
+/// few KiB, and waits no longer than its deadline.
+const MAX_WAITING: usize = 255;
 
 /// Lets the conditional writes of this process on one key go one after
 /// another: on the replicas they would contend with each other.
@@ -133,6 +137,11 @@ mod tests {
             drop(turn.await.unwrap());
         }
         assert!(stripes.try_turn("hot").is_some());
+    }
+
+    #[test]
+    fn one_hot_key_leaves_half_of_the_writes_to_others() {
+        assert!(1 + MAX_WAITING <= crate::GuardSettings::default().write.permits as usize / 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use terse_core::Clock;
 use terse_core::metrics::Metrics;
 use terse_core::ports::ShardStore;
-use terse_resilience::{Breaker, BreakerSettings, MonotonicClock};
+use terse_resilience::{Breaker, BreakerSettings, MonotonicClock, Policy};
 use terse_store::{CoreClock, CqlConfig, CqlLimits, CqlStore, Guarded, ShardMap, Sharded};
 use terse_testkit::SeededEntropy;
 
@@ -22,11 +23,10 @@ use crate::hosts::hosts;
 use crate::system_clock::SystemClock;
 pub(crate) use crate::system_clock::since_epoch;
 
-/// A conditional write takes some milliseconds on each of the nodes, which share two cores; and of one key only
-/// so many may wait at once.
+/// A conditional write takes some milliseconds on each of the nodes, which share two cores.
 const ON_A_CLUSTER: Traits = Traits { fewer_rounds: 20, most_callers: 16, forgets_keys: true };
-/// Longest wait for the cluster to make a keyspace and its tables.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for the cluster to make a keyspace and its tables, or to drop them.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A name that no other run has.
 fn keyspace_name() -> String {
@@ -38,14 +38,32 @@ fn keyspace_name() -> String {
 /// The suite is about what is answered, not when: nodes that share a busy machine may take their time.
 fn patient() -> CqlLimits {
     CqlLimits {
-        read_timeout_ms: 5_000,
-        list_timeout_ms: 5_000,
-        write_timeout_ms: 5_000,
-        write_deadline_ms: 20_000,
-        schema_timeout_ms: 20_000,
-        startup_timeout_ms: 60_000,
-        keepalive_timeout_ms: 10_000,
+        // One connection's set-up, and each read of what the cluster is.
+        connect_timeout_ms: 20_000,
+        startup_timeout_ms: 120_000,
+        migration_timeout_ms: 120_000,
+        // More than a node itself allows: it is the nodes that say how a request went.
+        read_timeout_ms: 15_000,
+        list_timeout_ms: 15_000,
+        mark_timeout_ms: 15_000,
+        write_timeout_ms: 15_000,
+        write_deadline_ms: 50_000,
+        clock_timeout_ms: 4_000,
+        schema_timeout_ms: 60_000,
+        keepalive_timeout_ms: 30_000,
+        // Nodes that are slow because they are busy are not helped by asking twice.
+        speculative_delay_ms: 2_000,
         ..CqlLimits::default()
+    }
+}
+
+/// A quorum breaker that does not open: the suite is about answers at a quorum, and a
+/// breaker that is open for a while would refuse what the nodes could answer.
+fn never_opens() -> BreakerSettings {
+    BreakerSettings {
+        policy: Policy::Consecutive { failures: 1_000_000 },
+        call_limit_ms: 60_000,
+        ..BreakerSettings::default()
     }
 }
 
@@ -53,7 +71,7 @@ fn patient() -> CqlLimits {
 pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
     let seed = since_epoch().as_nanos() as u64;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let quorum = Breaker::new(BreakerSettings::default(), monotonic(Arc::clone(&clock)), seed).unwrap();
+    let quorum = Breaker::new(never_opens(), monotonic(Arc::clone(&clock)), seed).unwrap();
     let config = CqlConfig { limits: patient(), ..CqlConfig::new(shard, hosts(), keyspace) };
     let store = CqlStore::new(config, Arc::new(quorum), clock, Arc::new(SeededEntropy::new(seed)));
     let deadline = Instant::now() + PATIENCE;
@@ -70,7 +88,9 @@ fn monotonic(clock: Arc<dyn Clock>) -> Arc<dyn MonotonicClock> {
 
 /// A session of the driver's own, to look at rows as they stand.
 pub(crate) async fn session() -> Session {
-    SessionBuilder::new().known_nodes(hosts()).build().await.unwrap()
+    let patient = ExecutionProfile::builder().request_timeout(Some(PATIENCE)).build().into_handle();
+    let builder = SessionBuilder::new().known_nodes(hosts()).default_execution_profile_handle(patient);
+    builder.connection_timeout(PATIENCE).metadata_request_clientside_timeout(PATIENCE).build().await.unwrap()
 }
 
 /// Runs `check` with the names of `count` keyspaces that don't exist, and drops them in the end.

@@ -14,6 +14,7 @@ use crate::cql::{connect, session, since_epoch};
 /// A day, and the hour for which a record outlives it.
 const RECORD_SECONDS: i32 = 25 * 3_600;
 const HOUR_US: i64 = 3_600_000_000;
+const MINUTE_US: i64 = 60_000_000;
 
 struct Rows {
     store: Arc<CqlStore>,
@@ -99,8 +100,8 @@ async fn an_idempotency_record_expires_a_day_and_an_hour_after_its_last_write(ro
 
 async fn an_entry_without_a_link_stays_for_an_hour(rows: &Rows) {
     // `created_at` is hours ago for both: only the last write counts.
-    rows.entry("dangles", "young", 2_000, now_us() - HOUR_US + 60_000_000).await;
-    rows.entry("dangles", "old", 1_000, now_us() - HOUR_US - 60_000_000).await;
+    rows.entry("dangles", "young", 2_000, now_us() - HOUR_US + 10 * MINUTE_US).await;
+    rows.entry("dangles", "old", 1_000, now_us() - HOUR_US - MINUTE_US).await;
     assert_eq!(rows.listed("dangles").await, [""; 0]);
     assert_eq!(rows.entries("dangles").await, ["young"]);
     // The create that was under way comes through after all.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 
 /// How long a race may take; a task that waits for a failed one must not wait for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs `count` tasks that all begin when the last of them is ready; their results in their order.
 pub(crate) async fn race<T, R>(count: usize, make: impl Fn(usize) -> R) -> Vec<T>

@@ -35,7 +35,11 @@ pub(crate) fn now() -> Timestamp {
 
 /// A store of `config`, not connected yet, and its breaker.
 pub(crate) fn unconnected(config: CqlConfig) -> (Arc<CqlStore>, Arc<Breaker>) {
-    let clock: Arc<dyn Clock> = Arc::new(system_clock());
+    unconnected_at(config, Arc::new(system_clock()))
+}
+
+/// The same for a server that has another `clock`.
+pub(crate) fn unconnected_at(config: CqlConfig, clock: Arc<dyn Clock>) -> (Arc<CqlStore>, Arc<Breaker>) {
     let seed = since_epoch().as_nanos() as u64;
     let settings = BreakerSettings { open_ms: 300, max_open_ms: 600, ..BreakerSettings::default() };
     let quorum = Arc::new(Breaker::new(settings, Arc::new(CoreClock(Arc::clone(&clock))), seed).unwrap());
@@ -70,6 +74,8 @@ impl Keyspace {
         // Three nodes on two cores, and other tests beside this one.
         config.limits.read_timeout_ms = 2_000;
         config.limits.list_timeout_ms = 4_000;
+        config.limits.mark_timeout_ms = 4_000;
+        config.limits.clock_timeout_ms = 1_500;
         config.limits.write_timeout_ms = 4_000;
         config.limits.write_deadline_ms = 12_000;
         config.limits.startup_timeout_ms = 20_000;

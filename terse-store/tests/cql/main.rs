@@ -1,10 +1,12 @@
 //! The CQL store on a real cluster, beyond what the conformance suite asks of
-//! every backend: schema, marks, consistency levels, lost answers, addresses.
+//! every backend: schema, marks, clocks, consistency levels, lost answers, addresses.
 //!
 //! `TERSE_CQL` names the cluster; each check has a keyspace of its own, which
 //! is dropped at its end.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod claims;
+mod clocks;
 mod cluster;
 mod connecting;
 mod hosts;
