@@ -43,6 +43,7 @@ mod least;
 mod marks;
 mod memory;
 mod read_through;
+mod redis;
 mod shared;
 mod warm;
 mod writer;
@@ -50,6 +51,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use self::redis::{CacheDown, Credentials, MAX_SHARED_TTL, Namespace, RedisCache, RedisConfig};
 pub use config::{CacheConfig, Stats};
 pub use marks::{MarkPoller, Shards};
 pub use read_through::{Neighbours, ReadThrough};

@@ -1,14 +1,17 @@
 //! Every metric of terse, and its name. The names are a contract: dashboards,
 //! drills and load tests read them.
 
-use std::time::Duration;
+mod redirects;
 
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
+use self::redirects::RedirectSums;
 use crate::ports::Tier;
+
+pub use self::redirects::RedirectCounts;
 
 /// Redirects answered, by tier and outcome.
 pub const REDIRECTS: &str = "terse_redirects_total";
@@ -26,6 +29,8 @@ pub const BREAKER_STATE: &str = "terse_breaker_state";
 pub const BREAKER_TRANSITIONS: &str = "terse_breaker_transitions_total";
 /// Calls that have a place in a bulkhead now.
 pub const BULKHEAD_IN_USE: &str = "terse_bulkhead_in_use";
+/// Calls to the shared cache, by operation and how they ended.
+pub const CACHE_REQUESTS: &str = "terse_cache_requests_total";
 /// Calls that found a bulkhead full.
 pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
 
@@ -65,8 +70,7 @@ impl Outcome {
 /// servers in one process (as in tests) don't share theirs.
 pub struct Metrics {
     registry: Registry,
-    redirects: [[IntCounter; 5]; 5],
-    redirect_seconds: Histogram,
+    redirects: RedirectSums,
     links_created: IntCounter,
     store_seconds: HistogramVec,
     store_clock_offset: GaugeVec,
@@ -74,6 +78,7 @@ pub struct Metrics {
     breaker_transitions: IntCounterVec,
     bulkhead_in_use: IntGaugeVec,
     bulkhead_rejected: IntCounterVec,
+    cache_requests: IntCounterVec,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -89,20 +94,15 @@ impl Metrics {
     #[allow(clippy::missing_panics_doc)]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let redirects = IntCounterVec::new(Opts::new(REDIRECTS, "redirects answered"), &["tier", "outcome"]);
-        let redirects = registered(&registry, redirects);
-        let seconds = HistogramOpts::new(REDIRECT_SECONDS, "seconds from request to answer of redirects");
         let store = HistogramOpts::new(STORE_REQUEST_SECONDS, "seconds of a store request");
         let offset = Opts::new(STORE_CLOCK_OFFSET, "seconds by which this clock is ahead of a store's");
         let state = Opts::new(BREAKER_STATE, "state of a breaker: 0 closed, 1 half-open, 2 open");
         let transitions = Opts::new(BREAKER_TRANSITIONS, "changes of a breaker's state");
         let in_use = Opts::new(BULKHEAD_IN_USE, "calls in a bulkhead");
         let rejected = Opts::new(BULKHEAD_REJECTED, "calls that found a bulkhead full");
+        let cache = Opts::new(CACHE_REQUESTS, "calls to the shared cache");
         Self {
-            redirects: Tier::ALL.map(|tier| {
-                Outcome::ALL.map(|outcome| redirects.with_label_values(&[tier.as_str(), outcome.as_str()]))
-            }),
-            redirect_seconds: registered(&registry, Histogram::with_opts(seconds.buckets(BUCKETS.to_vec()))),
+            redirects: registered(&registry, RedirectSums::new()),
             links_created: registered(&registry, IntCounter::new(LINKS_CREATED, "links created")),
             store_seconds: registered(
                 &registry,
@@ -113,14 +113,15 @@ impl Metrics {
             breaker_transitions: registered(&registry, IntCounterVec::new(transitions, &["name", "to"])),
             bulkhead_in_use: registered(&registry, IntGaugeVec::new(in_use, &["name"])),
             bulkhead_rejected: registered(&registry, IntCounterVec::new(rejected, &["name"])),
+            cache_requests: registered(&registry, IntCounterVec::new(cache, &["operation", "result"])),
             registry,
         }
     }
 
-    /// Counts a redirect.
-    pub fn redirect(&self, tier: Tier, outcome: Outcome, took: Duration) {
-        self.redirects[tier as usize][outcome as usize].inc();
-        self.redirect_seconds.observe(took.as_secs_f64());
+    /// The counts of redirects that one web worker writes. Make one on the worker's thread and keep it.
+    #[must_use]
+    pub fn redirect_counts(&self) -> RedirectCounts {
+        self.redirects.of_a_worker()
     }
 
     /// Counts a created link.
@@ -163,6 +164,12 @@ impl Metrics {
         self.bulkhead_rejected.with_label_values(&[name])
     }
 
+    /// The calls of `operation` to the shared cache that ended as `result`. Look it up once and keep it.
+    #[must_use]
+    pub fn cache_requests(&self, operation: &str, result: &str) -> IntCounter {
+        self.cache_requests.with_label_values(&[operation, result])
+    }
+
     /// All metrics in the Prometheus text format, version 0.0.4.
     ///
     /// # Errors
@@ -187,6 +194,8 @@ fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Regis
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Frozen: dashboards, drills and load tests read these names.
@@ -199,6 +208,7 @@ mod tests {
         metrics.breaker_transitions("main/read", "open").inc();
         metrics.bulkhead_in_use("main/read").inc();
         metrics.bulkhead_rejected("main/read").inc_by(3);
+        metrics.cache_requests("get", "hit").inc();
         let text = metrics.encode().unwrap();
         for line in [
             "# TYPE terse_redirects_total counter",
@@ -216,6 +226,8 @@ mod tests {
             "terse_bulkhead_in_use{name=\"main/read\"} 1",
             "# TYPE terse_bulkhead_rejected_total counter",
             "terse_bulkhead_rejected_total{name=\"main/read\"} 3",
+            "# TYPE terse_cache_requests_total counter",
+            "terse_cache_requests_total{operation=\"get\",result=\"hit\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
@@ -236,11 +248,12 @@ mod tests {
     #[test]
     fn every_redirect_counts_under_its_own_tier_and_outcome() {
         let metrics = Metrics::new();
+        let counts = metrics.redirect_counts();
         let mut expected = 0;
         for tier in Tier::ALL {
             for outcome in Outcome::ALL {
                 expected += 1;
-                (0..expected).for_each(|_| metrics.redirect(tier, outcome, Duration::from_micros(5)));
+                (0..expected).for_each(|_| counts.count(tier, outcome, Duration::from_micros(5)));
             }
         }
         let text = metrics.encode().unwrap();
