@@ -102,9 +102,14 @@ impl Stripe {
         self.flights.insert(code.clone(), Arc::clone(flight));
     }
 
+    /// Whether `flight` is the current one of `code`.
+    pub(crate) fn is_current(&self, code: &ShortCode, flight: &Arc<Flight>) -> bool {
+        self.flight(code).is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+
     /// Takes `flight` out; returns whether it was still the current one of `code`.
     pub(crate) fn end(&mut self, code: &ShortCode, flight: &Arc<Flight>) -> bool {
-        let current = self.flight(code).is_some_and(|current| Arc::ptr_eq(current, flight));
+        let current = self.is_current(code, flight);
         if current {
             self.flights.remove(code);
         }

@@ -39,6 +39,7 @@
 
 mod config;
 mod flight;
+mod landing;
 mod least;
 mod marks;
 mod memory;

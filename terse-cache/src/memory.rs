@@ -203,6 +203,40 @@ impl Memory {
         }
     }
 
+    /// Notes that this process itself changed `code` to `version`, for sure. The
+    /// first version needs no note: nothing is older.
+    pub(crate) fn acknowledge(&self, code: &ShortCode, version: Version, now_ms: u64) {
+        if version > Version::FIRST {
+            self.marked.acknowledge(code, version, now_ms);
+        }
+    }
+
+    /// Whether no newer version of `code` than this one was acknowledged, announced or served.
+    pub(crate) fn is_newest(&self, code: &ShortCode, version: Version) -> bool {
+        version >= self.newest(code).max(self.marked.least(code.as_str()))
+    }
+
+    /// Whether `version` of `code`, which a look-up in the store that began at
+    /// `began_ms` found, may be kept; see [`MarkedCodes::settle`].
+    pub(crate) fn settle(&self, code: &ShortCode, version: Version, began_ms: u64) -> bool {
+        self.marked.settle(code, version, began_ms)
+    }
+
+    /// Whether no change of `code` was announced that can still happen after `began_ms`.
+    pub(crate) fn is_settled(&self, code: &ShortCode, began_ms: u64) -> bool {
+        self.marked.is_settled(code, began_ms)
+    }
+
+    /// Whether all changes of `code` that the shared cache may have missed are known at `now_ms`.
+    pub(crate) fn knows_changes(&self, code: &ShortCode, now_ms: u64) -> bool {
+        self.shards.fresh(self.shards.of(code), now_ms) && !self.marked.bypassed(now_ms)
+    }
+
+    /// The least version of `code` that may be taken from the shared cache; `None` = none may.
+    pub(crate) fn least_shared(&self, code: &ShortCode) -> Option<Version> {
+        Some(self.marked.least_shared(code)?.max(self.newest(code)))
+    }
+
     /// What is noted of codes that changed.
     pub(crate) fn marked(&self) -> &MarkedCodes {
         &self.marked

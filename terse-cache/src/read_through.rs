@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use terse_core::ports::{LinkReader, Lookup, StoreError, StoreErrorKind, Tier};
+use terse_core::ports::{LinkReader, Lookup, StoreError, StoreErrorKind};
 use terse_core::{Clock, Resolution, ShortCode, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::flight::{Answer, Flight, Stripe, Stripes, Waiter, WriteBegin};
+use crate::landing::{Landed, Untrusted};
 use crate::memory::{Memory, millis};
 use crate::{CacheConfig, Shards, SharedCache, Stats};
 
@@ -29,7 +30,7 @@ pub struct ReadThrough {
     flights: Arc<Semaphore>,
     max_flights: usize,
     max_waiters: usize,
-    wait: Duration,
+    pub(crate) wait: Duration,
     doubt_ms: u64,
     max_marks: usize,
     overflows: AtomicU64,
@@ -56,8 +57,8 @@ pub(crate) enum Change {
     MayExist,
     /// Certainly nothing happened.
     Nothing,
-    /// The link may have been changed, or be changed yet.
-    InDoubt,
+    /// The link may have been changed to this version, or be changed to it yet.
+    InDoubt(Version),
 }
 
 impl ReadThrough {
@@ -163,9 +164,12 @@ impl ReadThrough {
         stripe.detach(code);
         let alone = stripe.end_write(code, begin);
         match change {
-            Change::Now(link) if self.newer(code, &link).is_some() => {}
             Change::Now(link) => {
-                let newest = link.version >= self.memory.newest(code);
+                self.memory.acknowledge(code, link.version, now_ms);
+                if self.newer(code, &link).is_some() {
+                    return;
+                }
+                let newest = self.memory.is_newest(code, link.version);
                 if newest && alone && !stripe.in_doubt(code, now_ms) {
                     self.memory.put(code, Arc::new(link), now_ms);
                 } else {
@@ -174,13 +178,18 @@ impl ReadThrough {
                 }
             }
             Change::Other(version) => {
+                self.memory.acknowledge(code, version, now_ms);
                 self.memory.forget(code);
                 self.memory.see(code, version);
             }
-            Change::Unknown => self.memory.forget(code),
+            Change::Unknown => {
+                self.memory.mark(code, Version::FIRST, now_ms);
+                self.memory.forget(code);
+            }
             Change::MayExist => self.memory.forget_negative(code),
             Change::Nothing => self.memory.end_freshness(code),
-            Change::InDoubt => {
+            Change::InDoubt(version) => {
+                self.memory.mark(code, version, now_ms);
                 self.memory.forget(code);
                 stripe.doubt(code, now_ms, now_ms.saturating_add(self.doubt_ms));
             }
@@ -188,7 +197,7 @@ impl ReadThrough {
     }
 
     /// What memory knows of `code`, if that is newer than `link`.
-    fn newer(&self, code: &ShortCode, link: &Resolution) -> Option<Lookup> {
+    pub(crate) fn newer(&self, code: &ShortCode, link: &Resolution) -> Option<Lookup> {
         let known = self.memory.stale(code.as_str(), self.clock.monotonic_ms())?;
         known.link.as_ref().is_some_and(|known| known.version > link.version).then_some(known)
     }
@@ -222,95 +231,6 @@ impl ReadThrough {
         let task = FlightTask { cache, code: code.clone(), flight, began_ms: now_ms, answer, _permit: permit };
         Ok((waiter, task))
     }
-
-    /// Asks what lies behind this process's memory. The cache that nodes share
-    /// (L2) will be asked here, before the inner reader.
-    async fn load(&self, code: &ShortCode) -> Answer {
-        match timeout(self.wait, self.inner.resolve(code)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(unavailable("the look-up took too long")),
-        }
-    }
-
-    /// Ends `flight` with what it brought: stores that if it may, and returns
-    /// the newest that is known.
-    fn land(&self, code: &ShortCode, flight: &Arc<Flight>, began_ms: u64, answer: Answer) -> Answer {
-        let mut stripe = self.stripes.lock(code);
-        let current = stripe.end(code, flight);
-        let found = answer?;
-        let newest = self.memory.newest(code);
-        let may_store = current && !stripe.in_doubt(code, self.clock.monotonic_ms());
-        let landing = Landing { current, may_store, began_ms };
-        let answer = match &found.link {
-            None => self.land_missing(code, found, &landing),
-            Some(link) if found.tier == Tier::Stale => self.land_outdated(code, link, &landing),
-            Some(_) => self.land_sure(code, found, &landing),
-        };
-        // Whatever flies now began before this was served, and may bring less.
-        let served = answer.as_ref().ok().and_then(|found| found.link.as_ref());
-        if !current && served.is_some_and(|link| link.version > newest) {
-            stripe.detach(code);
-        }
-        answer
-    }
-
-    /// Judges that there is no such link, which is sure. Links never go away.
-    fn land_missing(&self, code: &ShortCode, found: Lookup, landing: &Landing) -> Answer {
-        let least = self.memory.least(code).seen;
-        if landing.current && least > Version::FIRST {
-            return Err(went_back(code, None, least));
-        }
-        if landing.may_store {
-            self.memory.put_negative(code, landing.began_ms);
-        }
-        Ok(found)
-    }
-
-    /// Judges a link as it is at a quorum. That never shows less than it did
-    /// before, unless it was asked before; but it may show less than one replica
-    /// did, for a write that hasn't happened yet: then it is right, but not to be kept.
-    fn land_sure(&self, code: &ShortCode, found: Lookup, landing: &Landing) -> Answer {
-        let Some(link) = &found.link else { return Ok(found) };
-        if let Some(newer) = self.newer(code, link) {
-            return Ok(newer);
-        }
-        let least = self.memory.least(code);
-        if landing.current && link.version < least.known {
-            return Err(went_back(code, Some(link.version), least.known));
-        }
-        if link.version < least.seen {
-            return Ok(found);
-        }
-        if landing.may_store {
-            self.memory.put(code, Arc::clone(link), landing.began_ms);
-        } else {
-            self.memory.know(code, link.version);
-        }
-        Ok(found)
-    }
-
-    /// Judges what the inner reader itself calls stale: refused if a newer
-    /// version was acknowledged or served, so that no edit or deletion is
-    /// undone, and never kept as fresh.
-    fn land_outdated(&self, code: &ShortCode, link: &Arc<Resolution>, landing: &Landing) -> Answer {
-        if self.memory.newest(code) > link.version {
-            let newer = self.memory.stale(code.as_str(), self.clock.monotonic_ms());
-            return newer.ok_or_else(|| unavailable("only an outdated version is in reach"));
-        }
-        self.memory.see(code, link.version);
-        if landing.may_store {
-            self.memory.put_outdated(code, Arc::clone(link), landing.began_ms);
-        }
-        Ok(Lookup { link: Some(Arc::clone(link)), tier: Tier::Stale })
-    }
-}
-
-/// The end of a flight.
-struct Landing {
-    /// Whether no write of the code ended since it began.
-    current: bool,
-    may_store: bool,
-    began_ms: u64,
 }
 
 /// How one gets an answer.
@@ -333,9 +253,43 @@ struct FlightTask {
 
 impl FlightTask {
     async fn run(self) {
-        let answer = self.cache.load(&self.code).await;
-        let answer = self.cache.land(&self.code, &self.flight, self.began_ms, answer);
-        self.answer.send_replace(Some(answer));
+        let look_up = timeout(self.cache.wait, self.look_up()).await;
+        let landed = look_up.unwrap_or_else(|_| self.land(Err(unavailable("the look-up took too long"))));
+        self.answer.send_replace(Some(landed.answer));
+        // Nobody waits for this; and it is bounded, since the flight counts until it is done.
+        if let (Some(shared), Some(link)) = (self.cache.shared(), landed.to_share) {
+            shared.put(&self.code, &link).await;
+        }
+    }
+
+    /// Asks what lies behind this process's memory: the shared cache, then the inner reader.
+    async fn look_up(&self) -> Landed {
+        if let Some(answer) = self.ask_shared().await {
+            return Landed { answer: Ok(answer), to_share: None };
+        }
+        self.land(self.cache.inner.resolve(&self.code).await)
+    }
+
+    /// Asks the shared cache, if it may be trusted. What it has that is outdated goes from it.
+    async fn ask_shared(&self) -> Option<Lookup> {
+        let shared = self.cache.shared()?;
+        if !self.cache.asks_shared(&self.code) {
+            return None;
+        }
+        let link = Arc::new(shared.get(&self.code).await?);
+        match self.cache.land_shared(&self.code, &self.flight, self.began_ms, &link) {
+            Ok(found) => Some(found),
+            Err(Untrusted { least }) => {
+                if link.version < least {
+                    shared.drop_older(&self.code, least).await;
+                }
+                None
+            }
+        }
+    }
+
+    fn land(&self, answer: Answer) -> Landed {
+        self.cache.land(&self.code, &self.flight, self.began_ms, answer)
     }
 }
 
@@ -371,14 +325,7 @@ impl LinkReader for ReadThrough {
     }
 }
 
-/// The store lost what it acknowledged.
-fn went_back(code: &ShortCode, version: Option<Version>, known: Version) -> StoreError {
-    let version = version.map_or(0, |version| version.0);
-    tracing::error!(%code, version, known = known.0, "the store answered with less than it acknowledged");
-    unavailable("the store answered with less than it acknowledged")
-}
-
-fn unavailable(message: &str) -> StoreError {
+pub(crate) fn unavailable(message: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, message)
 }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use terse_core::ports::{AttemptId, Insert, LinkChange, LinkWriter, StoreError, StoreErrorKind, Update};
 use terse_core::{Link, ShortCode, Version};
+use tokio::time::timeout;
 
-use crate::ReadThrough;
 use crate::flight::WriteBegin;
 use crate::read_through::Change;
+use crate::shared::EVERY_VERSION_IS_OLDER;
+use crate::{ReadThrough, SharedCache};
 
 /// Passes writes on, and brings the cache in step before their answer is known
 /// to the caller, also when the caller goes away meanwhile.
@@ -44,8 +46,24 @@ impl<'a> Writing<'a> {
         Self { cache, code, begin: cache.write_begins(code), change: unless_it_ends }
     }
 
-    fn end(mut self, change: Change) {
+    /// Ends the write: the shared cache hears of it first, then memory is
+    /// brought in step, also if the caller goes away in between.
+    async fn end(mut self, change: Change) {
         self.change = change;
+        if let Some(shared) = self.cache.shared() {
+            // It bounds itself; but the writer's patience isn't in its hands.
+            let _ = timeout(self.cache.wait, self.tell(shared)).await;
+        }
+    }
+
+    async fn tell(&self, shared: &dyn SharedCache) {
+        match &self.change {
+            Change::Now(link) if link.version > Version::FIRST => shared.put(self.code, link).await,
+            Change::Other(version) | Change::InDoubt(version) => shared.drop_older(self.code, *version).await,
+            Change::Unknown => shared.drop_older(self.code, EVERY_VERSION_IS_OLDER).await,
+            // It never has anything of a code without a link, and nothing older than the first version.
+            Change::Now(_) | Change::MayExist | Change::Nothing => {}
+        }
     }
 }
 
@@ -62,26 +80,28 @@ impl LinkWriter for CachedWriter {
         // An insert never touches a link that exists: whatever goes wrong, only "no such link" has to be forgotten.
         let writing = Writing::begin(&self.cache, &link.code, Change::MayExist);
         let outcome = self.inner.insert_if_absent(link, attempt).await;
-        writing.end(match &outcome {
+        let ended = writing.end(match &outcome {
             Ok(Insert::Created) => Change::Now(link.resolution()),
             Ok(Insert::Taken { .. }) | Err(_) => Change::MayExist,
         });
+        ended.await;
         outcome
     }
 
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
-        let writing = Writing::begin(&self.cache, code, Change::InDoubt);
+        let writing = Writing::begin(&self.cache, code, Change::InDoubt(expected.next()));
         let outcome = self.inner.update(code, expected, change).await;
-        writing.end(match &outcome {
+        let ended = writing.end(match &outcome {
             Ok(Update::Updated(link)) => Change::Now(link.resolution()),
             Ok(Update::Conflict { current }) => Change::Other(*current),
             Ok(Update::NotFound) => Change::Unknown,
             Err(error) => match error.kind {
                 StoreErrorKind::Unavailable | StoreErrorKind::Overloaded => Change::Nothing,
-                StoreErrorKind::UnknownOutcome => Change::InDoubt,
+                StoreErrorKind::UnknownOutcome => Change::InDoubt(expected.next()),
                 StoreErrorKind::Corrupt => Change::Unknown,
             },
         });
+        ended.await;
         outcome
     }
 }

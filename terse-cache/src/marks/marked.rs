@@ -95,19 +95,22 @@ impl MarkedCodes {
         true
     }
 
-    /// Whether `version` of `code` may be taken from the shared cache.
-    pub(crate) fn trusts(&self, code: &ShortCode, version: Version) -> bool {
-        self.notes.lock().by_code.get(code).is_none_or(|marked| marked.reached_by(version))
+    /// Whether no change of `code` is noted that can still happen after `began_ms`.
+    pub(crate) fn is_settled(&self, code: &ShortCode, began_ms: u64) -> bool {
+        self.notes.lock().by_code.get(code).is_none_or(|marked| began_ms >= marked.settles_at_ms)
+    }
+
+    /// The least version of `code` that may be taken from the shared cache; `None` = none may.
+    pub(crate) fn least_shared(&self, code: &ShortCode) -> Option<Version> {
+        match self.notes.lock().by_code.get(code) {
+            Some(marked) => (!marked.unknown).then_some(marked.least),
+            None => Some(Version(0)),
+        }
     }
 
     /// The least version of `code` that may be served in need; below all versions if it didn't change.
     pub(crate) fn least(&self, code: &str) -> Version {
         self.notes.lock().by_code.get(code).map_or(Version(0), |marked| marked.least)
-    }
-
-    /// Has the shared cache bypassed from `now_ms` on, until all that it holds by then is gone from it.
-    pub(crate) fn bypass(&self, now_ms: u64) {
-        self.notes.lock().bypass(now_ms);
     }
 
     /// Whether the shared cache is to be bypassed at `now_ms`.

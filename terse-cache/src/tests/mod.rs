@@ -5,6 +5,7 @@ mod freshness;
 mod interleavings;
 mod order;
 mod single_flight;
+mod two_nodes;
 mod warm;
 
 use std::collections::HashMap;
