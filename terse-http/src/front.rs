@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -39,7 +40,7 @@ pub(crate) struct FrontFactory<F> {
 pub(crate) struct Front<S> {
     routes: S,
     state: State,
-    redirects: Arc<Redirects>,
+    redirects: Rc<Redirects>,
 }
 
 /// What a request is, by its line alone.
@@ -76,7 +77,7 @@ where
         let routes = self.routes.new_service(config);
         let state = self.state.clone();
         Box::pin(async move {
-            let redirects = Arc::new(Redirects::new(&state));
+            let redirects = Rc::new(Redirects::new(&state));
             Ok(Front { routes: routes.await?, state, redirects })
         })
     }
@@ -99,7 +100,7 @@ where
         match self.step(&request, started_ns) {
             Step::Answered(answer) => Answer::Now(Some(leave(answer, in_flight, request.take_payload()))),
             Step::Look(code) => {
-                let (resolver, redirects) = (Arc::clone(&self.state.resolver), Arc::clone(&self.redirects));
+                let (resolver, redirects) = (Arc::clone(&self.state.resolver), Rc::clone(&self.redirects));
                 Answer::Later(Box::pin(async move {
                     let answer = match resolver.resolve(&code).await {
                         Ok(lookup) => redirects.answer(&request, started_ns, &lookup),

@@ -9,7 +9,7 @@ use actix_http::body::BoxBody;
 use actix_http::{HttpMessage, Request, Response, StatusCode};
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use terse_core::link::Verdict;
-use terse_core::metrics::{Metrics, Outcome};
+use terse_core::metrics::{Outcome, RedirectCounts};
 use terse_core::ports::{Lookup, StoreError, Tier};
 use terse_core::target::TargetUrl;
 use terse_core::{Clock, Entropy};
@@ -21,11 +21,11 @@ use crate::{RedirectStatus, State, front, request_id};
 /// The methods that `/{code}` knows.
 pub(crate) const METHODS: &str = "GET, HEAD";
 
-/// Makes the answers of `/{code}` and counts them.
+/// Makes the answers of `/{code}` and counts them, for one web worker.
 pub(crate) struct Redirects {
     status: StatusCode,
     cache_control: HeaderValue,
-    metrics: Arc<Metrics>,
+    counts: RedirectCounts,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -51,7 +51,7 @@ impl Redirects {
         Self {
             status,
             cache_control,
-            metrics: Arc::clone(&state.metrics),
+            counts: state.metrics.redirect_counts(),
             clock: Arc::clone(&state.clock),
             entropy: Arc::clone(&state.entropy),
         }
@@ -135,7 +135,7 @@ impl Redirects {
 
     fn count(&self, tier: Tier, outcome: Outcome, started_ns: u64) {
         let took = self.clock.monotonic_ns().saturating_sub(started_ns);
-        self.metrics.redirect(tier, outcome, std::time::Duration::from_nanos(took));
+        self.counts.count(tier, outcome, std::time::Duration::from_nanos(took));
         tracing::debug!(target: "terse::redirect", tier = tier.as_str(), outcome = outcome.as_str(), took_ns = took);
     }
 }

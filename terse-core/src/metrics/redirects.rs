@@ -1,0 +1,295 @@
+//! The counts of redirects: each web worker writes its own, and a scrape adds
+//! them up. So a redirect costs two plain increments, where counters that
+//! threads share cost several locked ones on memory that moves between cores.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::{BUCKETS, Outcome, REDIRECT_SECONDS, REDIRECTS};
+use crate::ports::Tier;
+
+const COUNT_HELP: &str = "redirects answered";
+const SECONDS_HELP: &str = "seconds from request to answer of redirects";
+
+const NS_PER_SECOND: f64 = 1e9;
+
+/// The counts of one web worker, for the thread that made it alone. When it is
+/// dropped, what it counted stays in the sum.
+pub struct RedirectCounts {
+    cells: Arc<Cells>,
+    sums: Arc<Sums>,
+    /// Two threads that add without a locked instruction would lose counts.
+    _one_thread: PhantomData<Cell<()>>,
+}
+
+/// Read by scrapes. 64-byte alignment keeps the cells of two workers in lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Cells {
+    redirects: [[AtomicU64; Outcome::ALL.len()]; Tier::ALL.len()],
+    /// Redirects by latency: as long as the bound of [`BUCKETS`] or less, and the rest.
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    sum_ns: AtomicU64,
+}
+
+/// The counts of all workers, those of the past in one.
+#[derive(Debug, Default)]
+struct Sums {
+    workers: Mutex<Workers>,
+}
+
+#[derive(Debug, Default)]
+struct Workers {
+    now: Vec<Arc<Cells>>,
+    past: Cells,
+}
+
+/// The counts as Prometheus reads them.
+#[derive(Clone, Debug)]
+pub(super) struct RedirectSums {
+    sums: Arc<Sums>,
+    descriptions: [Desc; 2],
+}
+
+impl RedirectCounts {
+    /// Counts a redirect that took `took`.
+    pub fn count(&self, tier: Tier, outcome: Outcome, took: Duration) {
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.cells.add(tier, outcome, took_ns);
+    }
+}
+
+impl Drop for RedirectCounts {
+    fn drop(&mut self) {
+        let mut workers = self.sums.lock();
+        workers.now.retain(|cells| !Arc::ptr_eq(cells, &self.cells));
+        workers.past.merge(&self.cells);
+    }
+}
+
+impl Cells {
+    fn add(&self, tier: Tier, outcome: Outcome, took_ns: u64) {
+        increase(&self.redirects[tier as usize][outcome as usize], 1);
+        increase(&self.buckets[bucket(took_ns)], 1);
+        increase(&self.sum_ns, took_ns);
+    }
+
+    fn merge(&self, other: &Self) {
+        for (sum, cell) in self.all().zip(other.all()) {
+            increase(sum, cell.load(Ordering::Relaxed));
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.redirects.iter().flatten().chain(&self.buckets).chain([&self.sum_ns])
+    }
+}
+
+/// Adds to a cell that no other thread writes. Atomic only in that a scrape reads either value.
+fn increase(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+/// The first bucket that holds `took_ns`.
+fn bucket(took_ns: u64) -> usize {
+    const BOUNDS_NS: [u64; BUCKETS.len()] = {
+        let mut bounds = [0; BUCKETS.len()];
+        let mut position = 0;
+        while position < bounds.len() {
+            // Half a nanosecond more, since 0.000_05 is not exactly 50 µs.
+            bounds[position] = (BUCKETS[position] * NS_PER_SECOND + 0.5) as u64;
+            position += 1;
+        }
+        bounds
+    };
+    BOUNDS_NS.iter().position(|bound| took_ns <= *bound).unwrap_or(BUCKETS.len())
+}
+
+impl Sums {
+    /// Nothing panics while it is held, and sums are never half-changed.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn total(&self) -> Cells {
+        let total = Cells::default();
+        let workers = self.lock();
+        workers.now.iter().for_each(|cells| total.merge(cells));
+        total.merge(&workers.past);
+        total
+    }
+}
+
+impl RedirectSums {
+    /// # Errors
+    /// When a name is not valid.
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let labels = vec!["tier".to_owned(), "outcome".to_owned()];
+        let describe = |name: &str, help: &str, labels| Desc::new(name.into(), help.into(), labels, Default::default());
+        let descriptions =
+            [describe(REDIRECTS, COUNT_HELP, labels)?, describe(REDIRECT_SECONDS, SECONDS_HELP, Vec::new())?];
+        Ok(Self { sums: Arc::default(), descriptions })
+    }
+
+    /// The counts of another worker.
+    pub(super) fn of_a_worker(&self) -> RedirectCounts {
+        let cells = Arc::<Cells>::default();
+        self.sums.lock().now.push(Arc::clone(&cells));
+        RedirectCounts { cells, sums: Arc::clone(&self.sums), _one_thread: PhantomData }
+    }
+}
+
+impl Collector for RedirectSums {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let total = self.sums.total();
+        let counts = Tier::ALL.into_iter().flat_map(|tier| Outcome::ALL.map(|outcome| (tier, outcome)));
+        let counts = counts.map(|(tier, outcome)| {
+            let mut counter = Counter::default();
+            counter.set_value(total.redirects[tier as usize][outcome as usize].load(Ordering::Relaxed) as f64);
+            let labels = vec![label("outcome", outcome.as_str()), label("tier", tier.as_str())];
+            let mut metric = Metric::from_label(labels);
+            metric.set_counter(counter);
+            metric
+        });
+        let mut seconds = Metric::default();
+        seconds.set_histogram(histogram(&total));
+        vec![
+            family(REDIRECTS, COUNT_HELP, MetricType::COUNTER, counts.collect()),
+            family(REDIRECT_SECONDS, SECONDS_HELP, MetricType::HISTOGRAM, vec![seconds]),
+        ]
+    }
+}
+
+fn histogram(total: &Cells) -> Histogram {
+    let mut seen = 0;
+    let mut counts = total.buckets.iter().map(|cell| {
+        seen += cell.load(Ordering::Relaxed);
+        seen
+    });
+    let buckets = BUCKETS.iter().zip(counts.by_ref()).map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.last().unwrap_or_default());
+    histogram.set_sample_sum(total.sum_ns.load(Ordering::Relaxed) as f64 / NS_PER_SECOND);
+    histogram
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn assert_line(metrics: &Metrics, line: &str) {
+        let text = metrics.encode().unwrap();
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+
+    #[test]
+    fn the_counts_of_all_workers_are_added_up() {
+        let metrics = Metrics::new();
+        let worker = |redirects| {
+            let counts = metrics.redirect_counts();
+            (0..redirects).for_each(|_| counts.count(Tier::L1, Outcome::Found, Duration::from_millis(1)));
+        };
+        std::thread::scope(|scope| {
+            for redirects in 1..=3 {
+                scope.spawn(move || worker(redirects));
+            }
+        });
+        let counts = metrics.redirect_counts();
+        counts.count(Tier::L1, Outcome::Found, Duration::from_millis(4));
+        assert_line(&metrics, "terse_redirects_total{outcome=\"found\",tier=\"l1\"} 7");
+        assert_line(&metrics, "terse_redirect_seconds_count 7");
+        assert_line(&metrics, "terse_redirect_seconds_sum 0.01");
+    }
+
+    #[test]
+    fn what_a_worker_counted_outlives_it() {
+        let metrics = Metrics::new();
+        for _ in 0..100 {
+            metrics.redirect_counts().count(Tier::Store, Outcome::Gone, Duration::from_secs(1));
+        }
+        assert_line(&metrics, "terse_redirects_total{outcome=\"gone\",tier=\"store\"} 100");
+        assert_eq!(metrics.redirects.sums.lock().now.len(), 0);
+    }
+
+    #[test]
+    fn a_scrape_beside_a_worker_sees_counts_that_agree() {
+        let metrics = Metrics::new();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let counts = metrics.redirect_counts();
+                (0..100_000).for_each(|_| counts.count(Tier::L1, Outcome::Found, Duration::from_micros(7)));
+                done.store(true, Ordering::Release);
+            });
+            let mut last = 0;
+            while !done.load(Ordering::Acquire) {
+                let total = histogram(&metrics.redirects.sums.total());
+                let count = total.get_sample_count();
+                assert!(count >= last && total.get_bucket().iter().all(|bucket| bucket.cumulative_count() == count));
+                last = count;
+            }
+        });
+        assert_line(&metrics, "terse_redirect_seconds_bucket{le=\"0.00005\"} 100000");
+    }
+
+    #[test]
+    fn a_redirect_is_in_the_first_bucket_that_holds_it() {
+        for (took_ns, expected) in [(0, 0), (50_000, 0), (50_001, 1), (100_000, 1), (10_000_000_000, 15)] {
+            assert_eq!(bucket(took_ns), expected, "{took_ns}");
+        }
+        assert_eq!((bucket(10_000_000_001), bucket(u64::MAX)), (16, 16));
+        for (position, bound) in BUCKETS.into_iter().enumerate() {
+            assert_eq!(bucket(Duration::from_secs_f64(bound).as_nanos() as u64), position);
+        }
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_end_with_all() {
+        let metrics = Metrics::new();
+        let counts = metrics.redirect_counts();
+        for took in [Duration::from_micros(20), Duration::from_micros(60), Duration::from_secs(99)] {
+            counts.count(Tier::None, Outcome::Missing, took);
+        }
+        for line in [
+            "terse_redirect_seconds_bucket{le=\"0.00005\"} 1",
+            "terse_redirect_seconds_bucket{le=\"0.0001\"} 2",
+            "terse_redirect_seconds_bucket{le=\"10\"} 2",
+            "terse_redirect_seconds_bucket{le=\"+Inf\"} 3",
+        ] {
+            assert_line(&metrics, line);
+        }
+    }
+}
