@@ -1,6 +1,7 @@
 //! The Redis of the tests: the one that is there, and private ones.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -60,14 +61,14 @@ impl Server {
         assert!(self.answers(), "redis-server did not start again");
     }
 
-    /// Whether it accepts connections before long.
+    /// Whether it answers before long, be it that it wants a password.
     fn answers(&mut self) -> bool {
         let began = Instant::now();
         while began.elapsed() < START_LIMIT {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }
-            if std::net::TcpStream::connect(self.address).is_ok() {
+            if first_answer(self.address).is_ok_and(|answer| answer == *b"+PON" || answer == *b"-NOA") {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -101,6 +102,17 @@ impl Drop for Server {
         // Left behind at worst, in the folder for what may be left behind.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The beginning of what `address` says to a PING. A program that connects to
+/// a free port of its own system may meet itself there, so that it connects is not enough.
+fn first_answer(address: SocketAddr) -> std::io::Result<[u8; 4]> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"PING\r\n")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
 }
 
 fn spawn(address: SocketAddr, folder: &PathBuf, arguments: &[String]) -> Child {
