@@ -123,11 +123,11 @@ pub(crate) async fn sqlite() -> Backend {
 pub(crate) fn patient_guards() -> GuardSettings {
     let usual = GuardSettings::default();
     GuardSettings {
-        read: LaneSettings { timeout_ms: 40_000, ..usual.read },
-        catalog: CatalogSettings { timeout_ms: 60_000, ..usual.catalog },
+        read: LaneSettings { timeout_ms: 120_000, ..usual.read },
+        catalog: CatalogSettings { timeout_ms: 120_000, ..usual.catalog },
         marks: usual.marks,
-        write: LaneSettings { timeout_ms: 70_000, ..usual.write },
-        check_timeout_ms: 40_000,
+        write: LaneSettings { timeout_ms: 120_000, ..usual.write },
+        check_timeout_ms: 120_000,
     }
 }
 

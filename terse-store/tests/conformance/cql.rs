@@ -20,6 +20,7 @@ use terse_testkit::SeededEntropy;
 
 use crate::backends::{Backend, Traits, patient_guards};
 use crate::hosts::hosts;
+use crate::patient::Patient;
 use crate::system_clock::SystemClock;
 pub(crate) use crate::system_clock::since_epoch;
 
@@ -68,7 +69,7 @@ fn never_opens() -> BreakerSettings {
 }
 
 /// A store of its own on `keyspace`, as one more server would have it.
-pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
+pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<Patient> {
     let seed = since_epoch().as_nanos() as u64;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let quorum = Breaker::new(never_opens(), monotonic(Arc::clone(&clock)), seed).unwrap();
@@ -79,7 +80,7 @@ pub(crate) async fn connect(shard: &str, keyspace: &str) -> Arc<CqlStore> {
         assert!(Instant::now() < deadline, "{error}: {:?}", error.source);
     }
     store.admit();
-    store
+    Arc::new(Patient(store))
 }
 
 fn monotonic(clock: Arc<dyn Clock>) -> Arc<dyn MonotonicClock> {

@@ -6,10 +6,10 @@ use scylla::client::session::Session;
 use scylla::value::CqlTimestamp;
 use terse_core::ports::{IdempotencyRecord, IdempotencyStore, Insert, LinkCatalog, LinkChange, LinkWriter};
 use terse_core::{Link, LinkState, Owner, Timestamp, Version};
-use terse_store::CqlStore;
 use terse_testkit::links::{attempt, code, link};
 
 use crate::cql::{connect, session, since_epoch};
+use crate::patient::Patient;
 
 /// A day, and the hour for which a record outlives it.
 const RECORD_SECONDS: i32 = 25 * 3_600;
@@ -17,7 +17,7 @@ const HOUR_US: i64 = 3_600_000_000;
 const MINUTE_US: i64 = 60_000_000;
 
 struct Rows {
-    store: Arc<CqlStore>,
+    store: Arc<Patient>,
     session: Session,
     keyspace: String,
 }

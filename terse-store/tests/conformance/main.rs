@@ -18,6 +18,7 @@ mod keys;
 mod leases;
 mod links;
 mod model;
+mod patient;
 mod race;
 mod settings;
 #[path = "../cql/system_clock.rs"]

@@ -10,10 +10,10 @@ use terse_core::ports::{
     SettingsStore, StoreErrorKind, Update,
 };
 use terse_core::{ApiKey, KeyId, Link, LinkState, Owner, Role, Timestamp, Version};
-use terse_store::CqlStore;
 use terse_testkit::links::{attempt, code, link, target};
 
 use crate::cql::connect;
+use crate::patient::Patient;
 use crate::race::race;
 
 /// Rounds of each race.
@@ -21,7 +21,7 @@ const ROUNDS: usize = 3;
 /// Callers of each race, half of them on each server.
 const CALLERS: usize = 8;
 
-type Servers = [Arc<CqlStore>; 2];
+type Servers = [Arc<Patient>; 2];
 
 pub(crate) async fn run(keyspace: &str) {
     // Both find an empty cluster, and make the schema at the same time.
@@ -37,7 +37,7 @@ pub(crate) async fn run(keyspace: &str) {
 }
 
 /// What one of `CALLERS` racing callers got, each on its server.
-async fn on_both<T, R>(servers: &Servers, make: impl Fn(usize, Arc<CqlStore>) -> R) -> Vec<T>
+async fn on_both<T, R>(servers: &Servers, make: impl Fn(usize, Arc<Patient>) -> R) -> Vec<T>
 where
     T: Send + 'static,
     R: Future<Output = T> + Send + 'static,
