@@ -8,3 +8,4 @@ mod keys;
 mod program;
 mod shards;
 mod start;
+mod warm;
