@@ -8,7 +8,7 @@ use crate::Breaker;
 /// Named breakers in the order in which they were added. It is filled while a
 /// process is wired and only read after that; how many there are is bounded by
 /// what the process is configured to call.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Breakers {
     named: Vec<(String, Arc<Breaker>)>,
 }

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use terse_cache::{CachedWriter, ReadThrough};
+use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
-use terse_core::ports::{IdempotencyStore, LinkReader, LinkWriter, StoreErrorKind};
-use terse_core::shorten::{IDEMPOTENCY_MS, Shortener};
+use terse_core::ports::{IdempotencyStore, StoreErrorKind};
+use terse_core::shorten::IDEMPOTENCY_MS;
 use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 
@@ -17,6 +17,7 @@ use crate::data_dir::{self, HttpLock};
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
+use crate::links::Links;
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{Stores, store_failure};
 use crate::system;
@@ -26,9 +27,6 @@ use crate::world::World;
 
 /// File descriptors that are asked for: connections, and a few files.
 const WANTED_FILES: u64 = 65_536;
-/// How long a link of a store that other servers write to is answered from
-/// memory at most: this server doesn't hear of their edits.
-const SHARED_STORE_AGE: Duration = Duration::from_secs(1);
 /// How often shards that are away are tried.
 const CONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How long one try may take: a store may need all the tables of its schema.
@@ -82,11 +80,12 @@ impl Application {
         let keys = Arc::new(keys);
         let (listeners, address) = listen(&config.http)?;
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
-        let links = links(&config, &stores, &codes, &world);
+        let links = Links::open(&config, &stores, &identity, &codes, &world)?;
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
-        let state = state(&config, address, &stores, links, &keys, &lifecycle, &world);
+        let state = state(&config, address, &stores, &links, &keys, &lifecycle, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
+        links.run(&mut tasks);
         warm.iter().for_each(|warm| warm.run(&mut tasks));
         lifecycle.enter(Phase::Ready);
         Ok(Self { address, shutdown: config.shutdown, lifecycle, server, signals, tasks, stores, warm, _lock: lock })
@@ -218,29 +217,6 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     StartError::new(Exit::Unavailable, format_args!("cannot listen on {address}: {error}"))
 }
 
-/// How links are read and written.
-struct Links {
-    cache: Arc<ReadThrough>,
-    shortener: Arc<Shortener>,
-}
-
-fn links(config: &Config, stores: &Stores, codes: &Arc<LeasedCodes>, world: &World) -> Links {
-    let links = &stores.links;
-    let cache =
-        ReadThrough::new(Arc::clone(links) as Arc<dyn LinkReader>, Arc::clone(&world.clock), cache_config(config));
-    let writer = CachedWriter::new(Arc::clone(links) as Arc<dyn LinkWriter>, Arc::clone(&cache));
-    let shortener = Shortener {
-        codes: codes.clone(),
-        writer: Arc::new(writer),
-        catalog: links.clone(),
-        idempotency: links.clone(),
-        clock: Arc::clone(&world.clock),
-        entropy: Arc::clone(&world.entropy),
-        metrics: Arc::clone(&world.metrics),
-    };
-    Links { cache, shortener: Arc::new(shortener) }
-}
-
 /// Only where redirects are answered are there hot codes.
 fn warm_start(
     config: &Config,
@@ -259,14 +235,14 @@ fn state(
     config: &Config,
     address: SocketAddr,
     stores: &Stores,
-    links: Links,
+    links: &Links,
     keys: &Arc<KeyDirectory>,
     lifecycle: &Arc<Lifecycle>,
     world: &World,
-) -> State {
-    State {
-        shortener: links.shortener,
-        resolver: links.cache,
+) -> Result<State, StartError> {
+    Ok(State {
+        shortener: Arc::clone(&links.shortener),
+        resolver: links.cache.clone(),
         catalog: stores.links.clone(),
         policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
         access: match config.http.auth {
@@ -274,14 +250,14 @@ fn state(
             AuthMode::Keys => Access::Keys(keys.clone()),
         },
         store_health: stores.links.clone(),
-        dependencies: vec![],
-        breakers: Arc::clone(&stores.breakers),
+        dependencies: links.dependencies(),
+        breakers: links.breakers(stores)?,
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
         settings: Arc::new(settings(&config.http, address)),
-    }
+    })
 }
 
 fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
@@ -293,18 +269,6 @@ fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
         surfaces: http.surfaces,
         bounds: http.bounds,
         release: env!("CARGO_PKG_VERSION"),
-    }
-}
-
-fn cache_config(config: &Config) -> terse_cache::CacheConfig {
-    let shared = config.store.is_shared();
-    let config = &config.cache;
-    terse_cache::CacheConfig {
-        max_bytes: config.bytes,
-        max_links: config.entries,
-        fresh_for: if shared { config.max_age.min(SHARED_STORE_AGE) } else { config.max_age },
-        stale_for: config.stale_for,
-        ..terse_cache::CacheConfig::default()
     }
 }
 

@@ -82,10 +82,10 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// Whether other servers may write to the same store: a file belongs to one.
+    /// Whether every shard keeps marks of what changed: a file doesn't.
     #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)))
+    pub fn is_marked(&self) -> bool {
+        self.shards.iter().all(|shard| matches!(shard.backend, ShardBackend::Cql(_)))
     }
 }
 

@@ -14,6 +14,8 @@ pub mod data_dir;
 pub mod exit;
 pub mod identity;
 pub mod key_directory;
+pub mod links;
+pub mod shared_cache;
 pub mod shutdown;
 pub mod stores;
 pub mod system;

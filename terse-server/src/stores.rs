@@ -44,7 +44,7 @@ pub struct Stores {
     /// `None` = no other server edits it. A shard that is not admitted answers unavailable.
     pub feeds: Vec<Option<Arc<dyn ChangeFeed>>>,
     /// The breakers of all shards' guards.
-    pub breakers: Arc<Breakers>,
+    pub breakers: Breakers,
 }
 
 /// One shard's store.
@@ -167,7 +167,7 @@ impl Stores {
         }
         let links = Sharded::new(config.store.map.clone(), ports).map_err(|error| internal(&error))?;
         let home = home.ok_or_else(|| internal(&"there is no shard"))?;
-        Ok(Self { shards, home, links: Arc::new(links), feeds, breakers: Arc::new(breakers) })
+        Ok(Self { shards, home, links: Arc::new(links), feeds, breakers })
     }
 
     /// The first shard, home to settings, keys and leases.

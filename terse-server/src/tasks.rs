@@ -4,6 +4,7 @@
 //!
 //! Bound: a step that takes longer than [`STEP_TIMEOUT`], or the limit given for it, counts as failed and is tried again at the next tick.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
@@ -16,10 +17,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// How long one step may take.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a task is called.
+pub type Name = Cow<'static, str>;
+
 /// The tasks of one server.
 pub struct Tasks {
     set: JoinSet<()>,
-    names: HashMap<Id, &'static str>,
+    names: HashMap<Id, Name>,
     stop: watch::Sender<bool>,
 }
 
@@ -38,7 +42,7 @@ impl Tasks {
 
     /// Runs `step` now and then each `every` until the end. A failure is logged when it begins and when it ends.
     /// Must be called inside a runtime.
-    pub fn every<F, R>(&mut self, name: &'static str, every: Duration, step: F)
+    pub fn every<F, R>(&mut self, name: impl Into<Name>, every: Duration, step: F)
     where
         F: FnMut() -> R + Send + 'static,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
@@ -47,12 +51,14 @@ impl Tasks {
     }
 
     /// The same for a step that may take up to `limit`. The server's end waits for it only as long as for any other.
-    pub fn every_within<F, R>(&mut self, name: &'static str, every: Duration, limit: Duration, mut step: F)
+    pub fn every_within<F, R>(&mut self, name: impl Into<Name>, every: Duration, limit: Duration, mut step: F)
     where
         F: FnMut() -> R + Send + 'static,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         let mut stop = self.stop.subscribe();
+        let name = name.into();
+        let told = name.clone();
         let task = async move {
             let mut tick = interval(every);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -67,7 +73,7 @@ impl Tasks {
                 let outcome = timeout(limit, step()).await.unwrap_or_else(|_| {
                     Err(StoreError::new(StoreErrorKind::Unavailable, "took longer than its time limit"))
                 });
-                failing = report(name, failing, outcome);
+                failing = report(&told, failing, outcome);
             }
         };
         let id = self.set.spawn(task).id();
@@ -75,7 +81,7 @@ impl Tasks {
     }
 
     /// Resolves when a task has ended without being told to, with its name; never otherwise.
-    pub async fn failed(&mut self) -> &'static str {
+    pub async fn failed(&mut self) -> Name {
         match self.set.join_next_with_id().await {
             Some(ended) => self.name_of(ended),
             None => std::future::pending().await,
@@ -84,29 +90,29 @@ impl Tasks {
 
     /// Tells all tasks to end and waits for them, at most `within`. Those that
     /// are late are cut off; their names are returned.
-    pub async fn join(mut self, within: Duration) -> Vec<&'static str> {
+    pub async fn join(mut self, within: Duration) -> Vec<Name> {
         self.stop.send_replace(true);
         let all = async {
             while let Some(ended) = self.set.join_next_with_id().await {
                 let name = self.name_of(ended);
-                tracing::debug!(task = name, "task ended");
+                tracing::debug!(task = %name, "task ended");
             }
         };
         if timeout(within, all).await.is_ok() {
             return vec![];
         }
         self.set.abort_all();
-        self.names.values().copied().collect()
+        self.names.into_values().collect()
     }
 
-    fn name_of(&mut self, ended: Result<(Id, ()), JoinError>) -> &'static str {
+    fn name_of(&mut self, ended: Result<(Id, ()), JoinError>) -> Name {
         let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-        self.names.remove(&id).unwrap_or("unnamed")
+        self.names.remove(&id).unwrap_or(Cow::Borrowed("unnamed"))
     }
 }
 
 /// Logs a change between working and failing; returns whether it fails now.
-fn report(task: &'static str, was_failing: bool, outcome: Result<(), StoreError>) -> bool {
+fn report(task: &str, was_failing: bool, outcome: Result<(), StoreError>) -> bool {
     let Err(error) = outcome else {
         if was_failing {
             tracing::info!(task, "works again");
@@ -147,7 +153,7 @@ mod tests {
         let steps = counting(&mut tasks, "counting");
         tokio::time::sleep(SECOND * 5 / 2).await;
         assert_eq!(steps.load(Ordering::SeqCst), 3);
-        assert_eq!(tasks.join(SECOND).await, Vec::<&str>::new());
+        assert_eq!(tasks.join(SECOND).await, Vec::<Name>::new());
         tokio::time::sleep(SECOND * 10).await;
         assert_eq!(steps.load(Ordering::SeqCst), 3);
     }
