@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 
 use super::generator::Pace;
-use super::links::{Creates, assert_distinct, follow_all};
+use super::links::{Creates, Targets, assert_distinct, follow_all};
 use super::report::{Promise, Report, Series};
 use super::{Bench, CONNECTIONS};
 
@@ -30,7 +30,7 @@ pub fn measure(bench: &Bench<'_>) -> Result<Report> {
         let step = creates.links.len().div_ceil(FOLLOWED);
         let sample: Vec<_> = creates.links.iter().step_by(step).cloned().collect();
         let server = bench.servers.terse(&bench.terse, &data)?;
-        follow_all(server.address, &sample, CONNECTIONS)?;
+        follow_all(server.address, &Targets::of(&sample), CONNECTIONS)?;
         server.stop()?;
         let (round, rounds) = (round + 1, bench.run.rounds());
         println!("round {round} of {rounds}: {} created, {} followed", creates.links.len(), sample.len());

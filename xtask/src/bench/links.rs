@@ -291,16 +291,54 @@ impl Workload for Unknown {
     }
 }
 
-/// Follows each of `links` once, as fast as the server answers.
+/// How often a link is asked for at most, where a refusal may be asked again.
+const PASSES: usize = 10;
+/// How long a server that refuses is left alone: what it asks for.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Redirects that may be refused for now: those are noted.
+struct Patient {
+    inner: Redirects,
+    refused: Vec<u32>,
+}
+
+impl Workload for Patient {
+    fn request(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        self.inner.request(out)
+    }
+
+    fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
+        if answer.status == 503 {
+            self.refused.push(id as u32);
+            return Ok(());
+        }
+        self.inner.check(id, answer)
+    }
+}
+
+/// Follows each of `links` until it has redirected once, as fast as the server
+/// answers. On a busy machine the store may refuse for a moment, which is no
+/// part of a measurement here: those are asked for again.
 ///
 /// # Errors
-/// When any doesn't redirect to its target.
-pub fn follow_all(address: SocketAddr, links: &[Pair], connections: usize) -> Result<()> {
-    let outcome = drive(address, &unhurried(connections), &mut Redirects::once(links), &mut || Ok(()))?;
-    if outcome.answers != links.len() as u64 {
-        bail!("{} of {} links were followed", outcome.answers, links.len());
+/// When any doesn't redirect to its target, or is refused again and again.
+pub fn follow_all(address: SocketAddr, links: &Targets, connections: usize) -> Result<()> {
+    let mut left: Vec<u32> = (0..links.len()).map(|index| index as u32).collect();
+    for _ in 0..PASSES {
+        let expected = left.len() as u64;
+        let mut workload = Patient { inner: Redirects::through(links, left.into()), refused: Vec::new() };
+        let outcome = drive(address, &unhurried(connections), &mut workload, &mut || Ok(()))?;
+        if outcome.answers != expected {
+            bail!("{} of {expected} links were followed", outcome.answers);
+        }
+        left = workload.refused;
+        if left.is_empty() {
+            return Ok(());
+        }
+        println!("{} redirects were refused for now", left.len());
+        std::thread::sleep(PAUSE);
     }
-    Ok(())
+    bail!("{} links were refused {PASSES} times", left.len())
 }
 
 #[cfg(test)]
@@ -372,6 +410,18 @@ mod tests {
         for wrong in [answer(302, Some("x"), ""), answer(503, None, ""), answer(404, Some("x"), "")] {
             assert!(unknown.check(0, &wrong).unwrap_err().to_string().starts_with("the unknown /"));
         }
+    }
+
+    #[test]
+    fn what_is_refused_for_now_is_noted_and_what_is_wrong_is_an_error() {
+        let links = Targets::of(&[pair("aaaaaaa", 1), pair("bbbbbbb", 2)]);
+        let inner = Redirects::through(&links, [0, 1].into());
+        let mut patient = Patient { inner, refused: vec![] };
+        assert_eq!(patient.request(&mut Vec::new()), Some(0));
+        assert!(patient.check(1, &answer(503, None, "")).is_ok());
+        assert!(patient.check(0, &answer(302, Some(&target(1)), "")).is_ok());
+        assert_eq!(patient.refused, [1]);
+        assert!(patient.check(1, &answer(404, None, "")).is_err());
     }
 
     #[test]

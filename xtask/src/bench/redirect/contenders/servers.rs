@@ -192,9 +192,10 @@ fn loaded(bench: &Bench<'_>, name: &str, count: usize, settings: Vec<(&str, Stri
     maker.stop()?;
     let server = bench.servers.terse_set(&bench.terse, &data, &settings)?;
     let empty = resident(server.pid())? as f64 / 1e6;
-    on_core(bench.cores.generator, || follow_all(server.address, &pairs, CONNECTIONS))?;
+    let links = Targets::of(&pairs);
+    on_core(bench.cores.generator, || follow_all(server.address, &links, CONNECTIONS))?;
     println!("{name}: {count} links");
-    Ok((Loaded { server, data, links: Targets::of(&pairs) }, empty))
+    Ok((Loaded { server, data, links }, empty))
 }
 
 fn wants_any(bench: &Bench<'_>, who: Who) -> bool {
