@@ -130,7 +130,7 @@ impl Connections {
 
     /// Why there is none, for people to read.
     pub(super) fn fault(&self) -> String {
-        self.fault.lock().clone().unwrap_or_else(|| "not connected yet".to_owned())
+        self.fault.lock().clone().unwrap_or_else(|| "not connected".to_owned())
     }
 
     /// Asks every connection for a sign of life and makes those that lack, all

@@ -149,3 +149,31 @@ async fn a_redis_that_comes_back_with_old_data_takes_the_new() {
     setup.cache.put(&code("other"), &link("other", 2)).await;
     assert_eq!(setup.cache.get(&code("other")).await, Some(link("other", 2)));
 }
+
+/// What a stopped Redis was sent it runs when it wakes, and keeps from there on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_redis_kept_half_an_hour_after_it_was_sent_is_not_taken() {
+    let server = Server::start(&[]);
+    let patience = Duration::from_secs(5);
+    let config = RedisConfig { write_timeout: Duration::from_millis(200), get_timeout: patience, ..quick(&server) };
+    let setup = Setup::warm(config).await;
+    // Known to Redis already, so that the next change is one request.
+    setup.cache.put(&code("other"), &link("other", 1)).await;
+    server.stop();
+    setup.cache.put(&code("abc"), &link("abc", 1)).await;
+    assert_eq!(setup.count("put", "timeout"), 1);
+    setup.set_wrong(31 * 60 * 1_000);
+    server.go_on();
+    let mut raw = setup.raw().await;
+    let there = eventually(HEALED, || {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(setup.key("abc"));
+        let mut raw = raw.clone();
+        async move { command.query_async::<u64>(&mut raw).await.unwrap() == 1 }
+    });
+    there.await;
+    let ttl_ms: i64 = redis::cmd("PTTL").arg(setup.key("abc")).query_async(&mut raw).await.unwrap();
+    assert!(ttl_ms > 26 * 60 * 1_000, "Redis would keep it: {ttl_ms} ms");
+    assert_eq!(setup.cache.get(&code("abc")).await, None);
+    assert_eq!(setup.count("get", "expired"), 1);
+}

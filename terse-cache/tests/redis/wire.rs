@@ -37,7 +37,7 @@ async fn without_a_connection_every_call_is_over_at_once() {
     assert_eq!((setup.count("get", "unconnected"), setup.count("put", "unconnected")), (1_000, 1));
     assert_eq!(setup.count("drop", "unconnected"), 1);
     assert_eq!(setup.breaker.state(), State::Closed, "nothing was asked, so nothing failed");
-    assert_eq!(setup.cache.check().await.unwrap_err().to_string(), "not connected yet");
+    assert_eq!(setup.cache.check().await.unwrap_err().to_string(), "not connected");
 }
 
 #[tokio::test]
@@ -95,9 +95,11 @@ async fn ten_thousand_look_ups_of_a_hung_redis_are_a_few_that_wait_and_all_end_i
     }));
     let longest = longest.await.into_iter().max().unwrap();
     assert!(longest < setup.config.get_timeout + SLACK, "{longest:?}");
-    let (waited, full) = (setup.count("get", "timeout"), setup.count("get", "full"));
-    assert_eq!(waited, u64::from(setup.config.gets), "these and no more");
-    assert_eq!(full, CALLS - waited, "the others are told at once");
+    let [waited, full, open] = ["timeout", "full", "open"].map(|result| setup.count("get", result));
+    let most = u64::from(setup.config.gets);
+    // Places become free with the first timeouts, and the fifth opens the breaker.
+    assert!((most..most + 5).contains(&waited), "{waited} have waited");
+    assert!(full > 0 && waited + full + open == CALLS, "{full} found it full, {open} open");
     assert_eq!(setup.breaker.state(), State::Open);
 }
 
@@ -127,8 +129,9 @@ async fn an_open_breaker_makes_a_miss_within_microseconds() {
 async fn a_mute_connection_is_given_up_and_no_mute_one_takes_its_place() {
     let proxy = proxy();
     let brief = Duration::from_millis(200);
-    let connections = 1;
-    let setup = Setup::warm(RedisConfig { connections, connect_timeout: brief, ..config(proxy.address()) }).await;
+    let quick =
+        RedisConfig { connect_timeout: brief, write_timeout: Duration::from_secs(5), ..config(proxy.address()) };
+    let setup = Setup::warm(RedisConfig { connections: 1, ..quick }).await;
     setup.cache.put(&code("abc"), &link("abc", 1)).await;
     setup.breaker.force(Some(Forced::Closed));
     proxy.set(Mode::Pause);
@@ -146,8 +149,7 @@ async fn a_mute_connection_is_given_up_and_no_mute_one_takes_its_place() {
     assert_eq!(setup.cache.check().await.unwrap_err().to_string(), "no answer within 200 ms");
     proxy.restore();
     setup.connect().await;
-    setup.breaker.force(None);
-    assert_eq!(setup.cache.get(&code("abc")).await, Some(link("abc", 1)));
+    eventually(Duration::from_secs(5), || async { setup.cache.get(&code("abc")).await == Some(link("abc", 1)) }).await;
 }
 
 #[tokio::test]
