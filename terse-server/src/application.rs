@@ -19,7 +19,7 @@ use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
 use crate::links::Links;
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
-use crate::stores::{Stores, store_failure};
+use crate::stores::{CLOCK_EVERY, Stores, store_failure};
 use crate::system;
 use crate::tasks::Tasks;
 use crate::warm_start::WarmStart;
@@ -286,6 +286,11 @@ fn tasks(
     tasks.every_within("shard connection", CONNECT_EVERY, CONNECT_TIMEOUT, move || {
         let (stores, identity, data_dir) = (Arc::clone(&connected), Arc::clone(&identity), data_dir.clone());
         async move { identity::admit_once(&data_dir, &stores, &identity).await }
+    });
+    let clocked = Arc::clone(stores);
+    tasks.every("store clock", CLOCK_EVERY, move || {
+        let stores = Arc::clone(&clocked);
+        async move { stores.clock_once().await }
     });
     tasks.every("key refresh", key_directory::REFRESH_EVERY, move || {
         let keys = Arc::clone(&keys);
