@@ -17,7 +17,7 @@ use super::{FIRST_START_LIMIT, Stage, Wires, shards_file};
 use crate::load::{Kind, KnownLink, Load, Plan};
 use crate::metrics::Scrape;
 use crate::redis::{Monitor, Redis};
-use crate::{Request, Response, Server, Setup, Stop, code_of};
+use crate::{Request, Response, Server, Setup, Stop, await_true, code_of};
 
 /// Requests at once, as the promise says; the quick form asks fewer.
 const CALLERS: usize = 10_000;
@@ -25,6 +25,8 @@ const CALLERS: usize = 10_000;
 const DELAY: Duration = Duration::from_millis(50);
 /// The age limit of the hot entry.
 const MAX_AGE: Duration = Duration::from_secs(1);
+/// How long a started server may take to know what was changed before.
+const TRUST_LIMIT: Duration = Duration::from_secs(20);
 /// A code's own age limit is up to a tenth shorter.
 const SHORTEST_AGE: f64 = 0.9;
 
@@ -49,7 +51,9 @@ pub(super) fn stampede_slow(stage: &mut Stage<'_>) {
     let setup = Setup::new().ready_within(FIRST_START_LIMIT).file(&file).env("TERSE_HEAD_TIMEOUT", "60s");
     let mut server = setup.env("TERSE_CACHE", &redis.url()).start();
     let links = make(&server, stage.form.pick(1, 5));
+    let known = make(&server, 1);
     forget_all(&mut server);
+    await_trust(&server, &known[0]);
     let mut wire = redis.connect();
     for (round, link) in links.iter().enumerate() {
         let flushed = wire.call(&["FLUSHALL"]);
@@ -79,6 +83,15 @@ fn make(server: &Server, count: usize) -> Vec<KnownLink> {
 fn forget_all(server: &mut Server) {
     server.stop(Stop::AtOnce);
     server.restart();
+}
+
+/// Until the server has read the marks of changes it keeps nothing, and asks Redis for nothing.
+fn await_trust(server: &Server, link: &KnownLink) {
+    let client = server.client();
+    await_true("answers from memory", TRUST_LIMIT, || {
+        assert_eq!(client.target(&link.code), link.target);
+        Scrape::of(&client).found("l1") > 0
+    });
 }
 
 /// All want one code at once; returns how many store reads that took.

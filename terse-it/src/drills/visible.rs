@@ -4,7 +4,7 @@
 //! The second server keeps half of the links in memory, so that what it shows
 //! comes from memory, from Redis and from the store by turns.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::watch::{Change, Subject, Taken, Watch, shown};
 use super::{Form, Stage};
@@ -41,6 +41,7 @@ pub(super) fn with_paused_redis(stage: &mut Stage<'_>) {
 }
 
 fn visible(stage: &mut Stage<'_>, between: Between) {
+    let began = Instant::now();
     let keyspace = stage.cluster().keyspace("seen");
     let redis = (between != Between::Absent).then(Redis::start);
     let cache = redis.as_ref().map_or_else(|| "none".to_owned(), Redis::url);
@@ -49,6 +50,7 @@ fn visible(stage: &mut Stage<'_>, between: Between) {
     let first = cached(Stage::cached(&keyspace)).start();
     let half = (changes / 2).to_string();
     let second = cached(Stage::cached(&keyspace)).env("TERSE_CACHE_ENTRIES", &half).start();
+    stage.report.time("until both servers were ready", began.elapsed());
     let links = seed(&first.client(), "changing", changes);
     // An odd number, so that each server is asked for every link.
     let kept = seed(&first.client(), "kept", stage.form.pick(61, 501));
@@ -60,7 +62,9 @@ fn visible(stage: &mut Stage<'_>, between: Between) {
     let watch = Watch::start(servers, subjects, threads, rest);
     warm(&watch, [&first, &second]);
 
+    stage.report.time("until all links were made and asked for", began.elapsed());
     let taken = change(stage.form, &watch, redis.as_ref().filter(|_| between == Between::Paused));
+    stage.report.time("until all links were changed", began.elapsed());
     // The second drop of a changed code comes five seconds after it was seen.
     load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(60)));
     let tally = watch.stop();
