@@ -58,7 +58,7 @@ fn visible(stage: &mut Stage<'_>, between: Between) {
     let subjects = links.into_iter().enumerate().map(|(number, link)| Subject::numbered(number, link)).collect();
     let redirects = stage.form.pick(80, 300);
     let load = Load::start(Plan { servers: servers.to_vec(), links: kept, redirects, creates: 0, unknown: 8 });
-    let (threads, rest) = stage.form.pick((2, Duration::from_millis(10)), (4, Duration::from_millis(4)));
+    let (threads, rest) = stage.form.pick((2, Duration::from_millis(10)), (3, Duration::from_millis(6)));
     let watch = Watch::start(servers, subjects, threads, rest);
     warm(&watch, [&first, &second]);
 

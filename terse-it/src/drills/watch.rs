@@ -23,8 +23,10 @@ use crate::{Client, Connection, Request, Response};
 pub(super) const SHOWN_AT_ALL: Duration = Duration::from_secs(10);
 /// How often a server is asked whether it shows a change yet.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
-/// How often a change that was refused as overload is tried again.
-const CHANGE_TRIES: usize = 5;
+/// How long a change is tried again that was refused, as by an overloaded store.
+const CHANGE_LIMIT: Duration = Duration::from_secs(15);
+/// How soon.
+const CHANGE_AGAIN: Duration = Duration::from_millis(200);
 const FAULTS_KEPT: usize = 20;
 /// Not seen yet.
 const NEVER: u64 = u64::MAX;
@@ -83,7 +85,9 @@ impl Subject {
 
     /// Changes it through `client`. A change that was refused may have happened, so it is tried again.
     fn change(&self, client: &Client) -> usize {
-        for tries in 1..=CHANGE_TRIES {
+        let (began, mut tries) = (Instant::now(), 0);
+        while began.elapsed() < CHANGE_LIMIT {
+            tries += 1;
             let answer = match self.change {
                 Change::Edit => client.patch(&self.link.code, &json!({ "url": self.new_target() })),
                 Change::Disable => client.patch(&self.link.code, &json!({ "state": "disabled" })),
@@ -92,11 +96,11 @@ impl Subject {
             match (answer.status, self.change) {
                 (200, Change::Edit | Change::Disable) | (204, Change::Delete) => return tries,
                 (404, Change::Delete) if tries > 1 => return tries,
-                (503, _) => {}
+                (503, _) => std::thread::sleep(CHANGE_AGAIN),
                 _ => panic!("{:?} of {:?} was answered {answer:?}", self.change, self.link),
             }
         }
-        panic!("{:?} of {:?} was refused {CHANGE_TRIES} times", self.change, self.link)
+        panic!("{:?} of {:?} was refused {tries} times", self.change, self.link)
     }
 }
 
