@@ -30,6 +30,7 @@ pub(crate) type Answer = Result<Lookup, StoreError>;
 pub(crate) struct Flight {
     answer: watch::Receiver<Option<Answer>>,
     waiters: AtomicUsize,
+    began_ms: u64,
 }
 
 /// A place among those who wait for a flight; dropping it gives it back.
@@ -40,10 +41,15 @@ pub(crate) struct Waiter(Arc<Flight>);
 pub(crate) struct Lost;
 
 impl Flight {
-    /// A flight, and where its answer goes. Dropping that unused tells the waiters that it is lost.
-    pub(crate) fn new() -> (Arc<Self>, watch::Sender<Option<Answer>>) {
+    /// A flight that begins at `began_ms`, and where its answer goes. Dropping that unused tells the waiters that it is lost.
+    pub(crate) fn new(began_ms: u64) -> (Arc<Self>, watch::Sender<Option<Answer>>) {
         let (sender, answer) = watch::channel(None);
-        (Arc::new(Self { answer, waiters: AtomicUsize::new(0) }), sender)
+        (Arc::new(Self { answer, waiters: AtomicUsize::new(0), began_ms }), sender)
+    }
+
+    /// When it began.
+    pub(crate) fn began_ms(&self) -> u64 {
+        self.began_ms
     }
 
     /// Takes a place among the waiters, unless `max` have one.
@@ -185,7 +191,7 @@ mod tests {
 
     #[test]
     fn waiters_are_bounded_and_a_place_is_given_back() {
-        let (flight, _sender) = Flight::new();
+        let (flight, _sender) = Flight::new(0);
         let first = flight.join(2).unwrap();
         let _second = flight.join(2).unwrap();
         assert!(flight.join(2).is_none());
@@ -195,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_answer_reaches_those_who_came_before_and_after_it() {
-        let (flight, sender) = Flight::new();
+        let (flight, sender) = Flight::new(0);
         let early = flight.join(9).unwrap();
         assert!(early.answer().now_or_never().is_none());
         sender.send_replace(Some(Ok(Lookup { link: None, tier: Tier::Store })));
@@ -209,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_flight_dropped_without_an_answer_is_lost_and_hangs_nobody() {
-        let (flight, sender) = Flight::new();
+        let (flight, sender) = Flight::new(0);
         let waiter = flight.join(9).unwrap();
         drop(sender);
         assert!(matches!(waiter.answer().now_or_never(), Some(Err(Lost))));
@@ -218,7 +224,7 @@ mod tests {
     #[test]
     fn a_detached_flight_is_not_current_and_does_not_end_its_successor() {
         let mut stripe = Stripe::default();
-        let ((first, _a), (second, _b)) = (Flight::new(), Flight::new());
+        let ((first, _a), (second, _b)) = (Flight::new(0), Flight::new(0));
         stripe.begin(&code("abc"), &first);
         stripe.detach(&code("abc"));
         assert!(stripe.flight(&code("abc")).is_none());
@@ -278,7 +284,7 @@ mod tests {
     fn codes_spread_over_the_stripes() {
         let stripes = Stripes::new();
         for n in 0..10_000_u64 {
-            let (flight, _) = Flight::new();
+            let (flight, _) = Flight::new(0);
             let code = code(&format!("code{n}"));
             stripes.lock(&code).begin(&code, &flight);
         }

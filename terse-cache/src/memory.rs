@@ -17,7 +17,7 @@ use terse_core::{Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
 use crate::least::{Least, LeastVersions};
-use crate::marks::{MarkedCodes, ShardNumber, Shards};
+use crate::marks::{FRESH_FOR_MS, MarkedCodes, ShardNumber, Shards};
 use crate::warm::Heat;
 
 /// Estimated bytes of an entry besides its target: two table slots with the
@@ -230,6 +230,12 @@ impl Memory {
     /// Whether all changes of `code` that the shared cache may have missed are known at `now_ms`.
     pub(crate) fn knows_changes(&self, code: &ShortCode, now_ms: u64) -> bool {
         self.shards.fresh(self.shards.of(code), now_ms) && !self.marked.bypassed(now_ms)
+    }
+
+    /// Whether what was true of `code` at `as_of_ms` may be told at `now_ms` for
+    /// fresh: its shard's changes are known, or it is as young as they would be.
+    pub(crate) fn in_step(&self, code: &ShortCode, as_of_ms: u64, now_ms: u64) -> bool {
+        now_ms <= as_of_ms.saturating_add(FRESH_FOR_MS) || self.shards.fresh(self.shards.of(code), now_ms)
     }
 
     /// The least version of `code` that may be taken from the shared cache; `None` = none may.

@@ -210,7 +210,9 @@ impl ReadThrough {
         if let Some(found) = self.memory.fresh(code.as_str(), now_ms) {
             return Ok(Boarding::Answered(found));
         }
-        if let Some(flight) = stripe.flight(code) {
+        // A change that nobody has told of yet may have been made since it began.
+        let joinable = |flight: &&Arc<Flight>| self.memory.in_step(code, flight.began_ms(), now_ms);
+        if let Some(flight) = stripe.flight(code).filter(joinable) {
             let waiter = flight.join(self.max_waiters).ok_or_else(|| overloaded("too many wait for one look-up"))?;
             return Ok(Boarding::Aboard(waiter));
         }
@@ -225,7 +227,7 @@ impl ReadThrough {
         let permit =
             Arc::clone(&self.flights).try_acquire_owned().map_err(|_| overloaded("too many look-ups are running"))?;
         let cache = self.this.upgrade().ok_or_else(|| unavailable("the cache is going away"))?;
-        let (flight, answer) = Flight::new();
+        let (flight, answer) = Flight::new(now_ms);
         let waiter = flight.join(self.max_waiters).ok_or_else(|| overloaded("nobody may wait for a look-up"))?;
         stripe.begin(code, &flight);
         let task = FlightTask { cache, code: code.clone(), flight, began_ms: now_ms, answer, _permit: permit };

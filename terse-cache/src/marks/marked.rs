@@ -193,3 +193,90 @@ impl Notes {
         self.bypass_until_ms = now_ms.saturating_add(REMEMBERED_MS);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_testkit::links::code;
+
+    use super::*;
+
+    const SETTLE_MS: u64 = 5_000;
+
+    fn codes(max: usize) -> MarkedCodes {
+        MarkedCodes::new(max, SETTLE_MS)
+    }
+
+    #[test]
+    fn a_mark_is_settled_by_its_version_at_once_or_by_any_in_time() {
+        let marked = codes(10);
+        marked.mark(&code("abc"), Version(2), 1_000);
+        assert!(!marked.settle(&code("abc"), Version(1), 5_999));
+        assert_eq!(marked.least_shared(&code("abc")), Some(Version(2)));
+        assert!(marked.settle(&code("abc"), Version(1), 6_000), "the edit never happened");
+        assert_eq!(marked.least_shared(&code("abc")), Some(Version(1)));
+        marked.mark(&code("abc"), Version(3), 7_000);
+        assert!(marked.settle(&code("abc"), Version(4), 7_000));
+        assert_eq!((marked.least("abc"), marked.least("other")), (Version(4), Version(0)));
+    }
+
+    #[test]
+    fn a_mark_that_comes_again_after_it_was_settled_changes_nothing() {
+        let marked = codes(10);
+        marked.acknowledge(&code("abc"), Version(3), 0);
+        marked.mark(&code("abc"), Version(3), 10);
+        marked.mark(&code("abc"), Version(2), 10);
+        assert!(marked.is_settled(&code("abc"), 10));
+        assert_eq!(marked.least_shared(&code("abc")), Some(Version(3)));
+        marked.acknowledge(&code("abc"), Version(2), 20);
+        assert_eq!(marked.least("abc"), Version(3));
+    }
+
+    #[test]
+    fn an_unknown_change_is_settled_by_time_alone() {
+        let marked = codes(10);
+        marked.acknowledge(&code("abc"), Version(3), 0);
+        marked.mark(&code("abc"), Version::FIRST, 100);
+        assert_eq!((marked.least_shared(&code("abc")), marked.least("abc")), (None, Version(3)));
+        assert!(!marked.settle(&code("abc"), Version(9), 5_099));
+        assert!(marked.settle(&code("abc"), Version(4), 5_100));
+        assert_eq!(marked.least_shared(&code("abc")), Some(Version(4)));
+    }
+
+    #[test]
+    fn a_change_is_forgotten_after_half_an_hour_from_its_last_mark() {
+        let marked = codes(10);
+        marked.mark(&code("abc"), Version(2), 0);
+        marked.mark(&code("abc"), Version(3), 1_000);
+        marked.mark(&code("one"), Version(2), REMEMBERED_MS);
+        assert_eq!((marked.len(), marked.least("abc")), (2, Version(3)));
+        marked.mark(&code("two"), Version(2), REMEMBERED_MS + 1_000);
+        assert_eq!((marked.len(), marked.least("abc"), marked.bypasses()), (2, Version(0), 0));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_goes_and_the_shared_cache_is_bypassed() {
+        let marked = codes(2);
+        marked.mark(&code("one"), Version(2), 0);
+        marked.mark(&code("two"), Version(2), 1);
+        marked.mark(&code("one"), Version(3), 2);
+        assert!(!marked.bypassed(2));
+        marked.mark(&code("three"), Version(2), 3);
+        assert_eq!((marked.len(), marked.least("one"), marked.least("two")), (2, Version(3), Version(0)));
+        assert!(marked.bypassed(3 + REMEMBERED_MS - 1) && !marked.bypassed(3 + REMEMBERED_MS));
+        marked.mark(&code("four"), Version(2), 4);
+        assert_eq!(marked.bypasses(), 1, "it was bypassed already");
+    }
+
+    #[test]
+    fn a_code_that_changes_all_the_time_takes_a_bounded_room() {
+        let marked = codes(4);
+        for n in 0..1_000 {
+            marked.mark(&code("hot"), Version(2 + n), n);
+        }
+        assert!(marked.notes.lock().order.len() <= 9);
+        assert_eq!((marked.len(), marked.bypasses()), (1, 0));
+        let none = codes(0);
+        none.mark(&code("abc"), Version(2), 0);
+        assert_eq!((none.len(), none.bypassed(0)), (0, true));
+    }
+}

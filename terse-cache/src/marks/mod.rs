@@ -30,7 +30,7 @@ pub(crate) use shards::ShardNumber;
 pub use shards::Shards;
 
 /// How long after the begin of a successful poll what is remembered counts as fresh.
-const FRESH_FOR_MS: u64 = 500;
+pub(crate) const FRESH_FOR_MS: u64 = 500;
 
 /// How far back and ahead of now a poll reads.
 const WINDOW_MS: i64 = 15_000;

@@ -202,3 +202,12 @@ fn is_recent(at: Timestamp, now: Timestamp) -> bool {
 fn least_to_keep(version: Version) -> Version {
     if version <= Version::FIRST { EVERY_VERSION_IS_OLDER } else { version }
 }
+
+#[cfg(test)]
+impl MarkPoller {
+    /// How many ids are remembered, and drops that are to come.
+    pub(crate) fn remembered(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.seen.len(), state.again.len())
+    }
+}

@@ -6,6 +6,7 @@ mod interleavings;
 mod order;
 mod single_flight;
 mod two_nodes;
+mod two_nodes_interleaved;
 mod warm;
 
 use std::collections::HashMap;

@@ -421,3 +421,441 @@ async fn an_edit_that_may_have_happened_goes_from_the_shared_cache() {
     nodes.edit(1).await.unwrap_err();
     assert_eq!(nodes.shared.holds("abc"), 1, "certainly nothing happened");
 }
+
+// --- B2: clocks differ, and marks show late.
+
+#[tokio::test]
+async fn b2_a_mark_is_acted_on_whose_writer_is_seconds_off_or_that_shows_late() {
+    for offset_ms in [-14_000, -5_000, 5_000, 14_000] {
+        let nodes = Nodes::warm().await;
+        nodes.pass(Duration::from_secs(1)).await;
+        nodes.happen();
+        nodes.feed.mark("abc", 2, nodes.clock.now().plus_millis(offset_ms));
+        nodes.pass(Duration::from_millis(250)).await;
+        assert_eq!(nodes.answer("abc").await, (2, Tier::Store), "{offset_ms} ms off");
+    }
+}
+
+#[tokio::test]
+async fn b2_a_mark_is_acted_on_once_and_its_id_forgotten_in_time() {
+    let nodes = Nodes::warm().await;
+    nodes.edit_elsewhere(2);
+    nodes.poll().await;
+    assert_eq!(nodes.answer("abc").await, (2, Tier::Store));
+    nodes.settle_down().await;
+    // A mark that was acted on again would be seen at the shared cache.
+    let changed = nodes.shared.changed.load(Ordering::SeqCst);
+    nodes.pass(Duration::from_secs(4)).await;
+    assert_eq!(nodes.shared.changed.load(Ordering::SeqCst), changed);
+    assert_eq!(nodes.poller.remembered(), (2, 2), "ids, and drops to come");
+    nodes.pass(Duration::from_secs(90)).await;
+    assert_eq!(nodes.shared.changed.load(Ordering::SeqCst), changed + 2, "dropped once more each");
+    assert_eq!(nodes.poller.remembered(), (0, 0));
+    assert_eq!(nodes.peek("abc"), Some((2, Tier::L1)), "which took nothing from memory");
+}
+
+// --- B3: the poll hangs, or the process was stopped and resumed.
+
+#[tokio::test]
+async fn b3_nothing_is_fresh_nor_shared_before_the_first_poll() {
+    let nodes = Nodes::new();
+    nodes.shared.set("abc", 1);
+    assert_eq!((nodes.answer("abc").await, nodes.answer("abc").await), ((1, Tier::Store), (1, Tier::Store)));
+    assert_eq!((nodes.peek("abc"), nodes.shared.asked.load(Ordering::SeqCst)), (None, 0));
+    nodes.poll().await;
+    assert_eq!(nodes.peek("abc"), Some((1, Tier::L1)));
+}
+
+#[tokio::test]
+async fn b3_a_process_that_was_stopped_reads_again_what_it_remembers() {
+    let nodes = Nodes::warm().await;
+    nodes.clock.advance(Duration::from_millis(500));
+    assert_eq!(nodes.peek("abc"), Some((1, Tier::L1)));
+    nodes.clock.advance(Duration::from_millis(1));
+    assert_eq!(nodes.peek("abc"), None);
+    nodes.happen();
+    let asked = nodes.shared.asked.load(Ordering::SeqCst);
+    assert_eq!(nodes.answer("abc").await, (2, Tier::Store), "no mark was read, and yet it shows");
+    assert_eq!(nodes.shared.asked.load(Ordering::SeqCst), asked);
+}
+
+#[tokio::test]
+async fn b3_a_poll_that_hangs_or_fails_lets_freshness_end() {
+    let nodes = Nodes::warm().await;
+    let gate = Gate::closed();
+    *nodes.feed.held.lock() = Some(Arc::clone(&gate));
+    nodes.clock.advance(Duration::from_millis(250));
+    let mut poll = Box::pin(nodes.poll());
+    assert!((&mut poll).now_or_never().is_none());
+    nodes.clock.advance(Duration::from_millis(251));
+    assert_eq!(nodes.peek("abc"), None);
+    gate.open();
+    poll.await;
+    assert_eq!(nodes.peek("abc"), Some((1, Tier::L1)), "that poll began 251 ms ago");
+    nodes.clock.advance(Duration::from_millis(250));
+    assert_eq!(nodes.peek("abc"), None, "and now 501");
+    nodes.feed.broken.store(true, Ordering::SeqCst);
+    nodes.poller.poll_once().await.unwrap_err();
+    assert_eq!(nodes.peek("abc"), None);
+}
+
+#[tokio::test]
+async fn b3_what_is_not_fresh_is_read_by_one_flight_and_served_stale_if_there_is_no_room_for_it() {
+    let nodes = Nodes::with(CacheConfig { max_flights: 1, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    nodes.store.inner().insert(&links::link("other"));
+    nodes.poll().await;
+    for code in ["abc", "other"] {
+        nodes.answer(code).await;
+        nodes.settle_down().await;
+    }
+    nodes.clock.advance(Duration::from_secs(1));
+    let (gate, reads) = (Gate::closed(), nodes.reads());
+    nodes.store.faults.add(Operation::Resolve, When::Every, Fault::HoldAnswer(Arc::clone(&gate)));
+    let code = links::code("abc");
+    let mut waiting: Vec<_> = (0..1_000).map(|_| nodes.cache.resolve(&code)).collect();
+    assert!(waiting.iter_mut().all(|waiter| waiter.now_or_never().is_none()));
+    gate.arrived(1).await;
+    assert_eq!(nodes.answer("other").await, (1, Tier::Stale));
+    gate.open();
+    for answer in futures_util::future::join_all(waiting).await {
+        assert_eq!(version_and_tier(answer.unwrap()), (1, Tier::Store));
+    }
+    assert_eq!(nodes.reads(), reads + 1);
+}
+
+#[tokio::test]
+async fn b3_a_look_up_that_began_half_a_second_ago_is_joined_only_while_polls_tell_of_changes() {
+    for polled in [true, false] {
+        let nodes = Nodes::new();
+        nodes.poll().await;
+        let gate = Gate::closed();
+        nodes.store.faults.add(Operation::Resolve, When::Nth(1), Fault::HoldAnswer(Arc::clone(&gate)));
+        let mut reader = Box::pin(nodes.answer("abc"));
+        assert!((&mut reader).now_or_never().is_none());
+        gate.arrived(1).await;
+        nodes.clock.advance(Duration::from_millis(501));
+        if polled {
+            nodes.poll().await;
+        }
+        let mut late = Box::pin(nodes.answer("abc"));
+        assert!((&mut late).now_or_never().is_none());
+        gate.open();
+        assert_eq!((late.await, reader.await), ((1, Tier::Store), (1, Tier::Store)));
+        assert_eq!(nodes.reads(), if polled { 1 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn b3_after_a_gap_the_last_half_hour_is_read_before_anything_is_fresh() {
+    let nodes = Nodes::warm().await;
+    nodes.edit_elsewhere(2);
+    nodes.clock.advance(Duration::from_secs(20 * 60));
+    nodes.feed.asked.lock().clear();
+    nodes.poll().await;
+    let asked = nodes.feed.asked.lock().clone();
+    let (first, last) = (asked[0], asked[asked.len() - 1]);
+    assert_eq!(first.0, nodes.clock.now().plus_millis(-31 * 60_000));
+    assert_eq!(last.1, nodes.clock.now().plus_millis(15_000));
+    assert_eq!((nodes.peek("abc"), nodes.answer("abc").await), (None, (2, Tier::Store)));
+    let reads = nodes.feed.asked.lock().len();
+    nodes.pass(Duration::from_secs(1)).await;
+    assert_eq!(nodes.feed.asked.lock().len(), reads + 4, "from then on a poll is one read");
+}
+
+#[tokio::test]
+async fn b3_a_gap_that_only_the_wall_clock_shows_is_one_too() {
+    let nodes = Nodes::warm().await;
+    nodes.edit_elsewhere(2);
+    nodes.clock.set_wall(nodes.clock.now().plus_millis(600_000));
+    nodes.poll().await;
+    assert_eq!((nodes.peek("abc"), nodes.answer("abc").await), (None, (2, Tier::Store)));
+}
+
+#[tokio::test]
+async fn b3_a_poll_that_is_given_up_goes_on_where_it_was() {
+    let nodes = Nodes::new();
+    let (_held, gate) = (nodes.answer("abc").await, Gate::closed());
+    *nodes.feed.held.lock() = Some(Arc::clone(&gate));
+    assert!(nodes.poller.poll_once().now_or_never().is_none());
+    assert_eq!(nodes.peek("abc"), None);
+    *nodes.feed.held.lock() = None;
+    nodes.feed.broken.store(true, Ordering::SeqCst);
+    nodes.poller.poll_once().await.unwrap_err();
+    nodes.feed.broken.store(false, Ordering::SeqCst);
+    nodes.feed.asked.lock().clear();
+    nodes.poll().await;
+    let asked = nodes.feed.asked.lock().clone();
+    assert_eq!((asked.len(), asked[0].0), (32, nodes.clock.now().plus_millis(-31 * 60_000)));
+    assert!(asked.windows(2).all(|reads| reads[0].1 == reads[1].0), "no moment is left out");
+}
+
+// --- B4: a mark before an edit that never happens, or happens late.
+
+#[tokio::test]
+async fn b4_an_announced_edit_that_never_happens_keeps_its_code_from_memory_for_five_seconds() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.pass(Duration::from_millis(250)).await;
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((1, Tier::Store), None));
+    nodes.settle_down().await;
+    assert_eq!(nodes.shared.holds("abc"), 0, "used, not kept");
+    nodes.pass(Duration::from_millis(4_750)).await;
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((1, Tier::Store), None));
+    nodes.pass(Duration::from_millis(250)).await;
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((1, Tier::Store), Some((1, Tier::L1))));
+    nodes.settle_down().await;
+    assert_eq!(nodes.shared.holds("abc"), 1);
+    let other = nodes.start_another();
+    other.pass(Duration::from_secs(5)).await;
+    assert_eq!(other.answer("abc").await, (1, Tier::Store), "what it saw marked it reads for itself");
+}
+
+#[tokio::test]
+async fn b4_a_read_that_began_before_an_edit_could_no_longer_happen_settles_nothing() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.poll().await;
+    nodes.pass(Duration::from_millis(4_750)).await;
+    let gate = Gate::closed();
+    nodes.store.faults.add(Operation::Resolve, When::Every, Fault::HoldAnswer(Arc::clone(&gate)));
+    let mut reader = Box::pin(nodes.answer("abc"));
+    assert!((&mut reader).now_or_never().is_none());
+    gate.arrived(1).await;
+    nodes.happen();
+    nodes.clock.advance(Duration::from_millis(300));
+    gate.open();
+    assert_eq!((reader.await, nodes.peek("abc")), ((1, Tier::Store), None));
+}
+
+#[tokio::test]
+async fn b4_an_announced_version_is_never_undercut_when_the_store_is_out_of_reach() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.poll().await;
+    nodes.fail(Operation::Resolve, StoreErrorKind::Unavailable);
+    assert_eq!(nodes.resolve("abc").await, UNAVAILABLE);
+    nodes.clock.advance(Duration::from_secs(40 * 60));
+    nodes.poll().await;
+    assert_eq!(nodes.resolve("abc").await, UNAVAILABLE, "nor when the mark is forgotten");
+}
+
+#[tokio::test]
+async fn b4_an_edit_that_happens_after_its_mark_was_seen_is_dropped_the_second_time() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.poll().await;
+    assert_eq!(nodes.shared.holds("abc"), 0);
+    // A node that has not seen the mark yet shares what it read.
+    nodes.shared.set("abc", 1);
+    nodes.happen();
+    nodes.pass(Duration::from_secs(4)).await;
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((2, Tier::Store), Some((2, Tier::L1))));
+    nodes.settle_down().await;
+    nodes.shared.set("abc", 1);
+    nodes.feed.broken.store(true, Ordering::SeqCst);
+    nodes.clock.advance(Duration::from_secs(1));
+    nodes.poller.poll_once().await.unwrap_err();
+    assert_eq!(nodes.shared.holds("abc"), 0, "though that poll failed");
+    nodes.feed.broken.store(false, Ordering::SeqCst);
+    nodes.poll().await;
+    assert_eq!(nodes.peek("abc"), Some((2, Tier::L1)));
+}
+
+#[tokio::test]
+async fn b4_a_mark_of_the_first_version_leaves_nothing_trusted_until_the_code_was_read_late_enough() {
+    let nodes = Nodes::warm().await;
+    nodes.happen();
+    nodes.shared.be(Mood::Away);
+    nodes.announce(1);
+    nodes.pass(Duration::from_millis(250)).await;
+    nodes.shared.be(Mood::Well);
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((2, Tier::Store), None), "but not kept");
+    nodes.pass(Duration::from_secs(5)).await;
+    nodes.shared.set("abc", 1);
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((2, Tier::Store), Some((2, Tier::L1))));
+}
+
+// --- B5: a fill races a mark.
+
+#[tokio::test]
+async fn b5_a_reader_that_loaded_the_old_version_before_the_mark_stores_it_nowhere() {
+    let nodes = Nodes::new();
+    nodes.poll().await;
+    let gate = Gate::closed();
+    nodes.store.faults.add(Operation::Resolve, When::Nth(1), Fault::HoldAnswer(Arc::clone(&gate)));
+    let mut reader = Box::pin(nodes.answer("abc"));
+    assert!((&mut reader).now_or_never().is_none());
+    gate.arrived(1).await;
+    nodes.edit_elsewhere(2);
+    nodes.poll().await;
+    assert_eq!(nodes.answer("abc").await, (2, Tier::Store), "who comes later doesn't join it");
+    gate.open();
+    assert_eq!(reader.await.0, 2);
+    nodes.settle_down().await;
+    assert_eq!((nodes.peek("abc"), nodes.shared.holds("abc")), (Some((2, Tier::L1)), 2));
+}
+
+#[tokio::test]
+async fn b5_the_old_value_of_the_shared_cache_that_arrives_after_the_mark_is_not_taken() {
+    let nodes = Nodes::new();
+    nodes.poll().await;
+    nodes.shared.set("abc", 1);
+    let gate = Gate::closed();
+    nodes.shared.be(Mood::SlowToAnswer(Arc::clone(&gate)));
+    let mut reader = Box::pin(nodes.answer("abc"));
+    assert!((&mut reader).now_or_never().is_none());
+    gate.arrived(1).await;
+    nodes.edit_elsewhere(2);
+    nodes.poll().await;
+    gate.open();
+    assert_eq!(reader.await, (2, Tier::Store));
+    assert_eq!(nodes.answer("abc").await.0, 2);
+}
+
+#[tokio::test]
+async fn b5_what_arrives_from_the_shared_cache_when_polling_has_lapsed_is_not_taken() {
+    let nodes = Nodes::new();
+    nodes.poll().await;
+    nodes.shared.set("abc", 1);
+    nodes.happen();
+    let gate = Gate::closed();
+    nodes.shared.be(Mood::SlowToAnswer(Arc::clone(&gate)));
+    let mut reader = Box::pin(nodes.answer("abc"));
+    assert!((&mut reader).now_or_never().is_none());
+    gate.arrived(1).await;
+    nodes.clock.advance(Duration::from_millis(501));
+    gate.open();
+    assert_eq!(reader.await, (2, Tier::Store));
+}
+
+#[tokio::test]
+async fn b5_a_late_share_of_the_old_version_is_taken_by_nobody_and_dropped_in_time() {
+    let nodes = Nodes::new();
+    nodes.poll().await;
+    let gate = Gate::closed();
+    nodes.shared.be(Mood::SlowToChange(Arc::clone(&gate)));
+    assert_eq!(nodes.answer("abc").await, (1, Tier::Store), "who asked doesn't wait for it");
+    gate.arrived(1).await;
+    nodes.shared.be(Mood::Well);
+    nodes.edit_elsewhere(2);
+    nodes.poll().await;
+    gate.open();
+    nodes.settle_down().await;
+    assert_eq!(nodes.shared.holds("abc"), 1, "the drop came before it");
+    assert_eq!(nodes.answer("abc").await, (2, Tier::Store));
+    nodes.shared.set("abc", 1);
+    nodes.pass(Duration::from_millis(5_250)).await;
+    assert_eq!(nodes.shared.holds("abc"), 0);
+}
+
+#[tokio::test]
+async fn an_own_edit_is_not_undone_by_the_marks_that_it_left() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.edit(1).await.unwrap();
+    nodes.announce(2);
+    nodes.pass(Duration::from_secs(6)).await;
+    assert_eq!((nodes.peek("abc"), nodes.shared.holds("abc")), (Some((2, Tier::L1)), 2));
+    assert_eq!(nodes.reads(), 1);
+}
+
+// --- Bounds.
+
+#[tokio::test]
+async fn more_marks_than_can_be_read_end_freshness_until_they_can() {
+    let nodes = Nodes::with(CacheConfig { max_marks: 10, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    nodes.poll().await;
+    nodes.answer("abc").await;
+    nodes.settle_down().await;
+    for n in 0..10 {
+        nodes.feed.mark(&format!("code{n}"), 2, nodes.clock.now());
+    }
+    nodes.edit_elsewhere(2);
+    let error = nodes.poller.poll_once().await.unwrap_err();
+    assert_eq!((error.kind, nodes.cache.stats().overflows), (StoreErrorKind::Overloaded, 1));
+    let asked = nodes.shared.asked.load(Ordering::SeqCst);
+    assert_eq!((nodes.peek("abc"), nodes.answer("abc").await), (None, (2, Tier::Store)));
+    assert_eq!(nodes.shared.asked.load(Ordering::SeqCst), asked, "the shared cache is bypassed");
+    // What a window no longer reaches was read in slices, each of which has room.
+    nodes.feed.marks.lock().truncate(10);
+    nodes.poll().await;
+    assert_eq!(nodes.peek("abc"), Some((2, Tier::L1)));
+}
+
+#[tokio::test]
+async fn a_change_that_is_forgotten_too_early_bypasses_the_shared_cache_for_half_an_hour() {
+    let nodes = Nodes::with(CacheConfig { max_marked: 10, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    nodes.poll().await;
+    nodes.edit_elsewhere(2);
+    for n in 0..10 {
+        nodes.feed.mark(&format!("code{n}"), 2, nodes.clock.now());
+    }
+    nodes.poll().await;
+    nodes.shared.set("abc", 1);
+    let stats = nodes.cache.stats();
+    assert_eq!((stats.marked, stats.bypasses, stats.bypassed), (10, 1, true));
+    assert_eq!(nodes.answer("abc").await, (2, Tier::Store), "nobody remembers that 1 is outdated");
+    nodes.settle_down().await;
+    assert_eq!((nodes.peek("abc"), nodes.shared.holds("abc")), (Some((2, Tier::L1)), 1));
+    nodes.clock.advance(Duration::from_secs(31 * 60));
+    assert!(!nodes.cache.stats().bypassed);
+}
+
+#[tokio::test]
+async fn a_shared_cache_that_hangs_holds_up_neither_polls_nor_what_they_find() {
+    let nodes = Nodes::warm().await;
+    let gate = Gate::closed();
+    nodes.shared.be(Mood::SlowToChange(Arc::clone(&gate)));
+    nodes.edit_elsewhere(2);
+    let mut poll = Box::pin(nodes.poll());
+    assert!((&mut poll).now_or_never().is_none());
+    gate.arrived(1).await;
+    nodes.clock.advance(Duration::from_millis(500));
+    nodes.shared.be(Mood::Well);
+    assert_eq!(nodes.answer("abc").await, (2, Tier::Store));
+    assert_eq!(nodes.peek("abc"), Some((2, Tier::L1)), "the poll counts, though it waits for the shared cache");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_thousand_first_requests_and_an_expiry_under_load_cost_a_read_each() {
+    let nodes = Arc::new(Nodes::new());
+    nodes.poll().await;
+    for (round, hot_for) in [(1, 1_800), (2, 1_800)] {
+        let crowd = (0..10_000).map(|_| {
+            let nodes = Arc::clone(&nodes);
+            tokio::spawn(async move { nodes.answer("abc").await })
+        });
+        for answer in futures_util::future::join_all(crowd.collect::<Vec<_>>()).await {
+            assert_eq!(answer.unwrap().0, 1);
+        }
+        nodes.settle_down().await;
+        assert_eq!((nodes.reads(), nodes.shared.asked.load(Ordering::SeqCst)), (round, round));
+        // As long as in memory it lives in the shared cache.
+        nodes.clock.advance(Duration::from_secs(hot_for));
+        nodes.shared.links.lock().clear();
+        nodes.poll().await;
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_shared_cache_is_a_miss_and_what_it_has_is_not_asked_of_the_store() {
+    let nodes = Nodes::new();
+    nodes.poll().await;
+    nodes.shared.be(Mood::Away);
+    assert_eq!((nodes.answer("abc").await, nodes.answer("none").await), ((1, Tier::Store), (0, Tier::Store)));
+    nodes.settle_down().await;
+    nodes.shared.be(Mood::Well);
+    nodes.shared.set("only-there", 3);
+    assert_eq!(nodes.answer("only-there").await, (3, Tier::L2));
+    assert_eq!(nodes.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_cache_that_hangs_and_the_store_behind_it_share_one_wait() {
+    let nodes = Nodes::with(CacheConfig::default());
+    nodes.poll().await;
+    nodes.shared.be(Mood::SlowToAnswer(Gate::closed()));
+    let began = tokio::time::Instant::now();
+    assert_eq!(nodes.resolve("abc").await, UNAVAILABLE);
+    assert_eq!(began.elapsed().as_millis() / 100, 10);
+}
