@@ -9,7 +9,6 @@ use prometheus::{
 };
 
 use self::redirects::RedirectSums;
-use crate::ports::Tier;
 
 pub use self::redirects::RedirectCounts;
 
@@ -197,6 +196,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::ports::Tier;
 
     /// Frozen: dashboards, drills and load tests read these names.
     #[test]

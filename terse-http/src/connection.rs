@@ -10,17 +10,23 @@
 use std::io::{self, Read as _, Write as _};
 use std::net;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::open::Activity;
 
 /// Bytes of one read from a bare socket. A browser's request has fewer; of a
 /// longer one the rest is read in the same way.
 const BARE_READ_BYTES: usize = 4 * 1024;
 
 /// The connection. Its socket is non-blocking.
-pub(crate) struct Connection(Stage);
+pub(crate) struct Connection {
+    stage: Stage,
+    activity: Rc<Activity>,
+}
 
 enum Stage {
     Bare(net::TcpStream, Reads),
@@ -43,18 +49,23 @@ enum Reads {
 
 impl Connection {
     /// The connection of `socket`, which was accepted as non-blocking.
-    pub(crate) fn bare(socket: net::TcpStream) -> Self {
-        Self(Stage::Bare(socket, Reads::Some))
+    pub(crate) fn bare(socket: net::TcpStream, activity: Rc<Activity>) -> Self {
+        Self { stage: Stage::Bare(socket, Reads::Some), activity }
+    }
+
+    /// What goes on on it.
+    pub(crate) fn activity(&self) -> &Rc<Activity> {
+        &self.activity
     }
 
     /// The stream, watched from now on.
     fn watched(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        if let Stage::Bare(..) = self.0
-            && let Stage::Bare(socket, _) = std::mem::replace(&mut self.0, Stage::Refused)
+        if let Stage::Bare(..) = self.stage
+            && let Stage::Bare(socket, _) = std::mem::replace(&mut self.stage, Stage::Refused)
         {
-            self.0 = Stage::Watched(TcpStream::from_std(socket)?);
+            self.stage = Stage::Watched(TcpStream::from_std(socket)?);
         }
-        match &mut self.0 {
+        match &mut self.stage {
             Stage::Watched(stream) => Ok(Pin::new(stream)),
             Stage::Bare(..) | Stage::Refused => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -62,7 +73,7 @@ impl Connection {
 
     /// Reads without waiting. `None` = it takes the reactor; pending = whoever asked is woken already.
     fn read_bare(&mut self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Option<Poll<io::Result<()>>> {
-        let Stage::Bare(socket, reads) = &mut self.0 else {
+        let Stage::Bare(socket, reads) = &mut self.stage else {
             return None;
         };
         match reads {
@@ -109,12 +120,18 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let connection = self.get_mut();
-        if let Stage::Bare(socket, _) = &mut connection.0
-            && let Some(written) = without_waiting(|| socket.write(bytes))
-        {
-            return Poll::Ready(written);
+        let written = match &mut connection.stage {
+            Stage::Bare(socket, _) => without_waiting(|| socket.write(bytes)).map(Poll::Ready),
+            Stage::Watched(_) | Stage::Refused => None,
+        };
+        let written = match written {
+            Some(written) => written,
+            None => connection.watched()?.poll_write(cx, bytes),
+        };
+        if written.is_ready() {
+            connection.activity.wrote();
         }
-        connection.watched()?.poll_write(cx, bytes)
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -124,7 +141,7 @@ impl AsyncWrite for Connection {
     /// Ends the writing side. A bare socket has nothing left to read, so that
     /// closing it, which follows, tells the client the same.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().stage {
             Stage::Watched(stream) => Pin::new(stream).poll_shutdown(cx),
             Stage::Bare(..) | Stage::Refused => Poll::Ready(Ok(())),
         }
@@ -145,11 +162,11 @@ mod tests {
         let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        (Connection::bare(socket), client)
+        (Connection::bare(socket, Rc::default()), client)
     }
 
     fn is_watched(connection: &Connection) -> bool {
-        matches!(connection.0, Stage::Watched(_))
+        matches!(connection.stage, Stage::Watched(_))
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ use terse_core::ShortCode;
 use terse_core::code::is_reserved;
 
 use crate::body::Incoming;
+use crate::open::{Active, Activity};
 use crate::problem::{Kind, Problem};
 use crate::redirect::{METHODS, Redirects};
 use crate::{InFlight, Phase, State, request_id};
@@ -42,6 +43,9 @@ pub(crate) struct Front<S> {
     state: State,
     redirects: Rc<Redirects>,
 }
+
+/// A request in flight, and underway on its connection.
+type Underway = (InFlight, Option<Active>);
 
 /// What a request is, by its line alone.
 enum Step {
@@ -95,7 +99,7 @@ where
     actix_service::forward_ready!(routes);
 
     fn call(&self, mut request: Request) -> Answer {
-        let in_flight = self.state.lifecycle.begin();
+        let in_flight = (self.state.lifecycle.begin(), request.conn_data().map(Activity::begin));
         let started_ns = self.state.clock.monotonic_ns();
         match self.step(&request, started_ns) {
             Step::Answered(answer) => Answer::Now(Some(leave(answer, in_flight, request.take_payload()))),
@@ -172,8 +176,8 @@ pub(crate) fn echo_id(request: &Request, response: HttpResponse) -> Response<Box
 
 /// Sends `response` on its way: in flight until its body is produced, and the
 /// connection's last one while the server drains.
-fn leave(mut response: Response<BoxBody>, in_flight: InFlight, unread: Payload) -> Response<Counted> {
-    if in_flight.phase() == Phase::Draining {
+fn leave(mut response: Response<BoxBody>, in_flight: Underway, unread: Payload) -> Response<Counted> {
+    if in_flight.0.phase() == Phase::Draining {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response.map_body(|_, body| Counted { body, _in_flight: in_flight, _unread: unread })
@@ -199,7 +203,7 @@ impl Future for Answer {
 /// A response body that keeps its request in flight until it is gone.
 pub(crate) struct Counted {
     body: BoxBody,
-    _in_flight: InFlight,
+    _in_flight: Underway,
     _unread: Payload,
 }
 

@@ -20,6 +20,7 @@ mod json;
 mod layer;
 mod lifecycle;
 mod metrics;
+mod open;
 mod openapi;
 mod page;
 mod problem;

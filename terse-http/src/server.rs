@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, sockopt, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use tokio::sync::{oneshot, watch};
 
 use crate::health::StartedMs;
@@ -33,7 +33,7 @@ const BACKLOG: i32 = 4_096;
 /// # Errors
 /// When `address` can't be listened on, above all because somebody does already.
 pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // Sockets that share a port would share it with another process of the same user, too; one that doesn't share finds it.
+    // Sockets that share a port share it with other processes of the same user, too. One that doesn't finds them.
     let alone = socket(address, false)?;
     if workers <= 1 {
         return Ok(vec![alone]);

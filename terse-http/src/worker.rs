@@ -6,7 +6,6 @@
 //! get their turn. Where the system has no more descriptors or memory, the
 //! worker pauses before it tries again, and tells of it once a second.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_http::{HttpService, Protocol};
+use actix_http::{HttpService, KeepAlive, Protocol};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
@@ -25,7 +24,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::LocalOptions;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -33,6 +32,7 @@ use crate::connection::Connection;
 use crate::docs::Description;
 use crate::front::FrontFactory;
 use crate::health::StartedMs;
+use crate::open::Open;
 use crate::{State, layer, routes};
 
 /// Connections accepted before those that are there get their turn.
@@ -85,12 +85,16 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
             let open = Rc::clone(&finishing);
             async move { open.finishing().await }
         })
-        .keep_alive(bounds.keep_alive)
+        // Closing idle connections is ours; actix would set a timer with each answer.
+        .keep_alive(if bounds.keep_alive.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os })
+        .on_connect_ext(|connection: &Connection, data| drop(data.insert(Rc::clone(connection.activity()))))
         .client_request_timeout(bounds.head_timeout)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .local_addr(address)
         .finish(map_config(front(site), |()| AppConfig::default()));
     let handler = service.new_service(()).await.map_err(|()| io::Error::other("the services can't be made"))?;
+    let closing = Rc::clone(&open);
+    spawn_local(async move { closing.close_idle(bounds.keep_alive).await });
     let order = {
         let accepting = pin!(accept(listener, &handler, &open, bounds.connections_per_worker));
         let ordered = pin!(ordered(orders, Order::Finish));
@@ -169,12 +173,16 @@ where
         {
             accepted = match ready.try_io(|listener| accept_one(listener.get_ref())) {
                 Ok(Ok(Some((socket, peer)))) => {
-                    let place = Place::take(open);
-                    let served = handler.call((Connection::bare(socket), Protocol::Http1, peer));
-                    spawn_local(async move {
-                        // What went wrong on a connection was logged where it did.
-                        let _ = served.await;
-                        drop(place);
+                    let activity = open.activity();
+                    let connection = Connection::bare(socket, Rc::clone(&activity));
+                    let served = handler.call((connection, Protocol::Http1, peer));
+                    open.add(activity, |place| {
+                        let serving = async move {
+                            // What went wrong on a connection was logged where it did.
+                            let _ = served.await;
+                            drop(place);
+                        };
+                        spawn_local(serving).abort_handle()
                     });
                     Ok(count + 1)
                 }
@@ -214,63 +222,5 @@ fn accept_one(listener: &TcpListener) -> io::Result<Option<(TcpStream, Option<So
             | Errno::INTR,
         ) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The connections of one worker.
-#[derive(Default)]
-struct Open {
-    count: Cell<usize>,
-    finishing: Cell<bool>,
-    /// One has ended.
-    fewer: Notify,
-    /// No further request shall be waited for.
-    finish: Notify,
-}
-
-impl Open {
-    fn count(&self) -> usize {
-        self.count.get()
-    }
-
-    /// Waits until fewer than `most` are open.
-    async fn below(&self, most: usize) {
-        while self.count.get() >= most {
-            self.fewer.notified().await;
-        }
-    }
-
-    /// Waits until none is open.
-    async fn ended(&self) {
-        self.below(1).await;
-    }
-
-    fn finish(&self) {
-        self.finishing.set(true);
-        self.finish.notify_waiters();
-    }
-
-    /// Waits for [`finish`](Self::finish). All of this is one thread, so nothing comes between the two steps.
-    async fn finishing(&self) {
-        if !self.finishing.get() {
-            self.finish.notified().await;
-        }
-    }
-}
-
-/// The place of one open connection; dropping it gives it back.
-struct Place(Rc<Open>);
-
-impl Place {
-    fn take(open: &Rc<Open>) -> Self {
-        open.count.set(open.count.get() + 1);
-        Self(Rc::clone(open))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        self.0.fewer.notify_one();
     }
 }

@@ -6,6 +6,7 @@ mod access;
 mod batch;
 mod bounds;
 mod breakers;
+mod ending;
 mod links;
 mod log;
 mod operation;

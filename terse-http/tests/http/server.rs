@@ -59,6 +59,7 @@ pub(crate) struct Server {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) breakers: Arc<Breakers>,
+    state: State,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -112,8 +113,18 @@ impl Server {
             entropy,
             settings: Arc::new(settings),
         };
-        let (handle, thread) = run(listener, state);
-        Self { address, store, reader, clock, lifecycle, metrics, breakers, handle, thread: Some(thread) }
+        let (handle, thread) = run(listener, state.clone());
+        Self { address, store, reader, clock, lifecycle, metrics, breakers, state, handle, thread: Some(thread) }
+    }
+
+    /// What stops it.
+    pub(crate) fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// All that its handlers have.
+    pub(crate) fn state(&self) -> State {
+        self.state.clone()
     }
 
     /// Puts `link` into the store, behind the server's back.

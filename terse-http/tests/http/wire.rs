@@ -25,6 +25,48 @@ fn http_1_0_is_answered_and_closed() {
 }
 
 #[test]
+fn http_1_0_is_kept_when_it_asks_for_that() {
+    let server = Server::start();
+    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    let kept = "GET /two HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let text = String::from_utf8(server.raw(format!("{kept}{kept}GET /two HTTP/1.0\r\n\r\n").as_bytes())).unwrap();
+    let statuses = text.lines().filter(|line| *line == "HTTP/1.0 302 Found").count();
+    assert_eq!(statuses, 3, "{text}");
+    assert_eq!(text.lines().filter(|line| *line == "connection: keep-alive").count(), 2, "{text}");
+}
+
+#[test]
+fn every_redirect_carries_the_date_and_its_length() {
+    let server = Server::start();
+    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    for method in ["GET", "HEAD"] {
+        let answer = server.ask(method, "/two").send();
+        let date = answer.header("date").unwrap();
+        assert!(date.ends_with(" GMT") && date.len() == "Sun, 06 Nov 1994 08:49:37 GMT".len(), "{date}");
+        assert_eq!((answer.header("content-length"), answer.body.as_str()), (Some("0"), ""));
+    }
+}
+
+#[test]
+fn heads_and_redirects_follow_api_calls_in_one_packet() {
+    let server = Server::start();
+    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    let body = "{\"url\":\"https://example.com/\"}";
+    let create = format!(
+        "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let get = "GET /two HTTP/1.1\r\nHost: a\r\n\r\n";
+    let head = "HEAD /two HTTP/1.1\r\nHost: a\r\n\r\n";
+    let last = "GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let text = server.raw([create.as_str(), get, head, &create, get, last].concat().as_bytes());
+    let text = String::from_utf8(text).unwrap();
+    let statuses: Vec<_> = text.split("HTTP/1.1 ").filter_map(|answer| answer.get(..3)).collect();
+    assert_eq!(statuses, ["201", "302", "302", "201", "302", "200"], "{text}");
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let server = Server::start();
     server.put(&link("one"));

@@ -1,0 +1,229 @@
+//! The open connections of one web worker, and the end of those that are idle.
+//!
+//! A connection is idle from its last answer until the next request's head is
+//! whole. One that is idle for the keep-alive time is closed. Nobody sets a
+//! timer per request for that: the worker goes through its connections a few
+//! times in the keep-alive time, so that the end comes up to one such step late.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+/// How often, in the keep-alive time, connections are gone through.
+const STEPS: u32 = 16;
+/// At least this long between two such steps.
+const LEAST_STEP: Duration = Duration::from_millis(10);
+
+/// The connections. All of a worker is one thread.
+#[derive(Default)]
+pub(crate) struct Open {
+    connections: RefCell<HashMap<u64, (Rc<Activity>, AbortHandle)>>,
+    last_number: Cell<u64>,
+    /// Steps since the worker began.
+    step: Rc<Cell<u64>>,
+    finishing: Cell<bool>,
+    /// A connection has ended.
+    fewer: Notify,
+    /// No further request shall be waited for.
+    finish: Notify,
+}
+
+/// What goes on on a connection.
+#[derive(Default)]
+pub(crate) struct Activity {
+    requests: Cell<usize>,
+    /// The step of the last answer, as far as there was one.
+    answered: Cell<Option<u64>>,
+    step: Rc<Cell<u64>>,
+}
+
+/// A request that isn't answered yet; dropping it says that it is.
+pub(crate) struct Active(Rc<Activity>);
+
+/// The place of an open connection; dropping it gives it back.
+pub(crate) struct Place {
+    open: Rc<Open>,
+    number: u64,
+}
+
+impl Open {
+    pub(crate) fn count(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// The activity of a connection that is about to be opened.
+    pub(crate) fn activity(&self) -> Rc<Activity> {
+        Rc::new(Activity { step: Rc::clone(&self.step), ..Activity::default() })
+    }
+
+    /// Opens a connection, which is the task that `spawn` makes of its place.
+    pub(crate) fn add(self: &Rc<Self>, activity: Rc<Activity>, spawn: impl FnOnce(Place) -> AbortHandle) {
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        let task = spawn(Place { open: Rc::clone(self), number });
+        self.connections.borrow_mut().insert(number, (activity, task));
+    }
+
+    /// Waits until fewer than `most` are open.
+    pub(crate) async fn below(&self, most: usize) {
+        while self.count() >= most {
+            self.fewer.notified().await;
+        }
+    }
+
+    /// Waits until none is open.
+    pub(crate) async fn ended(&self) {
+        self.below(1).await;
+    }
+
+    /// Lets no connection wait for a further request.
+    pub(crate) fn finish(&self) {
+        self.finishing.set(true);
+        self.finish.notify_waiters();
+    }
+
+    /// Waits for [`finish`](Self::finish). Nothing comes between the two steps on one thread.
+    pub(crate) async fn finishing(&self) {
+        if !self.finishing.get() {
+            self.finish.notified().await;
+        }
+    }
+
+    /// Closes idle connections for ever.
+    pub(crate) async fn close_idle(&self, keep_alive: Duration) {
+        let step = (keep_alive / STEPS).max(LEAST_STEP);
+        let most = keep_alive.as_nanos().div_ceil(step.as_nanos());
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        loop {
+            sleep(step).await;
+            self.step.set(self.step.get() + 1);
+            self.close_idle_once(most);
+        }
+    }
+
+    /// Closes the connections that are idle for more than `most` steps.
+    fn close_idle_once(&self, most: u64) {
+        for (activity, task) in self.connections.borrow().values() {
+            if activity.idle_steps().is_some_and(|idle| idle > most) {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl Activity {
+    /// A request has come.
+    pub(crate) fn begin(self: &Rc<Self>) -> Active {
+        self.requests.set(self.requests.get() + 1);
+        Active(Rc::clone(self))
+    }
+
+    /// Part of an answer has left.
+    pub(crate) fn wrote(&self) {
+        self.answered.set(Some(self.step.get()));
+    }
+
+    /// `None` = not idle: a request is being answered, or none has come yet (until then, the time for its head runs).
+    fn idle_steps(&self) -> Option<u64> {
+        let answered = self.answered.get().filter(|_| self.requests.get() == 0)?;
+        Some(self.step.get() - answered)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get() - 1);
+        self.0.wrote();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.connections.borrow_mut().remove(&self.number);
+        self.open.fewer.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    /// A connection that lasts until it is closed.
+    fn add(open: &Rc<Open>) -> Rc<Activity> {
+        let activity = open.activity();
+        open.add(Rc::clone(&activity), |place| {
+            let lasting = async move {
+                let _place = place;
+                std::future::pending::<()>().await;
+            };
+            spawn_local(lasting).abort_handle()
+        });
+        activity
+    }
+
+    async fn steps(open: &Open, steps: u64) -> usize {
+        open.step.set(open.step.get() + steps);
+        open.close_idle_once(STEPS.into());
+        yield_now().await;
+        yield_now().await;
+        open.count()
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_in_time() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            add(&open).wrote();
+            assert_eq!(steps(&open, STEPS.into()).await, 1);
+            assert_eq!(steps(&open, 1).await, 0);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_a_request_is_not_idle() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            let activity = add(&open);
+            let (first, second) = (activity.begin(), activity.begin());
+            activity.wrote();
+            drop(first);
+            assert_eq!(steps(&open, 100).await, 1);
+            drop(second);
+            assert_eq!(steps(&open, STEPS.into()).await, 1);
+            assert_eq!(steps(&open, 1).await, 0);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn before_its_first_request_a_connection_is_not_idle() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            add(&open);
+            assert_eq!(steps(&open, 100).await, 1);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_place_gets_it_when_a_connection_ends() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            open.below(1).await;
+            add(&open).wrote();
+            let ending = async { steps(&open, 100).await };
+            let ((), left) = futures_util::join!(open.below(1), ending);
+            assert_eq!(left, 0);
+            open.ended().await;
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}

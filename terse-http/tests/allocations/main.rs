@@ -1,0 +1,161 @@
+//! A redirect that memory answers allocates nothing on a kept connection,
+//! beyond what actix's parser allocates for any request.
+//!
+//! Counted is every allocation and reallocation of the process, on whatever
+//! thread, but those of the client: socket, parser, look-up, headers, counters,
+//! logging, timers. The same is counted of a bare actix service that answers a
+//! constant; the difference is ours, and it is zero. What actix allocates is
+//! the request's path, each header name that the `http` crate doesn't know, and
+//! every tenth request or so its read buffer. What the first requests of a
+//! connection set up (buffers, actix's pool of heads) comes before counting.
+
+#![allow(missing_docs, clippy::unwrap_used, dead_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix_http::body::BoxBody;
+use actix_http::header::{self, HeaderValue};
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, StatusCode};
+use actix_service::{Service, ServiceFactory, fn_service};
+use terse_testkit::links::link;
+use tokio::runtime::{Builder, LocalOptions};
+
+#[path = "../http/server.rs"]
+mod server;
+
+use server::Server;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Whether this thread is the client, which is not counted.
+    static CLIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The system's allocator, counted.
+struct Counting;
+
+fn count() {
+    // A thread that is ending has no such cell any more; it is none of the client's.
+    if !CLIENT.try_with(Cell::get).unwrap_or(false) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
+// SAFETY: every call goes to the system's allocator with the arguments that came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+const LOCATION: &[u8] = b"location: https://example.com/abc\r\n";
+
+/// Requests of one window.
+const WINDOW: u64 = 200;
+/// Windows; background work such as actix's clock, twice a second, may fall into some.
+const WINDOWS: usize = 20;
+
+/// A browser's headers, as far as the `http` crate knows their names.
+const HEADERS: &str = "Host: go.example.org\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\nReferer: https://news.example.com/front/page\r\n\
+    Upgrade-Insecure-Requests: 1\r\nConnection: keep-alive\r\n";
+/// Those that it doesn't know: actix keeps each such name in an allocation of its own.
+const UNKNOWN: &str = "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\n";
+
+/// The fewest allocations of a window of requests with `more` headers, on one connection.
+fn fewest(address: SocketAddr, method: &str, more: &str) -> u64 {
+    let request = format!("{method} /abc HTTP/1.1\r\n{HEADERS}{more}\r\n");
+    let mut stream = TcpStream::connect(address).unwrap();
+    (0..5 * WINDOW).for_each(|_| redirect(&mut stream, request.as_bytes()));
+    let windows = (0..WINDOWS).map(|_| {
+        let before = COUNT.load(Ordering::SeqCst);
+        (0..WINDOW).for_each(|_| redirect(&mut stream, request.as_bytes()));
+        COUNT.load(Ordering::SeqCst) - before
+    });
+    windows.min().unwrap()
+}
+
+/// Sends one request and reads its answer, which has no body.
+fn redirect(stream: &mut TcpStream, request: &[u8]) {
+    stream.write_all(request).unwrap();
+    let (mut answer, mut length) = ([0; 1024], 0);
+    while !answer[..length].ends_with(b"\r\n\r\n") {
+        let read = stream.read(&mut answer[length..]).unwrap();
+        assert_ne!(read, 0, "the connection is kept");
+        length += read;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 302"));
+    assert!(answer[..length].windows(LOCATION.len()).any(|part| part == LOCATION));
+}
+
+/// A bare actix service that redirects everything, for as long as the process lives.
+fn bare() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(|| {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(serve_bare(listener));
+    });
+    address
+}
+
+async fn serve_bare(listener: TcpListener) {
+    let service = fn_service(|_: Request| {
+        let mut response = Response::with_body(StatusCode::FOUND, BoxBody::new(()));
+        let location = HeaderValue::from_static("https://example.com/abc");
+        response.headers_mut().insert(header::LOCATION, location);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        std::future::ready(Ok::<_, actix_web::Error>(response))
+    });
+    let service = HttpService::build().keep_alive(KeepAlive::Os).finish(service);
+    let handler = service.new_service(()).await.unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    loop {
+        let (stream, peer) = listener.accept().await.unwrap();
+        tokio::task::spawn_local(handler.call((stream, Protocol::Http1, Some(peer))));
+    }
+}
+
+#[test]
+fn a_redirect_from_memory_allocates_nothing_of_its_own() {
+    CLIENT.with(|client| client.set(true));
+    let server = Server::start();
+    server.reader.known.lock().insert("abc".into(), Arc::new(link("abc").resolution()));
+    let bare = bare();
+    for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
+        let (ours, actix) = (fewest(server.address, method, more), fewest(bare, method, more));
+        assert_eq!(ours, actix, "{method} {more:?}, in {WINDOW} requests");
+        let names = more.lines().count() as u64;
+        assert!((WINDOW..2 * WINDOW).contains(&(actix - names * WINDOW)), "{actix} allocations of actix are explained");
+    }
+    // The counter does count: what memory doesn't know takes a future of its own.
+    let kept = fewest(server.address, "GET", "");
+    server.reader.known.lock().clear();
+    server.put(&link("abc"));
+    assert!(fewest(server.address, "GET", "") >= kept + WINDOW);
+}
