@@ -4,9 +4,13 @@
 //! [`ReadThrough`] is a ring around a [`LinkReader`](terse_core::ports::LinkReader),
 //! [`CachedWriter`] the ring around the [`LinkWriter`](terse_core::ports::LinkWriter)
 //! of the same store. All writes of this process go through the second, which
-//! brings the first in step before the writer gets its answer:
+//! brings the first in step before the writer gets its answer. What other
+//! processes write is told by marks in the store, which a [`MarkPoller`] for
+//! each shard reads. Between memory (L1) and the store there may be a cache that
+//! nodes share (L2, [`SharedCache`]): a miss of the one asks the other, within one flight.
 //!
-//! - **fresh** entries are answered from memory, for at most 30 minutes;
+//! - **fresh** entries are answered from memory, for at most 30 minutes, and
+//!   only while their shard's marks are polled, or nobody else writes it;
 //! - **negative** entries ("no such link") for at most a second, and apart from
 //!   the links, so that a scan of unknown codes evicts none;
 //! - **single flight**: concurrent misses of a code share one look-up and its answer;
@@ -27,6 +31,22 @@
 //! 5. The newest version that was acknowledged or served is noted apart from the
 //!    link, so that memory may forget the link: an answer that may be outdated is
 //!    refused below that (see `least`).
+//!
+//! # Why nothing outdated is served after another node's write
+//!
+//! 1. A mark stands before the write is acknowledged. Once it is seen, no flight
+//!    that began before is stored or joined, and what is older is neither served
+//!    from memory nor taken from the shared cache (see `marks`).
+//! 2. What is in memory counts as fresh for half a second from the begin of the
+//!    last poll that succeeded, checked at each hit. Else it is read again by one
+//!    flight, and served as stale if that fails or finds no room. Nor is a flight
+//!    joined then that began earlier than that.
+//! 3. An announced write may never happen: what a quorum shows meanwhile is
+//!    answered, but kept only if it is as new as the mark, or was asked for when
+//!    the write could not happen any more.
+//! 4. The shared cache may hold anything that ever was true: nothing is taken
+//!    from it unless the shard is polled, the least version of every change of
+//!    the last half hour (its longest memory) is known, and the flight is still current.
 //!
 //! # Bounds
 //!
