@@ -73,7 +73,8 @@ pub fn serve(listeners: Vec<TcpListener>, state: State) -> io::Result<Server> {
     let mut server = Server { orders: Arc::new(watch::Sender::new(Order::Serve)), workers: Vec::new() };
     for (number, listener) in listeners.into_iter().enumerate() {
         listener.set_nonblocking(true)?;
-        server.workers.push(Worker::start(number, listener, site.clone(), &server.orders)?);
+        let (site, mut orders) = (site.clone(), server.orders.subscribe());
+        server.workers.push(Worker::start(number, move || worker::run(listener, site, &mut orders))?);
     }
     Ok(server)
 }
@@ -96,11 +97,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(number: usize, listener: TcpListener, site: Site, orders: &watch::Sender<Order>) -> io::Result<Self> {
-        let (mut orders, (alive, ended)) = (orders.subscribe(), oneshot::channel::<()>());
+    fn start(number: usize, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
+        let (alive, ended) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name(format!("web/{number}")).spawn(move || {
             let _alive = alive;
-            worker::run(listener, site, &mut orders)
+            work()
         })?;
         Ok(Self { thread, ended })
     }
@@ -160,4 +161,47 @@ fn give(orders: &watch::Sender<Order>, order: Order) {
         *current = order.max(*current);
         further
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server of one worker that does `work`, and one that waits to be cut.
+    fn server(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> (Server, ServerHandle) {
+        let orders = Arc::new(watch::Sender::new(Order::Serve));
+        let mut waiting = orders.subscribe();
+        let wait = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            runtime.block_on(waiting.wait_for(|order| *order == Order::Cut)).map_err(io::Error::other)?;
+            Ok(())
+        };
+        let workers = vec![Worker::start(0, work).unwrap(), Worker::start(1, wait).unwrap()];
+        let server = Server { orders, workers };
+        let handle = server.handle();
+        (server, handle)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_ends_the_server_and_the_others() {
+        let (server, handle) = server(|| panic!("on purpose"));
+        assert_eq!(server.await.unwrap_err().to_string(), "a web worker has died");
+        handle.0.closed().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_fails_says_why() {
+        let (server, handle) = server(|| Err(io::Error::other("no runtime")));
+        assert_eq!(server.await.unwrap_err().to_string(), "no runtime");
+        handle.0.closed().await;
+    }
+
+    #[tokio::test]
+    async fn orders_never_go_back() {
+        let (server, handle) = server(|| Ok(()));
+        drop(handle.stop(false));
+        handle.stop(true).await;
+        assert_eq!(*handle.0.borrow(), Order::Cut);
+        server.await.unwrap();
+    }
 }
