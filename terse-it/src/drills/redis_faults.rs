@@ -78,7 +78,9 @@ pub(super) fn redis_faults(stage: &mut Stage<'_>) {
     for (name, window) in [("calm", &calm), ("killed", &killed), ("paused", &paused)] {
         super::nodes::tell(stage, &ledger, name, window);
     }
+    stage.report.count("visits of changing links that were refused", tally.refused);
     tally.assert_never_back();
+    tally.assert_hardly_refused();
     ledger.assert_truthful();
     ledger.assert_all_good(Kind::Redirect, &ledger.whole());
     for (name, window) in [("killed", &killed), ("paused", &paused)] {

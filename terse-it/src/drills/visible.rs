@@ -73,7 +73,9 @@ fn visible(stage: &mut Stage<'_>, between: Between) {
     report(stage, &taken, [&first, &second]);
     stage.report.count("visits of changing links", tally.visits);
     stage.report.window("other redirects", &ledger.window(Kind::Redirect, &ledger.whole()));
+    stage.report.count("visits of changing links that were refused", tally.refused);
     tally.assert_never_back();
+    tally.assert_hardly_refused();
     ledger.assert_truthful();
     ledger.assert_all_good(Kind::Redirect, &ledger.whole());
     assert_eq!(taken.len(), changes);

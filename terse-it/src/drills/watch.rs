@@ -28,6 +28,8 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(15);
 /// How soon.
 const CHANGE_AGAIN: Duration = Duration::from_millis(200);
 const FAULTS_KEPT: usize = 20;
+/// At most one of this many visits may be refused.
+const REFUSED_ONE_OF: usize = 100;
 /// Not seen yet.
 const NEVER: u64 = u64::MAX;
 
@@ -53,7 +55,10 @@ pub(super) struct Subject {
 pub(super) enum Shown {
     Old,
     New,
-    /// Neither: a failed redirect.
+    /// Neither, and that is said: 503 with `Retry-After`. A server that knows of a change and reaches
+    /// no quorum must not show what it has.
+    Refused,
+    /// None of these: a failed redirect.
     Fault(String),
 }
 
@@ -79,6 +84,7 @@ impl Subject {
             (302, Some(target), _) if target == self.link.target => Shown::Old,
             (302, Some(target), Change::Edit) if target == self.new_target() => Shown::New,
             (410, None, Change::Disable | Change::Delete) => Shown::New,
+            (503, None, _) if answer.header("retry-after").is_some() => Shown::Refused,
             _ => Shown::Fault(format!("{} for {:?}: {answer:?}", answer.status, self.link)),
         }
     }
@@ -109,6 +115,8 @@ impl Subject {
 pub(super) struct Tally {
     /// Answers, of all kinds.
     pub(super) visits: usize,
+    /// Of these refused, with `Retry-After`.
+    pub(super) refused: usize,
     /// Answers that were older than one that the server had given before, in words.
     pub(super) older: Vec<String>,
     /// Answers that were no redirect where there had to be one, in words.
@@ -119,6 +127,7 @@ pub(super) struct Tally {
 impl Tally {
     fn add(&mut self, other: Self) {
         self.visits += other.visits;
+        self.refused += other.refused;
         (0..2).for_each(|kind| self.counts[kind] += other.counts[kind]);
         let room = |kept: &Vec<String>| FAULTS_KEPT.saturating_sub(kept.len());
         self.older.extend(other.older.into_iter().take(room(&self.older)));
@@ -131,6 +140,13 @@ impl Tally {
         if kept.len() < FAULTS_KEPT {
             kept.push(text);
         }
+    }
+
+    /// Fails unless hardly a visit was refused: an overloaded store may refuse some.
+    #[track_caller]
+    pub(super) fn assert_hardly_refused(&self) {
+        let Self { refused, visits, .. } = self;
+        assert!(refused * REFUSED_ONE_OF <= *visits, "{refused} of {visits} visits were refused");
     }
 
     /// Fails unless every visit was answered, and none with what was older than the server had shown.
@@ -180,6 +196,7 @@ impl Shared {
                 tally.note(true, what);
             }
             Shown::Old => {}
+            Shown::Refused => tally.refused += 1,
             Shown::Fault(text) => tally.note(false, format!("server {server}: {text}")),
         }
         Some(shown)
@@ -325,6 +342,9 @@ mod tests {
             assert_eq!(subject.judge(&answer(410, None)), Shown::New);
             assert!(matches!(subject.judge(&answer(302, Some(&new))), Shown::Fault(_)));
         }
+        let mut refused = answer(503, None);
+        refused.headers.push(("Retry-After".into(), "1".into()));
+        assert_eq!(edit.judge(&refused), Shown::Refused);
         for wrong in [answer(410, None), answer(503, None), answer(404, None), answer(302, None)] {
             assert!(matches!(edit.judge(&wrong), Shown::Fault(_)), "{wrong:?}");
         }
@@ -362,6 +382,13 @@ mod tests {
         assert!(failed.is_err(), "going back has to fail a drill");
         assert!(shared.visit(&subject, 1, &mut wire, &mut tally).is_none(), "the wire is closed");
         assert_eq!(tally.counts, [1, 1]);
+    }
+
+    #[test]
+    fn many_refusals_are_a_failure() {
+        Tally { visits: 100, refused: 1, ..Tally::default() }.assert_hardly_refused();
+        let many = Tally { visits: 199, refused: 2, ..Tally::default() };
+        assert!(std::panic::catch_unwind(|| many.assert_hardly_refused()).is_err());
     }
 
     #[test]
