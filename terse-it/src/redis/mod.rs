@@ -5,7 +5,7 @@
 //! always), so what it held when it was killed is what it comes back with: the
 //! old values that a cache must not believe.
 //!
-//! Bounds: [`UP_LIMIT`] until it answers, [`MEMORY`] of values, [`PATIENCE`] per answer.
+//! Bounds: `UP_LIMIT` until it answers, `MEMORY` of values, `PATIENCE` per answer.
 
 mod monitor;
 mod wire;
