@@ -104,7 +104,11 @@ impl Links {
             let redis = Arc::clone(&shared.redis);
             tasks.every("shared cache", UPKEEP_EVERY, move || {
                 let redis = Arc::clone(&redis);
-                async move { shared_cache::upkeep_once(&redis).await }
+                async move {
+                    // It tells itself when it comes out of reach and back.
+                    redis.upkeep_once().await;
+                    Ok(())
+                }
             });
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use terse_cache::{Credentials, Namespace, RedisCache, RedisConfig};
-use terse_core::ports::{DependencyHealth, StoreError, StoreErrorKind};
+use terse_core::ports::DependencyHealth;
 use terse_core::time::random_bytes;
 use terse_resilience::Breaker;
 use terse_store::{CoreClock, watched_breaker};
@@ -73,17 +73,4 @@ impl DependencyHealth for CacheHealth {
     async fn check(&self) -> Result<(), String> {
         self.0.check().await.map_err(|down| down.to_string())
     }
-}
-
-/// Keeps connections to the cache: one step of a task.
-///
-/// # Errors
-/// When there is no connection afterwards.
-pub async fn upkeep_once(cache: &RedisCache) -> Result<(), StoreError> {
-    cache.upkeep_once().await;
-    if cache.connections() > 0 {
-        return Ok(());
-    }
-    let why = cache.check().await.err().map_or_else(|| "no connection".to_owned(), |down| down.to_string());
-    Err(StoreError::new(StoreErrorKind::Unavailable, format!("the shared cache is out of reach: {why}")))
 }

@@ -3,14 +3,14 @@
 //!
 //! **Saved** are codes, never targets: what is loaded is read from the store,
 //! so a start can't bring anything outdated back. That happens after draining,
-//! and every [`SAVE_EVERY`], so that a server which is killed loses few
-//! minutes' worth of a list whose heat halves every [`AGE_EVERY`].
+//! and every `SAVE_EVERY`, so that a server which is killed loses few
+//! minutes' worth of a list whose heat halves every `AGE_EVERY`.
 //!
 //! **Loaded** is in the background once the server is ready, hottest first,
-//! and below live traffic: [`AT_ONCE`] look-ups at a time, at most
-//! [`STEP_CODES`] each [`LOAD_EVERY`], none while [`BUSY_FLIGHTS`] others are
-//! running, a pause when the store refuses (up to [`MAX_PAUSE_MS`]), and an end
-//! when memory is nine tenths full or [`LOAD_WITHIN_MS`] are over. These
+//! and below live traffic: `AT_ONCE` look-ups at a time, at most
+//! `STEP_CODES` each `LOAD_EVERY`, none while `BUSY_FLIGHTS` others are
+//! running, a pause when the store refuses (up to `MAX_PAUSE_MS`), and an end
+//! when memory is nine tenths full or `LOAD_WITHIN_MS` are over. These
 //! look-ups are no redirects and are not counted as such.
 //!
 //! What could not be loaded stays on the list, with heat that fades: a server

@@ -99,7 +99,6 @@ fn check_config_shows_each_key_with_its_source_and_no_secret() {
     assert_eq!(line("cache"), r#"cache = "redis://***@cache:6379" # TERSE_CACHE_FILE (cache)"#);
     assert_eq!(line("store"), r#"store = "sqlite" # default"#);
     assert!(ended.err.contains("warning: access is open on 0.0.0.0:80"), "{}", ended.err);
-    assert!(ended.err.contains("warning: a shared cache is not in this version yet"), "{}", ended.err);
     assert!(!format!("{}{}", ended.out, ended.err).contains("s3cret"));
     assert!(!place.path().join("data").exists(), "checking changes nothing");
 }
