@@ -360,7 +360,7 @@ pub struct ChangeMark {
     /// The least version that may be served by now: before a write the one it
     /// would make, after it the one that was read back.
     pub version: Version,
-    /// When it was written, by the store's clock as the writer knows it.
+    /// When it was written: the store's time, told by the clock of whoever reads it.
     pub at: Timestamp,
 }
 

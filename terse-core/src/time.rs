@@ -120,7 +120,7 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Monotonic milliseconds since an arbitrary start; never steps backwards.
-    /// May be that of the system's last tick, up to 10 ms ago.
+    /// Goes on while the machine is suspended.
     fn monotonic_ms(&self) -> u64;
 
     /// Monotonic nanoseconds since the same start, to measure what takes less than a millisecond.

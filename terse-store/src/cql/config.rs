@@ -109,7 +109,7 @@ impl Default for CqlLimits {
             migration_timeout_ms: 60_000,
             read_timeout_ms: 250,
             list_timeout_ms: 800,
-            mark_timeout_ms: 350,
+            mark_timeout_ms: 180,
             clock_timeout_ms: 500,
             write_timeout_ms: 800,
             write_deadline_ms: 2_000,

@@ -246,7 +246,7 @@ impl CqlStore {
                 return Err(fault::unavailable("the newest version was not at a quorum until now"));
             }
         }
-        let owed = Owed::mark(current);
+        let owed = Owed::mark_of_known(current);
         self.owe(live, code, owed.clone())?.settle(owed).await;
         Ok(Update::Conflict { current })
     }
@@ -272,7 +272,7 @@ fn owed_by_insertion(link: &Link, inserted: &Result<Inserted, StoreError>) -> Ow
         Ok(Inserted::Created) => Owed::default(),
         Ok(Inserted::Taken { version, listed, .. }) => {
             let unlist = (!listed).then(|| (link.owner.clone(), link.created_at));
-            Owed { mark: Some(*version), unlist }
+            Owed { unlist, ..Owed::mark_of_known(*version) }
         }
         // Whatever stands: it may be newer than what others have in memory.
         Err(error) if error.kind == StoreErrorKind::UnknownOutcome => Owed::mark(Version::FIRST),
@@ -362,6 +362,9 @@ mod tests {
         assert_eq!(owed(taken(true)), Owed::mark(Version(4)));
         let entry = Some((link.owner.clone(), link.created_at));
         assert_eq!(owed(taken(false)), Owed { mark: Some(Version(4)), unlist: entry });
+        // Nobody's claim may cool a link that never was edited.
+        let first = Ok(Inserted::Taken { by: AttemptId([1; 16]), version: Version::FIRST, listed: true });
+        assert_eq!(owed(first), Owed::default());
         let failed = |kind| owed(Err(StoreError::new(kind, "lost")));
         assert_eq!(failed(StoreErrorKind::UnknownOutcome), Owed::mark(Version::FIRST));
         assert_eq!(failed(StoreErrorKind::Unavailable), Owed::default());

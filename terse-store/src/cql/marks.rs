@@ -127,6 +127,10 @@ impl ChangeFeed for CqlStore {
         }
         let complete = marks.len() <= limit;
         marks.truncate(limit);
+        // Told by this server's clock as the range is.
+        for mark in &mut marks {
+            mark.at = mark.at.plus_millis(-behind_ms);
+        }
         Ok(ChangeMarks { marks, complete })
     }
 }

@@ -37,6 +37,12 @@ impl Owed {
         Self { mark: Some(version), unlist: None }
     }
 
+    /// A mark of the version that was read back. Of the first one there is
+    /// nothing to tell: nobody has an older one.
+    pub(super) fn mark_of_known(version: Version) -> Self {
+        Self { mark: (version > Version::FIRST).then_some(version), unlist: None }
+    }
+
     fn is_nothing(&self) -> bool {
         *self == Self::default()
     }

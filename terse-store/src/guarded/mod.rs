@@ -70,7 +70,6 @@ pub struct Guarded<S: ?Sized> {
     catalog_timeout: Duration,
     marks: Compartment,
     marks_timeout: Duration,
-    catch_up_timeout: Duration,
     check_timeout: Duration,
     timings: Timings,
     inner: Arc<S>,
@@ -102,7 +101,6 @@ impl<S: ?Sized> Guarded<S> {
             catalog_timeout: Duration::from_millis(settings.catalog.timeout_ms),
             marks: Compartment::new(&format!("{shard}/marks"), settings.marks.permits, metrics)?,
             marks_timeout: Duration::from_millis(settings.marks.timeout_ms),
-            catch_up_timeout: Duration::from_millis(settings.marks.catch_up_timeout_ms),
             check_timeout: Duration::from_millis(settings.check_timeout_ms),
             timings: Timings::new(metrics, shard),
             inner,
@@ -190,12 +188,12 @@ impl<S: ?Sized> Guarded<S> {
     }
 
     /// Runs a read of marks past the guards, in a place of its own.
-    async fn poll<T, F>(&self, timeout: Duration, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    async fn poll<T, F>(&self, call: impl FnOnce() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         let _place = self.marks.enter()?;
         let _timer = self.timings.start(Operation::Marks);
-        within(timeout, call()).await.answer(StoreErrorKind::Unavailable, timeout)
+        within(self.marks_timeout, call()).await.answer(StoreErrorKind::Unavailable, self.marks_timeout)
     }
 }

@@ -11,7 +11,7 @@ use terse_core::ports::{
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 
-use super::{Guarded, MarksSettings};
+use super::Guarded;
 use crate::operation::Operation;
 
 #[async_trait]
@@ -123,9 +123,7 @@ impl<S: KeyStore + ?Sized> KeyStore for Guarded<S> {
 #[async_trait]
 impl<S: ChangeFeed + ?Sized> ChangeFeed for Guarded<S> {
     async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
-        let polls = until.as_millis().saturating_sub(from.as_millis()) <= MarksSettings::POLL_SPAN_MS;
-        let timeout = if polls { self.marks_timeout } else { self.catch_up_timeout };
-        self.poll(timeout, || self.inner.marks(from, until, limit)).await
+        self.poll(|| self.inner.marks(from, until, limit)).await
     }
 }
 

@@ -32,18 +32,10 @@ pub struct MarksSettings {
     /// Polls that may run at once; at least 1. Beyond, they are refused as
     /// overloaded. A server polls a shard once at a time.
     pub permits: u32,
-    /// How long a poll of up to [`MarksSettings::POLL_SPAN_MS`] may take, in
-    /// milliseconds; at least 1. One that takes longer than what is cached
-    /// stays fresh is of no use.
+    /// How long a poll may take, in milliseconds; at least 1. What is cached is
+    /// fresh for 500 ms from the begin of a poll, and the next begins after 250:
+    /// if that one fails after 200, the third is in time yet.
     pub timeout_ms: u64,
-    /// How long one of a longer time may take, in milliseconds; at least
-    /// `timeout_ms`. A server reads half an hour when it starts.
-    pub catch_up_timeout_ms: u64,
-}
-
-impl MarksSettings {
-    /// The longest time whose marks are read as a poll, in milliseconds.
-    pub const POLL_SPAN_MS: i64 = 60_000;
 }
 
 /// Limits of a shard's two guards.
@@ -77,7 +69,7 @@ impl Default for GuardSettings {
         Self {
             read: LaneSettings { permits: 1_024, timeout_ms: 700, breaker: breaker(700) },
             catalog: CatalogSettings { permits: 256, timeout_ms: 1_500 },
-            marks: MarksSettings { permits: 4, timeout_ms: 400, catch_up_timeout_ms: 4_000 },
+            marks: MarksSettings { permits: 4, timeout_ms: 200 },
             write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: breaker(3_000) },
             check_timeout_ms: 800,
         }
@@ -132,8 +124,6 @@ impl GuardSettings {
         require(self.catalog.timeout_ms >= 1, "catalog.timeout_ms", "be at least 1")?;
         require(self.marks.permits >= 1, "marks.permits", "be at least 1")?;
         require(self.marks.timeout_ms >= 1, "marks.timeout_ms", "be at least 1")?;
-        let longer = self.marks.catch_up_timeout_ms >= self.marks.timeout_ms;
-        require(longer, "marks.catch_up_timeout_ms", "be at least marks.timeout_ms")?;
         require(self.check_timeout_ms >= 1, "check_timeout_ms", "be at least 1")
     }
 }
@@ -190,7 +180,6 @@ mod tests {
         assert_eq!(refused(|s| s.catalog.timeout_ms = 0), "catalog.timeout_ms");
         assert_eq!(refused(|s| s.marks.permits = 0), "marks.permits");
         assert_eq!(refused(|s| s.marks.timeout_ms = 0), "marks.timeout_ms");
-        assert_eq!(refused(|s| s.marks.catch_up_timeout_ms = 399), "marks.catch_up_timeout_ms");
         assert_eq!(refused(|s| s.check_timeout_ms = 0), "check_timeout_ms");
     }
 

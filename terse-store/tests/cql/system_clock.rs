@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use terse_core::{Clock, Timestamp};
 
-/// The system's clocks; monotonic milliseconds are those of the last tick.
+/// The system's clocks.
 pub(crate) struct SystemClock;
 
 fn since_boot(clock: ClockId) -> Duration {
@@ -20,11 +20,11 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_ms(&self) -> u64 {
-        since_boot(ClockId::MonotonicCoarse).as_millis() as u64
+        since_boot(ClockId::Boottime).as_millis() as u64
     }
 
     fn monotonic_ns(&self) -> u64 {
-        since_boot(ClockId::Monotonic).as_nanos() as u64
+        since_boot(ClockId::Boottime).as_nanos() as u64
     }
 }
 

@@ -89,13 +89,11 @@ async fn polls_that_fail_trip_nothing_and_are_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_that_hangs_ends_while_it_would_be_of_use_and_catching_up_may_take_longer() {
+async fn a_poll_that_hangs_ends_early_enough_for_the_next_to_be_in_time() {
     let store = busy(Feed::Hangs, &settings(), &Metrics::new());
-    for (span_ms, ended_ms) in [(15_000, 400), (60_000, 400), (60_001, 4_000), (1_800_000, 4_000)] {
-        let began = tokio::time::Instant::now();
-        assert_eq!(kind(poll(&store, span_ms).await), StoreErrorKind::Unavailable);
-        assert_eq!(began.elapsed(), Duration::from_millis(ended_ms), "{span_ms}");
-    }
+    let began = tokio::time::Instant::now();
+    assert_eq!(kind(poll(&store, 15_000).await), StoreErrorKind::Unavailable);
+    assert_eq!(began.elapsed(), Duration::from_millis(200));
     assert_eq!(store.read.breaker.snapshot().counts, Counts::default());
 }
 
