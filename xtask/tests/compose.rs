@@ -185,6 +185,7 @@ fn terse_waits_for_a_store_that_is_there_and_may_drain() {
         assert_eq!(dependency.condition, "service_healthy");
     }
     assert!(terse.environment["TERSE_STORE"].starts_with("cql://scylla:9042/"));
+    assert_eq!(terse.environment["TERSE_CACHE"], "redis://redis:6379");
     assert_eq!(terse.stop_grace_period.as_deref(), Some("30s"));
 }
 
