@@ -92,7 +92,7 @@ fn outage(
     ledger.assert_all_good(Kind::Redirect, &ledger.whole());
     for kind in [Kind::Create, Kind::Unknown] {
         check_refusals(stage, &ledger, kind, &without_end(&down, MARGIN));
-        ledger.assert_all_good(kind, &after);
+        stage.assert_answered(&ledger, kind, &after);
     }
     check_refusals(stage, &cold_ledger, Kind::Redirect, &without_end(&cold_down, MARGIN));
     ledger.assert_nothing_lost(&[client.address()]);

@@ -27,13 +27,16 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Keyspace};
-use crate::load::{KnownLink, Plan, Report};
-use crate::{Server, Setup};
+use crate::load::{Kind, KnownLink, Ledger, Plan, REFUSED_ONE_OF, Report};
+use crate::{Connection, Request, Response, Server, Setup, await_some};
 
 pub use wires::{Wires, shards_file};
 
 /// How long the first start on a keyspace may take: three nodes have to agree on a dozen tables.
 pub const FIRST_START_LIMIT: Duration = Duration::from_secs(90);
+
+/// How long a single request of a drill is asked again that was refused, as by an overloaded store.
+const REFUSED_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a drill goes on, and how strict it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,11 +233,42 @@ impl<'a> Stage<'a> {
         self.form.pick(150, 1_000)
     }
 
+    /// Asserts that all requests were answered; in the quick form hardly any may be refused, since the
+    /// machine has other things to do.
+    #[track_caller]
+    fn assert_answered(&self, ledger: &Ledger, kind: Kind, window: &Range<Duration>) {
+        match self.form {
+            Form::Quick => ledger.assert_hardly_refused(kind, window),
+            Form::Full => ledger.assert_all_good(kind, window),
+        }
+    }
+
+    /// The same for a drill's own requests: how many were refused of how many.
+    #[track_caller]
+    fn assert_few_refused(&self, what: &str, refused: usize, asked: usize) {
+        let most = self.form.pick((asked / REFUSED_ONE_OF).max(1), 0);
+        assert!(refused <= most, "{what}: {refused} of {asked} were refused");
+    }
+
     /// Asserts a latency, in the full form only: in the quick one the machine has other things to do.
     #[track_caller]
     fn assert_within(&self, what: &str, took: Duration, limit: Duration) {
         assert!(self.form == Form::Quick || took <= limit, "{what} took {took:?}, {limit:?} are promised");
     }
+}
+
+/// The answer to `request`, which is asked again while it is refused with `Retry-After`, [`REFUSED_LIMIT`] at most.
+#[track_caller]
+fn ask_until_answered(wire: &mut Connection, request: &Request) -> Response {
+    await_some(&format!("an answer to {request:?}"), REFUSED_LIMIT, || {
+        let answer = wire.call(request).unwrap_or_else(|error| panic!("no answer: {error}"));
+        (!is_refused(&answer)).then_some(answer)
+    })
+}
+
+/// 503 with `Retry-After`: it is said that there is no answer now.
+fn is_refused(answer: &Response) -> bool {
+    answer.status == 503 && answer.header("retry-after").is_some()
 }
 
 fn addresses(servers: &[&Server]) -> Vec<SocketAddr> {
@@ -260,6 +294,34 @@ mod tests {
             assert!(drill.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
         }
         assert!(find("no-such-drill").is_none());
+    }
+
+    #[test]
+    fn refusals_are_few_in_the_quick_form_and_none_in_the_full_one() {
+        let stage = |form| Stage { cluster: None, form, report: Report::default() };
+        stage(Form::Quick).assert_few_refused("visits", 2, 200);
+        stage(Form::Quick).assert_few_refused("visits", 1, 20);
+        stage(Form::Full).assert_few_refused("visits", 0, 200);
+        for (form, refused) in [(Form::Quick, 3), (Form::Full, 1)] {
+            let failed = std::panic::catch_unwind(|| stage(form).assert_few_refused("visits", refused, 200));
+            assert!(failed.is_err(), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_asked_again_while_it_is_refused() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            for head in ["503 Busy\r\nRetry-After: 1", "503 Busy\r\nRetry-After: 1", "503 Down"] {
+                assert!(peer.read(&mut [0; 4_096]).unwrap() > 0);
+                peer.write_all(format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
+            }
+        });
+        let answer = ask_until_answered(&mut Connection::open(address).unwrap(), &Request::new("GET", "/a"));
+        assert_eq!((answer.status, answer.header("retry-after")), (503, None));
     }
 
     #[test]

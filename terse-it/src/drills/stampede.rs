@@ -131,7 +131,7 @@ fn expiry_under_load(stage: &mut Stage<'_>) {
     stage.report.window("a hot entry that grows old each second", &ledger.window(Kind::Redirect, &window));
     stage.report.count("store reads for it", usize::try_from(reads).unwrap_or(usize::MAX));
     ledger.assert_truthful();
-    ledger.assert_all_good(Kind::Redirect, &ledger.whole());
+    stage.assert_answered(&ledger, Kind::Redirect, &ledger.whole());
     let most = (lives / SHORTEST_AGE).ceil() + 1.0;
     assert!((reads as f64) <= most, "{reads} store reads in {took:?}, at most {most} lives of an entry");
     assert!(reads as f64 >= lives / 2.0, "{reads} store reads in {took:?}: the age limit is not kept");

@@ -77,7 +77,7 @@ fn visible(stage: &mut Stage<'_>, between: Between) {
     tally.assert_never_back();
     tally.assert_hardly_refused();
     ledger.assert_truthful();
-    ledger.assert_all_good(Kind::Redirect, &ledger.whole());
+    stage.assert_answered(&ledger, Kind::Redirect, &ledger.whole());
     assert_eq!(taken.len(), changes);
     let [_, p99, _] = shown(&taken);
     stage.assert_within("p99 of a change on the other server", p99, SHOWN_P99);
@@ -90,7 +90,7 @@ fn warm(watch: &Watch, servers: [&Server; 2]) {
         let mut wire = client.connect();
         for subject in watch.subjects() {
             let request = crate::Request::new("GET", &format!("/{}", subject.link.code));
-            let answer = wire.call(&request).unwrap_or_else(|error| panic!("no answer: {error}"));
+            let answer = super::ask_until_answered(&mut wire, &request);
             assert_eq!(subject.judge(&answer), super::watch::Shown::Old);
         }
     }

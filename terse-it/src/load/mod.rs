@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{API_LINKS, Client, Connection, Request, Response, code_of};
 
-pub use ledger::{Kind, Ledger, Outcome, Record, Window};
+pub use ledger::{Kind, Ledger, Outcome, REFUSED_ONE_OF, Record, Window};
 pub use report::{Report, percentile};
 
 /// Requests under way at most.

@@ -126,6 +126,31 @@ fn a_refusal_counts_as_one_only_with_retry_after() {
 }
 
 #[test]
+fn one_request_in_a_hundred_may_be_refused_and_none_may_be_wrong() {
+    let ledger_with = |asked: u32, bad: u32, outcome: &Outcome| {
+        let (server, code) = (SocketAddr::from(([127, 0, 0, 1], 1)), String::new());
+        let record = |number| Record {
+            at: Duration::from_millis(u64::from(number)),
+            kind: Kind::Redirect,
+            server,
+            code: code.clone(),
+            latency: Duration::ZERO,
+            outcome: if number < bad { outcome.clone() } else { Outcome::Good },
+        };
+        Ledger::new(plan(vec![server]), (0..asked).map(record).collect())
+    };
+    let hardly = |ledger: &Ledger| {
+        std::panic::catch_unwind(|| ledger.assert_hardly_refused(Kind::Redirect, &ledger.whole())).is_ok()
+    };
+    let refused = Outcome::Refused(String::new());
+    for (asked, bad, passes) in [(20, 0, true), (20, 1, true), (20, 2, false), (300, 3, true), (300, 4, false)] {
+        assert_eq!(hardly(&ledger_with(asked, bad, &refused)), passes, "{bad} of {asked}");
+    }
+    assert!(!hardly(&ledger_with(300, 1, &Outcome::Wrong(String::new()))));
+    assert!(!hardly(&ledger_with(0, 0, &refused)), "nothing was asked");
+}
+
+#[test]
 fn a_server_that_is_away_is_told_as_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,9 +1,10 @@
 //! A Redis of a drill's own: on a free port, in a directory of its own, to be
 //! killed, stopped and brought back without harm to anybody else.
 //!
-//! Every write is on disk before it is answered (append-only file, synced
-//! always), so what it held when it was killed is what it comes back with: the
-//! old values that a cache must not believe.
+//! Where it is to be killed, every write is on disk before it is answered
+//! (append-only file, synced always), so what it held when it was killed is what
+//! it comes back with: the old values that a cache must not believe. Elsewhere it
+//! writes nothing to disk, so that a slow disk is none of a drill's business.
 //!
 //! Bounds: `UP_LIMIT` until it answers, `MEMORY` of values, `PATIENCE` per answer.
 
@@ -54,21 +55,35 @@ impl Kept {
 /// A running Redis; dropped, it is killed.
 #[derive(Debug)]
 pub struct Redis {
+    durable: bool,
     place: TempDir,
     address: SocketAddr,
     child: Option<Child>,
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts one that has nothing on disk, and waits until it answers.
     ///
     /// # Panics
     /// When there is no program `redis-server`: a drill without what it needs has failed, not passed.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_as(false)
+    }
+
+    /// Starts one that comes back from a kill with all that it held, and waits until it answers.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start) does.
+    #[must_use]
+    pub fn start_durable() -> Self {
+        Self::start_as(true)
+    }
+
+    fn start_as(durable: bool) -> Self {
         let place = tempfile::Builder::new().prefix("terse-it-redis-").tempdir();
         let place = place.unwrap_or_else(|error| panic!("no temporary directory: {error}"));
-        let mut redis = Self { place, address: ([127, 0, 0, 1], 0).into(), child: None };
+        let mut redis = Self { durable, place, address: ([127, 0, 0, 1], 0).into(), child: None };
         for _ in 0..PORT_TRIES {
             redis.address = free_port();
             redis.launch();
@@ -119,7 +134,8 @@ impl Redis {
         let log = self.place.path().join("output.log");
         let output = File::options().create(true).append(true).open(&log);
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", log.display()));
-        let child = command(self.place.path(), self.address.port()).stdout(output).stderr(Stdio::null()).spawn();
+        let mut command = command(self.place.path(), self.address.port(), self.durable);
+        let child = command.stdout(output).stderr(Stdio::null()).spawn();
         self.child =
             Some(child.unwrap_or_else(|error| panic!("redis-server does not start, is it installed? {error}")));
     }
@@ -176,10 +192,11 @@ impl Drop for PausedRedis<'_> {
     }
 }
 
-fn command(place: &Path, port: u16) -> Command {
+fn command(place: &Path, port: u16, durable: bool) -> Command {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no", "--save", ""]);
-    command.args(["--appendonly", "yes", "--appendfsync", "always", "--rdbcompression", "no"]);
+    let kept = if durable { "yes" } else { "no" };
+    command.args(["--appendonly", kept, "--appendfsync", "always", "--rdbcompression", "no"]);
     command.args(["--maxmemory", MEMORY, "--maxmemory-policy", "allkeys-lru"]);
     command.arg("--dir").arg(place).current_dir(place).stdin(Stdio::null());
     command
@@ -197,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_it_held_when_it_was_killed_is_there_after_its_restart() {
-        let mut redis = Redis::start();
+        let mut redis = Redis::start_durable();
         let mut before = redis.connect();
         assert_eq!(before.call(&["SET", "a:link:b", "https://example.com/old"]).unwrap(), Reply::Text("OK".into()));
         redis.kill();
@@ -207,6 +224,17 @@ mod tests {
         let kept = after.kept("*:link:b").unwrap();
         assert_eq!(kept.key, "a:link:b");
         assert!(kept.holds("https://example.com/old") && !kept.holds("https://example.com/new"));
+    }
+
+    #[test]
+    fn one_that_is_not_durable_comes_back_empty() {
+        let mut redis = Redis::start();
+        let mut before = redis.connect();
+        before.call(&["SET", "a:link:b", "old"]).unwrap();
+        assert_eq!(before.keys("a:link:*"), ["a:link:b"]);
+        redis.kill();
+        redis.restart();
+        assert!(redis.connect().keys("*").is_empty());
     }
 
     #[test]

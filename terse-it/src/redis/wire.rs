@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Kept;
 
 /// How long an answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const VALUE_BYTES: usize = 16 * 1024 * 1024;
 const LIST_ITEMS: usize = 1_000_000;
 
@@ -132,13 +132,21 @@ impl RedisConnection {
         Ok(Reply::Value(Some(value)))
     }
 
+    /// The keys that are like `pattern`.
+    #[must_use]
+    #[track_caller]
+    pub fn keys(&mut self, pattern: &str) -> Vec<String> {
+        let Reply::List(keys) = self.sure(&["KEYS", pattern]) else { panic!("KEYS gave no list") };
+        keys.into_iter().map(Reply::into_text).collect()
+    }
+
     /// The one value whose key is like `pattern`; panics when there are several.
     #[must_use]
     #[track_caller]
     pub fn kept(&mut self, pattern: &str) -> Option<Kept> {
-        let Reply::List(mut keys) = self.sure(&["KEYS", pattern]) else { panic!("KEYS gave no list") };
+        let mut keys = self.keys(pattern);
         assert!(keys.len() <= 1, "several keys are like {pattern}: {keys:?}");
-        let key = keys.pop()?.into_text();
+        let key = keys.pop()?;
         match self.sure(&["DUMP", &key]) {
             Reply::Value(value) => Some(Kept { key, value: value? }),
             other => panic!("DUMP gave {other:?}"),
