@@ -10,6 +10,8 @@ use crate::{Client, Connection, Request, Response, Server};
 
 /// Threads that write and read.
 const THREADS: usize = 16;
+/// Files that a drill has open beside its connections, at most.
+const OTHER_FILES: u64 = 1_000;
 /// How long any of the answers may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,6 +23,12 @@ pub(super) struct Rush {
 impl Rush {
     /// Opens `count` connections.
     pub(super) fn open(client: &Client, count: usize) -> Self {
+        let needed = count as u64 + OTHER_FILES;
+        let limit = rlimit::increase_nofile_limit(needed);
+        assert!(
+            limit.as_ref().is_ok_and(|limit| *limit >= needed),
+            "{count} connections need a limit of {needed} open files (ulimit -n), it is {limit:?}"
+        );
         let sizes = (0..THREADS).map(|number| (count + number) / THREADS);
         let open = |size: usize| {
             let connect = |_| {
@@ -62,6 +70,13 @@ pub(super) fn in_threads<I: Send, O: Send>(items: Vec<I>, work: impl Fn(I) -> O 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "open files")]
+    fn more_connections_than_files_are_refused_with_the_limit_that_is_needed() {
+        // More than any system allows, so nobody is asked for a connection.
+        let _ = Rush::open(&Client::new(([127, 0, 0, 1], 1).into()), usize::MAX / 2);
+    }
 
     #[test]
     fn work_is_done_with_each_item_in_its_order() {
