@@ -128,8 +128,9 @@ impl AsyncWrite for Connection {
             Some(written) => written,
             None => connection.watched()?.poll_write(cx, bytes),
         };
-        if written.is_ready() {
-            connection.activity.wrote();
+        match written {
+            Poll::Ready(_) => connection.activity.wrote(),
+            Poll::Pending => connection.activity.blocked(),
         }
         written
     }

@@ -4,6 +4,10 @@
 //! whole. One that is idle for the keep-alive time is closed. Nobody sets a
 //! timer per request for that: the worker goes through its connections a few
 //! times in the keep-alive time, so that the end comes up to one such step late.
+//!
+//! A client that takes nothing of its answer is waited for as long as a body
+//! is, or the keep-alive time if that is longer; then its connection is closed.
+//! Where there are too many connections, those that were idle longest make room.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,6 +22,8 @@ use tokio::time::sleep;
 const STEPS: u32 = 16;
 /// At least this long between two such steps.
 const LEAST_STEP: Duration = Duration::from_millis(10);
+/// How many idle connections are closed at once to make room for new ones.
+const ROOM: usize = 16;
 
 /// The connections. All of a worker is one thread.
 #[derive(Default)]
@@ -26,6 +32,8 @@ pub(crate) struct Open {
     last_number: Cell<u64>,
     /// Steps since the worker began.
     step: Rc<Cell<u64>>,
+    /// A new connection waits for an open one to end.
+    crowded: Cell<bool>,
     finishing: Cell<bool>,
     /// A connection has ended.
     fewer: Notify,
@@ -39,6 +47,8 @@ pub(crate) struct Activity {
     requests: Cell<usize>,
     /// The step of the last answer, as far as there was one.
     answered: Cell<Option<u64>>,
+    /// The step since which the client takes nothing of what is to be written.
+    blocked: Cell<Option<u64>>,
     step: Rc<Cell<u64>>,
 }
 
@@ -76,6 +86,18 @@ impl Open {
         }
     }
 
+    /// Waits until fewer than `most` are open, for which idle ones are closed. One that
+    /// was answered within the current step isn't idle: its client may be about to ask again.
+    pub(crate) async fn room(&self, most: usize) {
+        if self.count() < most {
+            return;
+        }
+        self.crowded.set(true);
+        self.close_longest_idle();
+        self.below(most).await;
+        self.crowded.set(false);
+    }
+
     /// Waits until none is open.
     pub(crate) async fn ended(&self) {
         self.below(1).await;
@@ -94,25 +116,39 @@ impl Open {
         }
     }
 
-    /// Closes idle connections for ever.
-    pub(crate) async fn close_idle(&self, keep_alive: Duration) {
+    /// For ever closes connections that are idle for `keep_alive`, or whose clients take nothing for `patience`.
+    pub(crate) async fn close_idle(&self, keep_alive: Duration, patience: Duration) {
         let step = (keep_alive / STEPS).max(LEAST_STEP);
-        let most = keep_alive.as_nanos().div_ceil(step.as_nanos());
-        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        let steps = |time: Duration| u64::try_from(time.as_nanos().div_ceil(step.as_nanos())).unwrap_or(u64::MAX);
+        let (idle, blocked) = (steps(keep_alive), steps(patience));
         loop {
             sleep(step).await;
             self.step.set(self.step.get() + 1);
-            self.close_idle_once(most);
+            self.close_idle_once(idle, blocked);
+            if self.crowded.get() {
+                self.close_longest_idle();
+            }
         }
     }
 
-    /// Closes the connections that are idle for more than `most` steps.
-    fn close_idle_once(&self, most: u64) {
+    /// Closes the connections that are idle for more than `idle` steps or blocked for more than `blocked`.
+    fn close_idle_once(&self, idle: u64, blocked: u64) {
         for (activity, task) in self.connections.borrow().values() {
-            if activity.idle_steps().is_some_and(|idle| idle > most) {
+            let is_idle = activity.idle_steps().is_some_and(|steps| steps > idle);
+            if is_idle || activity.blocked_steps().is_some_and(|steps| steps > blocked) {
                 task.abort();
             }
         }
+    }
+
+    /// Closes at most [`ROOM`] of the connections that are idle longest, if for at least a step.
+    fn close_longest_idle(&self) {
+        let connections = self.connections.borrow();
+        let idle = || connections.values().filter_map(|(activity, task)| Some((activity.idle_steps()?, task)));
+        let Some(longest) = idle().map(|(steps, _)| steps).max().filter(|steps| *steps > 0) else {
+            return;
+        };
+        idle().filter(|(steps, _)| *steps == longest).take(ROOM).for_each(|(_, task)| task.abort());
     }
 }
 
@@ -126,6 +162,19 @@ impl Activity {
     /// Part of an answer has left.
     pub(crate) fn wrote(&self) {
         self.answered.set(Some(self.step.get()));
+        self.blocked.set(None);
+    }
+
+    /// Nothing of what is to be written can leave.
+    pub(crate) fn blocked(&self) {
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(self.step.get()));
+        }
+    }
+
+    /// `None` = nothing waits to be taken.
+    fn blocked_steps(&self) -> Option<u64> {
+        Some(self.step.get() - self.blocked.get()?)
     }
 
     /// `None` = not idle: a request is being answered, or none has come yet (until then, the time for its head runs).
@@ -138,7 +187,7 @@ impl Activity {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get() - 1);
-        self.0.wrote();
+        self.0.answered.set(Some(self.0.step.get()));
     }
 }
 
@@ -170,7 +219,12 @@ mod tests {
 
     async fn steps(open: &Open, steps: u64) -> usize {
         open.step.set(open.step.get() + steps);
-        open.close_idle_once(STEPS.into());
+        open.close_idle_once(STEPS.into(), STEPS.into());
+        settle(open).await
+    }
+
+    /// How many are left once those that were closed are gone.
+    async fn settle(open: &Open) -> usize {
         yield_now().await;
         yield_now().await;
         open.count()
@@ -209,6 +263,73 @@ mod tests {
             let open = Rc::new(Open::default());
             add(&open);
             assert_eq!(steps(&open, 100).await, 1);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up_however_many_requests_there_are() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            let activity = add(&open);
+            let _request = activity.begin();
+            activity.blocked();
+            assert_eq!(steps(&open, STEPS.into()).await, 1);
+            // Somebody polls in between; that is no progress.
+            activity.blocked();
+            assert_eq!(steps(&open, 1).await, 0);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_a_little_now_and_then_is_waited_for() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            let activity = add(&open);
+            let _request = activity.begin();
+            for _ in 0..10 {
+                activity.blocked();
+                assert_eq!(steps(&open, STEPS.into()).await, 1);
+                activity.wrote();
+            }
+            assert_eq!(steps(&open, 100).await, 1, "nothing is left to be taken");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_those_that_are_idle_longest() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            let (_new, busy) = (add(&open), add(&open));
+            let _request = busy.begin();
+            add(&open).wrote();
+            open.step.set(open.step.get() + 1);
+            let younger = add(&open);
+            younger.wrote();
+            open.room(5).await;
+            assert_eq!(settle(&open).await, 4, "there is room");
+            open.room(4).await;
+            assert_eq!(settle(&open).await, 3);
+            assert!(open.connections.borrow().values().any(|(activity, _)| Rc::ptr_eq(activity, &younger)));
+            open.close_longest_idle();
+            assert_eq!(settle(&open).await, 3, "what was answered just now isn't idle");
+            open.step.set(open.step.get() + 1);
+            open.close_longest_idle();
+            assert_eq!(settle(&open).await, 2, "the others are not idle");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn no_more_idle_connections_are_closed_at_once_than_are_accepted() {
+        let test = async {
+            let open = Rc::new(Open::default());
+            (0..2 * ROOM).for_each(|_| add(&open).wrote());
+            open.step.set(1);
+            open.room(2 * ROOM).await;
+            assert_eq!(settle(&open).await, ROOM);
         };
         LocalSet::new().run_until(test).await;
     }

@@ -52,13 +52,17 @@ pub struct Bounds {
     pub batch_bytes: usize,
     /// Bytes of path and query; beyond: 414.
     pub uri_bytes: usize,
-    /// Connections per worker; beyond, new ones wait in the kernel's queue.
+    /// Connections per worker; beyond, new ones wait in the kernel's queue
+    /// until idle ones have been closed for them, longest idle first. Workers
+    /// share no connections: the kernel deals new ones out evenly, so those of
+    /// a worker at its bound wait also while another has room.
     pub connections_per_worker: usize,
     /// Until a request's head must have arrived; then 408 and the connection is closed.
     pub head_timeout: Duration,
     /// Until a request's body must have arrived; then 408.
     pub body_timeout: Duration,
-    /// How long an idle connection is kept.
+    /// How long an idle connection is kept. One whose client takes nothing of
+    /// its answer is closed after this or `body_timeout`, whichever is longer.
     pub keep_alive: Duration,
 }
 

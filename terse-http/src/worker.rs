@@ -2,7 +2,7 @@
 //! socket, so that no connection is handed from thread to thread.
 //!
 //! Bounds: so many connections at a time, beyond which new ones wait in the
-//! kernel's queue; so many accepted in one go, so that those that are there
+//! kernel's queue, until idle ones were closed for them or others end; so many accepted in one go, so that those that are there
 //! get their turn. Where the system has no more descriptors or memory, the
 //! worker pauses before it tries again, and tells of it once a second.
 
@@ -20,6 +20,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::unix::AsyncFd;
@@ -94,7 +95,8 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
         .finish(map_config(front(site), |()| AppConfig::default()));
     let handler = service.new_service(()).await.map_err(|()| io::Error::other("the services can't be made"))?;
     let closing = Rc::clone(&open);
-    spawn_local(async move { closing.close_idle(bounds.keep_alive).await });
+    let patience = bounds.keep_alive.max(bounds.body_timeout);
+    spawn_local(async move { closing.close_idle(bounds.keep_alive, patience).await });
     let order = {
         let accepting = pin!(accept(listener, &handler, &open, bounds.connections_per_worker));
         let ordered = pin!(ordered(orders, Order::Finish));
@@ -163,8 +165,13 @@ where
 {
     let mut told: Option<Instant> = None;
     loop {
-        open.below(most).await;
         let mut ready = listener.readable().await?;
+        // It may have been ready before, and nobody wait any more: no idle connection is closed for that.
+        if open.count() >= most && !somebody_waits(listener.get_ref())? {
+            ready.clear_ready();
+            continue;
+        }
+        open.room(most).await;
         poll_fn(|cx| handler.poll_ready(cx)).await.map_err(|_| io::Error::other("the services have failed"))?;
         let mut accepted = Ok(0);
         while let Ok(count) = accepted
@@ -201,6 +208,18 @@ where
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// Whether there is a connection in the kernel's queue.
+fn somebody_waits(listener: &TcpListener) -> io::Result<bool> {
+    let mut listeners = [PollFd::new(listener, PollFlags::IN)];
+    loop {
+        match poll(&mut listeners, Some(&Timespec::default())) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -56,7 +56,9 @@ fn a_port_that_is_taken_is_not_shared() {
 
 #[test]
 fn beyond_the_bound_a_connection_waits_for_another_to_end() {
-    let bounds = Bounds { connections_per_worker: 2, ..Bounds::default() };
+    // None of them counts as idle as long as the test takes.
+    let keep_alive = Duration::from_secs(3_600);
+    let bounds = Bounds { connections_per_worker: 2, keep_alive, ..Bounds::default() };
     let server = Server::with(Choices { bounds, ..Choices::default() });
     let mut kept = [server.connect(), server.connect()];
     kept.iter_mut().for_each(|stream| assert_eq!(ask_once(stream).status, 200));
@@ -74,8 +76,8 @@ fn a_second_request_must_come_whole_in_the_keep_alive_time() {
     let bounds = Bounds { keep_alive: Duration::from_millis(300), ..Bounds::default() };
     let server = Server::with(Choices { bounds, ..Choices::default() });
     let mut stream = server.connect();
-    ask_once(&mut stream);
     let began = Instant::now();
+    ask_once(&mut stream);
     // Letter by letter, a head could otherwise take for ever.
     let slow = b"GET /livez HTTP/1.1\r\nX-Slow: ".iter().chain(std::iter::repeat_n(&b'x', 10_000));
     let sent = slow.take_while(|letter| {
@@ -93,12 +95,101 @@ fn an_answer_that_takes_longer_than_idleness_may_is_waited_for() {
     server.put(&link("abc"));
     let gate = Gate::closed();
     let mut stream = server.connect();
-    ask_once(&mut stream);
     server.store.faults.add(Operation::Resolve, When::Every, Fault::HoldCall(gate.clone()));
-    stream.write_all(b"GET /abc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    // Both at once, so that nothing but the held call takes long.
+    let held = b"GET /abc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(&[KEPT, held].concat()).unwrap();
     std::thread::sleep(Duration::from_millis(400));
     gate.open();
-    assert_eq!(Answer::parse(&read_to_end(&mut stream)).status, 302);
+    let answers = String::from_utf8(read_to_end(&mut stream)).unwrap();
+    let (first, second) = answers.split_once("\r\n\r\nalive\n").unwrap();
+    assert!(first.starts_with("HTTP/1.1 200"), "{answers}");
+    assert!(second.starts_with("HTTP/1.1 302"), "{answers}");
+}
+
+#[test]
+fn at_the_bound_a_connection_that_is_idle_makes_room_for_a_new_one() {
+    // A step of the keep-alive time, after which a connection is idle, is a quarter of a second.
+    let keep_alive = Duration::from_secs(4);
+    let bounds = Bounds { connections_per_worker: 2, keep_alive, ..Bounds::default() };
+    let server = Server::with(Choices { bounds, ..Choices::default() });
+    server.put(&link("abc"));
+    let gate = Gate::closed();
+    server.store.faults.add(Operation::Resolve, When::Every, Fault::HoldCall(gate.clone()));
+    let (mut idle, mut busy) = (server.connect(), server.connect());
+    busy.write_all(b"GET /abc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    ask_once(&mut idle);
+    let began = Instant::now();
+    let mut new = server.connect();
+    assert_eq!(ask_once(&mut new).status, 200);
+    assert!(began.elapsed() < keep_alive, "{:?}", began.elapsed());
+    assert_eq!(read_to_end(&mut idle), b"");
+    gate.open();
+    assert_eq!(Answer::parse(&read_to_end(&mut busy)).status, 302, "the busy one went on");
+}
+
+/// A list tells this many links, each with a long target: nearly a megabyte.
+const LONG_LIST: usize = 100;
+/// So many lists fit into no buffer of the kernel's.
+const LISTS: usize = 40;
+
+/// A server that waits a second for clients, and has a long list to tell.
+fn with_a_long_list() -> Server {
+    let second = Duration::from_secs(1);
+    let bounds = Bounds { keep_alive: second, body_timeout: second, ..Bounds::default() };
+    let server = Server::with(Choices { bounds, ..Choices::default() });
+    let long = "x".repeat(8_000);
+    for number in 0..LONG_LIST {
+        let code = format!("l{number}");
+        let target = terse_testkit::links::target(&format!("https://example.com/{long}"));
+        server.put(&terse_core::Link { target, ..link(&code) });
+    }
+    server
+}
+
+fn lists(count: usize) -> Vec<u8> {
+    let list = format!("GET /api/v1/links?limit={LONG_LIST} HTTP/1.1\r\nHost: localhost\r\n");
+    format!("{}{list}Connection: close\r\n\r\n", format!("{list}\r\n").repeat(count - 1)).into_bytes()
+}
+
+#[test]
+fn an_answer_that_nobody_reads_ends_after_a_while() {
+    let server = with_a_long_list();
+    let mut stream = server.connect();
+    stream.write_all(&lists(LISTS)).unwrap();
+    while server.lifecycle.in_flight() == 0 {
+        std::thread::yield_now();
+    }
+    let began = Instant::now();
+    // Between two of the answers there is none in flight for a moment.
+    let mut ended = 0;
+    while ended < 10 {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is waited for without end");
+        std::thread::sleep(Duration::from_millis(10));
+        ended = if server.lifecycle.in_flight() == 0 { ended + 1 } else { 0 };
+    }
+    let got = read_to_end(&mut stream);
+    assert!(got.starts_with(b"HTTP/1.1 200") && got.len() > LONG_LIST * 8_000, "{} bytes", got.len());
+    assert!(got.len() < LISTS * LONG_LIST * 8_000, "{} bytes", got.len());
+    assert_eq!(server.get("/livez").status, 200);
+}
+
+#[test]
+fn an_answer_that_is_read_slowly_is_told_to_its_end() {
+    let server = with_a_long_list();
+    let mut stream = server.connect();
+    let began = Instant::now();
+    stream.write_all(&lists(LISTS)).unwrap();
+    let (mut got, mut chunk) = (0, vec![0; 128 * 1024]);
+    loop {
+        std::thread::sleep(Duration::from_millis(8));
+        match stream.read(&mut chunk).unwrap() {
+            0 => break,
+            bytes => got += bytes,
+        }
+    }
+    assert!(got > LISTS * LONG_LIST * 8_000, "{got} bytes");
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?} is not slow", began.elapsed());
 }
 
 #[test]
