@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -24,6 +24,11 @@ fn first_free() -> u64 {
         .unwrap()
 }
 
+/// How many descriptors this process has, with that of the folder.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 /// The processor time of this process, in hundredths of a second.
 fn processor_time() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
@@ -34,7 +39,14 @@ fn processor_time() -> u64 {
 #[test]
 fn without_a_descriptor_the_server_pauses_and_goes_on_when_there_is_one() {
     let server = Server::start();
+    let open = descriptors();
     assert_eq!(server.get("/livez").status, 200);
+    // The server's end of that connection is closed soon after the client's.
+    let began = Instant::now();
+    while descriptors() > open {
+        assert!(began.elapsed() < Duration::from_secs(10), "a descriptor is left over");
+        std::thread::yield_now();
+    }
     let before = getrlimit(Resource::Nofile);
     let spent = processor_time();
     // The client's end takes the last one.
