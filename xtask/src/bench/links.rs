@@ -294,7 +294,7 @@ impl Workload for Unknown {
 /// How often a link is asked for at most, where a refusal may be asked again.
 const PASSES: usize = 10;
 /// How long a server that refuses is left alone: what it asks for.
-const PAUSE: Duration = Duration::from_secs(1);
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// Redirects that may be refused for now: those are noted.
 struct Patient {
@@ -323,22 +323,30 @@ impl Workload for Patient {
 /// # Errors
 /// When any doesn't redirect to its target, or is refused again and again.
 pub fn follow_all(address: SocketAddr, links: &Targets, connections: usize) -> Result<()> {
-    let mut left: Vec<u32> = (0..links.len()).map(|index| index as u32).collect();
+    follow_in_order(address, links, (0..links.len()).map(|index| index as u32).collect(), connections)
+}
+
+/// The same for `links` in `order`, in which a link may come often.
+///
+/// # Errors
+/// When any doesn't redirect to its target, or is refused again and again.
+pub fn follow_in_order(address: SocketAddr, links: &Targets, order: Arc<[u32]>, connections: usize) -> Result<()> {
+    let mut order = order;
     for _ in 0..PASSES {
-        let expected = left.len() as u64;
-        let mut workload = Patient { inner: Redirects::through(links, left.into()), refused: Vec::new() };
+        let expected = order.len() as u64;
+        let mut workload = Patient { inner: Redirects::through(links, order), refused: Vec::new() };
         let outcome = drive(address, &unhurried(connections), &mut workload, &mut || Ok(()))?;
         if outcome.answers != expected {
             bail!("{} of {expected} links were followed", outcome.answers);
         }
-        left = workload.refused;
-        if left.is_empty() {
+        order = workload.refused.into();
+        if order.is_empty() {
             return Ok(());
         }
-        println!("{} redirects were refused for now", left.len());
+        println!("{} redirects were refused for now", order.len());
         std::thread::sleep(PAUSE);
     }
-    bail!("{} links were refused {PASSES} times", left.len())
+    bail!("{} links were refused {PASSES} times", order.len())
 }
 
 #[cfg(test)]

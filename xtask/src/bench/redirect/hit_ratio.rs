@@ -4,8 +4,11 @@
 //! least recently.
 //!
 //! Counted by requests, not by time: a warm-up that is long enough for the
-//! cache to have seen what is popular, then as many for each round. No draw repeats.
+//! cache to have seen what is popular, then as many for each round. No draw repeats,
+//! but where the store refuses for a moment: then in the warm-up, and throughout a
+//! quick run, what it refused is asked again. In a full round a refusal is an error.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +17,7 @@ use anyhow::{Result, ensure};
 use super::super::draw::{Draw, Zipf};
 use super::super::generator::drive;
 use super::super::ideal::Lru;
-use super::super::links::{Redirects, Targets, unhurried};
+use super::super::links::{Redirects, Targets, follow_in_order, unhurried};
 use super::super::pin::on_core;
 use super::super::report::{Reading, Series};
 use super::super::tiers::Tiers;
@@ -59,29 +62,37 @@ pub fn measure(bench: &Bench<'_>, data: &Path, links: &Targets) -> Result<Series
     let ideal = popular.zipf.share_of(cached) * 100.0;
     let mut simulated = Lru::new(cached)?;
     let server = bench.servers.terse_set(&bench.terse, data, &cache_of(cached))?;
-    let follow = |order: Arc<[u32]>| -> Result<Tiers> {
+    let follow = |order: Arc<[u32]>, patiently: bool| -> Result<Tiers> {
         let before = Tiers::read(server.address)?;
-        let expected = order.len() as u64;
-        let mut redirects = Redirects::through(links, order);
-        let load = unhurried(CONNECTIONS);
-        let outcome = on_core(bench.cores.generator, || drive(server.address, &load, &mut redirects, &mut || Ok(())))?;
-        ensure!(outcome.answers == expected, "{} of {expected} redirects in time", outcome.answers);
+        on_core(bench.cores.generator, || match patiently {
+            true => follow_in_order(server.address, links, order, CONNECTIONS),
+            false => follow_strictly(server.address, links, order),
+        })?;
         Ok(Tiers::read(server.address)?.since(&before))
     };
     let warm_up = popular.take(links.len() * if bench.run.quick { QUICK_WARM_UP_TIMES } else { WARM_UP_TIMES });
     simulated.hit_percent(&warm_up);
-    follow(warm_up)?;
+    follow(warm_up, true)?;
     let mut series = Series::new(HIT_RATIO);
     for round in 0..bench.run.rounds() {
         let order = popular.take((links.len() / ROUND_OF).max(1));
         let simulated = simulated.hit_percent(&order);
-        let mut readings = compared(&follow(order)?, ideal, simulated);
+        let mut readings = compared(&follow(order, bench.run.quick)?, ideal, simulated);
         readings.push(("resident_mb", resident(server.pid())? as f64 / 1e6));
         series.add(readings);
         println!("hit ratio: round {} of {}", round + 1, bench.run.rounds());
     }
     server.stop()?;
     Ok(series)
+}
+
+/// Follows `links` in `order` once; a refusal is an error.
+fn follow_strictly(address: SocketAddr, links: &Targets, order: Arc<[u32]>) -> Result<()> {
+    let expected = order.len() as u64;
+    let mut redirects = Redirects::through(links, order);
+    let outcome = drive(address, &unhurried(CONNECTIONS), &mut redirects, &mut || Ok(()))?;
+    ensure!(outcome.answers == expected, "{} of {expected} redirects in time", outcome.answers);
+    Ok(())
 }
 
 /// The hit ratio among `tiers`, beside the ideal one and the simulated one, in percent.
