@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Form, Stage, addresses, without_end};
+use super::{Form, Stage, addresses, ask_until_answered, without_end};
 use crate::cluster::{Paused, SERVE_LIMIT};
 use crate::load::{Kind, KnownLink, Ledger, Load, seed};
-use crate::{Server, Stop};
+use crate::{Request, Server, Stop};
 
 /// What p99 of uncached redirects may be while one node is paused.
 const PAUSED_P99: Duration = Duration::from_millis(150);
@@ -48,7 +48,9 @@ pub(super) fn kill_node(stage: &mut Stage<'_>) {
         assert!(creates.availability() >= CREATES_GO_ON, "creates {name}: {creates}\n{:?}", ledger.faults());
     }
     ledger.assert_nothing_lost(&addresses(&servers));
-    servers.iter().for_each(|server| assert_eq!(server.client().get("/health").status, 200));
+    for client in servers.map(Server::client) {
+        crate::await_true("/health to be 200", SERVE_LIMIT, || client.get("/health").status == 200);
+    }
     assert_uses(stage, &servers, &ledger);
 }
 
@@ -62,7 +64,8 @@ fn assert_uses(stage: &Stage<'_>, servers: &[&Server], ledger: &Ledger) {
             answer.status == 201
         });
         let link = &ledger.made().next().unwrap_or_else(|| panic!("nothing was made"));
-        assert_eq!(client.target(&link.code), link.target);
+        let answer = ask_until_answered(&mut client.connect(), &Request::new("GET", &format!("/{}", link.code)));
+        assert_eq!(answer.header("location"), Some(link.target.as_str()), "{answer:?}");
     }
 }
 
