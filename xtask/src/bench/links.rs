@@ -351,6 +351,9 @@ pub fn follow_in_order(address: SocketAddr, links: &Targets, order: Arc<[u32]>, 
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
 
     fn pair(code: &str, index: usize) -> Pair {
@@ -430,6 +433,34 @@ mod tests {
         assert!(patient.check(0, &answer(302, Some(&target(1)), "")).is_ok());
         assert_eq!(patient.refused, [1]);
         assert!(patient.check(1, &answer(404, None, "")).is_err());
+    }
+
+    /// Serves connections one after the other, whose requests get `answers` in turn, over all of them.
+    fn serve(answers: Vec<String>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut answers = answers.into_iter();
+            while answers.len() > 0 {
+                let (mut stream, _) = listener.accept().unwrap();
+                while stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                    let Some(answer) = answers.next() else { return };
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn what_is_refused_is_followed_again_and_nothing_else() {
+        let links = Targets::of(&[pair("aaaaaaa", 1), pair("bbbbbbb", 2)]);
+        let to = |index| format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", target(index));
+        let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let address = serve(vec![to(2), refused, to(2), to(1)]);
+        follow_in_order(address, &links, [1, 0, 1].into(), 1).unwrap();
+        let wrong = serve(vec![to(2), to(1)]);
+        assert!(follow_in_order(wrong, &links, [1, 1].into(), 1).is_err());
     }
 
     #[test]
