@@ -15,6 +15,10 @@ use crate::landing::{Landed, Untrusted};
 use crate::memory::{Memory, millis};
 use crate::{CacheConfig, Shards, SharedCache, Stats};
 
+/// How long after it began what a look-up or a write brought is shared. A process
+/// that was stopped meanwhile would give an old link a new life in the shared cache.
+const SHARE_WITHIN_MS: u64 = 5_000;
+
 /// Answers look-ups from memory while that is fresh, else reads through to the inner reader.
 ///
 /// [`resolve`](LinkReader::resolve) must be called inside a tokio runtime with
@@ -110,6 +114,12 @@ impl ReadThrough {
         }
     }
 
+    /// Whether what is remembered of the shard with that number is in step with the store now.
+    #[must_use]
+    pub fn is_fresh(&self, shard: usize) -> bool {
+        self.memory.shards().is_fresh(shard, self.clock.monotonic_ms())
+    }
+
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
@@ -129,6 +139,11 @@ impl ReadThrough {
     /// When an edit whose mark is seen now can't happen any more.
     pub(crate) fn settles_at_ms(&self) -> u64 {
         self.clock.monotonic_ms().saturating_add(self.doubt_ms)
+    }
+
+    /// Whether what was asked for at `began_ms` is young enough to be shared now.
+    pub(crate) fn may_share(&self, began_ms: u64) -> bool {
+        self.clock.monotonic_ms().saturating_sub(began_ms) <= SHARE_WITHIN_MS
     }
 
     /// Notes that there were more marks than can be read.
@@ -259,7 +274,9 @@ impl FlightTask {
         let landed = look_up.unwrap_or_else(|_| self.land(Err(unavailable("the look-up took too long"))));
         self.answer.send_replace(Some(landed.answer));
         // Nobody waits for this; and it is bounded, since the flight counts until it is done.
-        if let (Some(shared), Some(link)) = (self.cache.shared(), landed.to_share) {
+        if let (Some(shared), Some(link)) = (self.cache.shared(), landed.to_share)
+            && self.cache.may_share(self.began_ms)
+        {
             shared.put(&self.code, &link).await;
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use terse_core::ports::{AttemptId, Insert, LinkChange, LinkWriter, StoreError, StoreErrorKind, Update};
-use terse_core::{Link, ShortCode, Version};
+use terse_core::{Link, Resolution, ShortCode, Version};
 use tokio::time::timeout;
 
 use crate::flight::WriteBegin;
@@ -36,6 +36,7 @@ struct Writing<'a> {
     cache: &'a ReadThrough,
     code: &'a ShortCode,
     begin: WriteBegin,
+    began_ms: u64,
     /// What to make of it when it is dropped. Until its outcome is known that
     /// is the worst case: the caller went away, the write may happen nevertheless.
     change: Change,
@@ -43,7 +44,8 @@ struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     fn begin(cache: &'a ReadThrough, code: &'a ShortCode, unless_it_ends: Change) -> Self {
-        Self { cache, code, begin: cache.write_begins(code), change: unless_it_ends }
+        let (begin, began_ms) = (cache.write_begins(code), cache.clock().monotonic_ms());
+        Self { cache, code, begin, began_ms, change: unless_it_ends }
     }
 
     /// Ends the write: the shared cache hears of it first, then memory is
@@ -58,11 +60,22 @@ impl<'a> Writing<'a> {
 
     async fn tell(&self, shared: &dyn SharedCache) {
         match &self.change {
-            Change::Now(link) if link.version > Version::FIRST => shared.put(self.code, link).await,
+            Change::Now(link) if link.version > Version::FIRST => self.share(shared, link).await,
             Change::Other(version) | Change::InDoubt(version) => shared.drop_older(self.code, *version).await,
             Change::Unknown => shared.drop_older(self.code, EVERY_VERSION_IS_OLDER).await,
             // It never has anything of a code without a link, and nothing older than the first version.
             Change::Now(_) | Change::MayExist | Change::Nothing => {}
+        }
+    }
+}
+
+impl Writing<'_> {
+    /// Shares what a write made, unless that took so long that it may be outdated itself.
+    async fn share(&self, shared: &dyn SharedCache, link: &Resolution) {
+        if self.cache.may_share(self.began_ms) {
+            shared.put(self.code, link).await;
+        } else {
+            shared.drop_older(self.code, link.version).await;
         }
     }
 }

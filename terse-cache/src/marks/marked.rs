@@ -189,6 +189,7 @@ impl Notes {
     fn bypass(&mut self, now_ms: u64) {
         if now_ms >= self.bypass_until_ms {
             self.bypasses += 1;
+            tracing::warn!("more codes change than are remembered, so the shared cache is not used for half an hour");
         }
         self.bypass_until_ms = now_ms.saturating_add(REMEMBERED_MS);
     }

@@ -7,8 +7,11 @@
 //! - A poll reads the marks of the last 15 seconds and of the next 15 by this
 //!   node's clock, for writers' clocks differ and a mark may show late, and acts
 //!   on those that it has not seen yet.
-//! - The first poll, and each after a gap of more than [`MAX_GAP_MS`], reads the
-//!   last half hour before, minute by minute; if it is interrupted, the next goes on from there.
+//! - The first poll reads the last half hour before, in slices of ten seconds; one
+//!   after a gap of more than [`MAX_GAP_MS`] so reads what lies between the last
+//!   window and its own. If it is interrupted, the next goes on from there.
+//! - A mark is noted and memory drops what it outdates at sight; then the poll
+//!   counts; the shared cache is told beside and after that.
 //! - What a mark outdates is dropped at sight and once more when the edit can't
 //!   happen any more ([`CacheConfig::doubt_for`](crate::CacheConfig::doubt_for)).
 //! - What is remembered of a shard is fresh only while the last successful poll

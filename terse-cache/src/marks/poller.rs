@@ -13,8 +13,12 @@ use super::{MAX_GAP_MS, REMEMBERED_MS, WINDOW_MS};
 use crate::ReadThrough;
 use crate::shared::EVERY_VERSION_IS_OLDER;
 
-/// How much time one read of the last half hour spans.
-const SLICE_MS: i64 = 60_000;
+/// How much time one read of what windows don't reach spans: so little that many
+/// changes fit in, and no more than a feed may add at either end.
+const SLICE_MS: i64 = 10_000;
+
+/// How far outside of what it was asked for a feed may tell marks.
+const FEED_EXTRA_MS: i64 = 10_000;
 
 /// How long the id of a mark is kept beyond the time that it was written at:
 /// longer than windows, and the ten seconds that a feed may add, reach back.
@@ -23,8 +27,9 @@ const ID_LIFE_MS: i64 = 60_000;
 /// Drops from the shared cache that run at once.
 const DROPS_AT_ONCE: usize = 32;
 
-/// How long a poll waits for drops from the shared cache; those left are tried by the next.
-const DROPS_WAIT: Duration = Duration::from_millis(100);
+/// How long a poll waits for drops from the shared cache, twice at most; those
+/// left are tried by the next. Longer than one call to Redis may take.
+const DROPS_WAIT: Duration = Duration::from_millis(150);
 
 /// Ids, and drops that are due, which are remembered for each mark that one read may bring.
 const IDS_PER_MARK: usize = 4;
@@ -41,20 +46,24 @@ pub struct MarkPoller {
 #[derive(Clone)]
 struct Drop {
     code: ShortCode,
-    least: Version,
+    /// The mark's version.
+    version: Version,
 }
 
 #[derive(Default)]
 struct State {
     /// Marks that were acted on, and when they were written.
     seen: HashMap<[u8; 16], Timestamp>,
+    /// The same for those that no window reaches back to, of the slice in
+    /// progress and the one before: what is read in slices is read again after a failure.
+    caught_up: HashMap<[u8; 16], Timestamp>,
     /// What is to be dropped once more, and when; the earliest first.
     again: VecDeque<(u64, Drop)>,
     /// What the shared cache is still to drop.
     shared: VecDeque<Drop>,
     /// When the last successful poll began, by the monotonic and by the wall clock.
     last: Option<(u64, Timestamp)>,
-    /// From where on the last half hour has yet to be read, if it has.
+    /// From where on what windows don't reach has yet to be read, if it has.
     behind_from: Option<Timestamp>,
 }
 
@@ -68,7 +77,7 @@ impl MarkPoller {
     /// Reads what is new, and acts on it: one bounded step, to be called four
     /// times a second, never twice at once. It may be given up at any moment:
     /// the next call goes on from there. It waits for the feed, and for the
-    /// shared cache a fifth of a second at most.
+    /// shared cache three tenths of a second at most; what it read counts before that.
     ///
     /// # Errors
     /// [`StoreError`] when not all marks could be read; with
@@ -76,12 +85,18 @@ impl MarkPoller {
     pub async fn poll_once(&self) -> Result<(), StoreError> {
         let (began_ms, now) = (self.cache.clock().monotonic_ms(), self.cache.clock().now());
         self.drop_due(began_ms);
-        let (read, ()) = futures_util::future::join(self.read(began_ms, now), self.drop_shared()).await;
+        let (read, ()) = futures_util::future::join(self.read_and_count(began_ms, now), self.drop_shared()).await;
+        // What the read has brought.
+        self.drop_shared().await;
+        read
+    }
+
+    /// Reads, and has that count at once: what is fresh doesn't wait for the shared cache.
+    async fn read_and_count(&self, began_ms: u64, now: Timestamp) -> Result<(), StoreError> {
+        let read = self.read(began_ms, now).await;
         if read.is_ok() {
             self.cache.shards().polled(self.shard, began_ms);
         }
-        // What is fresh doesn't wait for the shared cache.
-        self.drop_shared().await;
         read
     }
 
@@ -93,11 +108,12 @@ impl MarkPoller {
             let until = from.plus_millis(SLICE_MS).min(window);
             self.read_marks(from, until, now).await?;
             behind_from = Some(until);
-            self.state.lock().behind_from = behind_from;
+            self.state.lock().caught_up_to(until);
         }
         self.read_marks(window, now.plus_millis(WINDOW_MS), now).await?;
         let mut state = self.state.lock();
         state.behind_from = None;
+        state.caught_up = HashMap::new();
         state.last = Some((began_ms, now));
         state.seen.retain(|_, at| is_recent(*at, now));
         Ok(())
@@ -123,24 +139,28 @@ impl MarkPoller {
         let recent = is_recent(mark.at, now);
         let max = self.cache.max_marks().saturating_mul(IDS_PER_MARK);
         let mut state = self.state.lock();
-        if state.seen.contains_key(&mark.id) {
+        if state.seen.contains_key(&mark.id) || state.caught_up.contains_key(&mark.id) {
             return true;
         }
         self.cache.mark_seen(&mark.code, mark.version);
-        let drop = Drop { least: least_to_keep(mark.version), code: mark.code };
+        let drop = Drop { version: mark.version, code: mark.code };
         state.shared.push_back(drop.clone());
         if state.shared.len() > max {
             state.shared.pop_front();
         }
         if !recent {
             // No window reaches back to it, and its edit happened or never will.
+            // Without room to remember it, it is acted on again, which does no harm.
+            if state.caught_up.len() < max {
+                state.caught_up.insert(mark.id, mark.at);
+            }
             return true;
         }
         state.again.push_back((self.cache.settles_at_ms(), drop));
         if state.again.len() > max
             && let Some((_, early)) = state.again.pop_front()
         {
-            self.cache.drop_marked(&early.code, early.least);
+            self.cache.drop_marked(&early.code, early.version);
         }
         let room = state.seen.len() < max;
         if room {
@@ -153,7 +173,7 @@ impl MarkPoller {
     fn drop_due(&self, now_ms: u64) {
         let mut state = self.state.lock();
         while let Some((_, drop)) = state.again.pop_front_if(|(due_ms, _)| *due_ms <= now_ms) {
-            self.cache.drop_marked(&drop.code, drop.least);
+            self.cache.drop_marked(&drop.code, drop.version);
             state.shared.push_back(drop);
         }
     }
@@ -166,7 +186,7 @@ impl MarkPoller {
         };
         let due = std::iter::from_fn(|| self.state.lock().shared.pop_front());
         let drops = stream::iter(due).for_each_concurrent(DROPS_AT_ONCE, |drop| async move {
-            shared.drop_older(&drop.code, drop.least).await;
+            shared.drop_older(&drop.code, least_to_keep(drop.version)).await;
         });
         // What is cut off here is dropped again in time, or was the second time: nobody takes it anyway.
         let _ = timeout(DROPS_WAIT, drops).await;
@@ -179,17 +199,32 @@ impl State {
         let all = now.plus_millis(-(REMEMBERED_MS as i64));
         self.behind_from = match (self.behind_from, self.last) {
             (Some(from), _) => Some(from.max(all)),
-            (None, Some((last_ms, last))) if is_near(began_ms, last_ms, now, last) => None,
-            (None, _) => Some(all),
+            (None, Some(last)) => after_gap(last, began_ms, now, all),
+            (None, None) => Some(all),
         };
         self.behind_from
     }
+
+    /// Notes that all up to `until` was read; what no later slice tells again is forgotten.
+    fn caught_up_to(&mut self, until: Timestamp) {
+        self.behind_from = Some(until);
+        let told_again = until.plus_millis(-FEED_EXTRA_MS);
+        self.caught_up.retain(|_, at| *at >= told_again);
+    }
 }
 
-/// Whether so little time lies between two polls, by either clock, that their windows overlap enough.
-fn is_near(now_ms: u64, last_ms: u64, now: Timestamp, last: Timestamp) -> bool {
-    let wall_ms = now.as_millis().abs_diff(last.as_millis());
-    now_ms.saturating_sub(last_ms).max(wall_ms) <= MAX_GAP_MS
+/// From where on marks are to be read that windows don't reach, when the `last`
+/// successful poll began so long before this one. `None` = the windows overlap
+/// enough. If the two clocks don't agree on how long that is, one of them was
+/// set, and nobody knows what the last window covered: then it is `all`.
+fn after_gap(last: (u64, Timestamp), began_ms: u64, now: Timestamp, all: Timestamp) -> Option<Timestamp> {
+    let (last_ms, last) = last;
+    let (gap_ms, wall_ms) = (began_ms.saturating_sub(last_ms), now.as_millis().saturating_sub(last.as_millis()));
+    if gap_ms.max(wall_ms.unsigned_abs()) <= MAX_GAP_MS {
+        return None;
+    }
+    let agree = i64::try_from(gap_ms).is_ok_and(|gap_ms| gap_ms.abs_diff(wall_ms) <= MAX_GAP_MS);
+    Some(if agree { last.plus_millis(-WINDOW_MS).max(all) } else { all })
 }
 
 /// Whether windows may still tell of a mark that was written `at`.
@@ -208,6 +243,6 @@ impl MarkPoller {
     /// How many ids are remembered, and drops that are to come.
     pub(crate) fn remembered(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.seen.len(), state.again.len())
+        (state.seen.len() + state.caught_up.len(), state.again.len())
     }
 }

@@ -50,6 +50,11 @@ impl Shards {
         until_ms.is_some_and(|until_ms| now_ms < until_ms.load(Ordering::Acquire))
     }
 
+    /// The same of the shard with that number among those it was made with.
+    pub(crate) fn is_fresh(&self, shard: usize, now_ms: u64) -> bool {
+        ShardNumber::try_from(shard).is_ok_and(|shard| self.fresh(shard, now_ms))
+    }
+
     /// Notes that a successful poll of `shard` began at `began_ms`.
     pub(crate) fn polled(&self, shard: usize, began_ms: u64) {
         if let Some(until_ms) = self.fresh_until_ms.get(shard) {
@@ -85,8 +90,9 @@ mod tests {
         let shards = two();
         assert!(!shards.fresh(1, 0), "before the first poll");
         shards.polled(1, 1_000);
-        assert!(shards.fresh(1, 1_500));
-        assert!(!shards.fresh(1, 1_501));
+        assert!(shards.fresh(1, 1_500) && shards.is_fresh(1, 1_500));
+        assert!(!shards.fresh(1, 1_501) && !shards.is_fresh(1, 1_501));
+        assert!(!shards.is_fresh(65_537, 1_500), "no such shard");
         shards.polled(1, 900);
         assert!(shards.fresh(1, 1_500), "a poll that began earlier takes nothing back");
     }

@@ -10,7 +10,8 @@
 //!   [`RedisCache::upkeep_once`], run each second, makes and replaces
 //!   connections. Without one, every look-up is a miss at once.
 //! - Nothing here decides whether a link may be served: Redis may hold anything
-//!   that was true within the last 30 minutes, and the ring checks its version.
+//!   that ever was true, and the ring checks its version. What was put more than
+//!   30 minutes ago, by the clock of who put it, is a miss.
 //!
 //! Bounds are the fields of [`RedisConfig`]. Of what callers have given up, a
 //! connection's driver holds no more than what was let in until the connection

@@ -14,7 +14,7 @@
 //! Redis can tell which of two values is newer whoever wrote them: builds of two
 //! releases share a Redis while one replaces the other.
 //!
-//! Each link has exactly one form, and what has another is no value: nothing
+//! Versions are 1 to 2^63 − 1, as everywhere. Each link has exactly one form, and what has another is no value: nothing
 //! that was not written here is served.
 //!
 //! Why a value says until when it is good, when Redis expires it as well: Redis
@@ -23,6 +23,8 @@
 //! may bring back a link whose change has been forgotten meanwhile.
 
 use terse_core::{LinkState, Resolution, TargetUrl, Timestamp, Version};
+
+use crate::shared::EVERY_VERSION_IS_OLDER;
 
 /// The format that this build writes.
 pub(super) const FORMAT: u8 = 1;
@@ -82,10 +84,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Value, Unreadable> {
     let (version, rest) = bytes.split_first_chunk().ok_or(Unreadable::Broken)?;
     let (format, rest) = rest.split_first().ok_or(Unreadable::Broken)?;
     match *format {
-        FORMAT => decode_body(Version(u64::from_be_bytes(*version)), rest).ok_or(Unreadable::Broken),
+        FORMAT => decode_body(link_version(*version).ok_or(Unreadable::Broken)?, rest).ok_or(Unreadable::Broken),
         0 => Err(Unreadable::Broken),
         _ => Err(Unreadable::Later),
     }
+}
+
+/// The version that `bytes` are, if a link can have it. One above would undo every edit to come.
+fn link_version(bytes: [u8; 8]) -> Option<Version> {
+    let version = Version(u64::from_be_bytes(bytes));
+    (Version::FIRST..=EVERY_VERSION_IS_OLDER).contains(&version).then_some(version)
 }
 
 fn decode_body(version: Version, mut rest: &[u8]) -> Option<Value> {
@@ -187,6 +195,9 @@ mod tests {
             change(&mut bytes);
             assert_eq!(decode(&bytes), Err(Unreadable::Broken), "{bytes:?}");
         };
+        broken(&|bytes| bytes[..8].fill(0)); // no version is 0
+        broken(&|bytes| bytes[0] = 0x80); // nor so high
+        broken(&|bytes| bytes[..8].fill(0xff));
         broken(&|bytes| bytes[9] = 0x80); // a time before 1970
         broken(&|bytes| bytes[9] = 0x7f); // a time after 9999
         broken(&|bytes| bytes[19] = 0xff);
@@ -216,7 +227,7 @@ mod tests {
 
         #[test]
         fn every_link_comes_back(
-            version in any::<u64>(), state in 0_usize..4, text in "https://[!-~]{1,300}",
+            version in 1..=EVERY_VERSION_IS_OLDER.0, state in 0_usize..4, text in "https://[!-~]{1,300}",
             expires_at in proptest::option::of(any_time()), valid_from in proptest::option::of(any_time()),
             good_until in any_time(),
         ) {

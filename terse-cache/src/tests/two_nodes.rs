@@ -470,9 +470,9 @@ async fn b3_nothing_is_fresh_nor_shared_before_the_first_poll() {
 async fn b3_a_process_that_was_stopped_reads_again_what_it_remembers() {
     let nodes = Nodes::warm().await;
     nodes.clock.advance(Duration::from_millis(500));
-    assert_eq!(nodes.peek("abc"), Some((1, Tier::L1)));
+    assert_eq!((nodes.peek("abc"), nodes.cache.is_fresh(0)), (Some((1, Tier::L1)), true));
     nodes.clock.advance(Duration::from_millis(1));
-    assert_eq!(nodes.peek("abc"), None);
+    assert_eq!((nodes.peek("abc"), nodes.cache.is_fresh(0)), (None, false));
     nodes.happen();
     let asked = nodes.shared.asked.load(Ordering::SeqCst);
     assert_eq!(nodes.answer("abc").await, (2, Tier::Store), "no mark was read, and yet it shows");
@@ -546,7 +546,7 @@ async fn b3_a_look_up_that_began_half_a_second_ago_is_joined_only_while_polls_te
 }
 
 #[tokio::test]
-async fn b3_after_a_gap_the_last_half_hour_is_read_before_anything_is_fresh() {
+async fn b3_after_a_gap_all_since_the_last_poll_is_read_before_anything_is_fresh() {
     let nodes = Nodes::warm().await;
     nodes.edit_elsewhere(2);
     nodes.clock.advance(Duration::from_secs(20 * 60));
@@ -554,7 +554,8 @@ async fn b3_after_a_gap_the_last_half_hour_is_read_before_anything_is_fresh() {
     nodes.poll().await;
     let asked = nodes.feed.asked.lock().clone();
     let (first, last) = (asked[0], asked[asked.len() - 1]);
-    assert_eq!(first.0, nodes.clock.now().plus_millis(-31 * 60_000));
+    assert_eq!(first.0, nodes.clock.now().plus_millis(-20 * 60_000 - 15_000), "from where the last window began");
+    assert!(asked.windows(2).all(|reads| reads[0].1 == reads[1].0), "no moment is left out");
     assert_eq!(last.1, nodes.clock.now().plus_millis(15_000));
     assert_eq!((nodes.peek("abc"), nodes.answer("abc").await), (None, (2, Tier::Store)));
     let reads = nodes.feed.asked.lock().len();
@@ -567,7 +568,10 @@ async fn b3_a_gap_that_only_the_wall_clock_shows_is_one_too() {
     let nodes = Nodes::warm().await;
     nodes.edit_elsewhere(2);
     nodes.clock.set_wall(nodes.clock.now().plus_millis(600_000));
+    nodes.feed.asked.lock().clear();
     nodes.poll().await;
+    let first = nodes.feed.asked.lock()[0];
+    assert_eq!(first.0, nodes.clock.now().plus_millis(-31 * 60_000), "who knows what the last window covered");
     assert_eq!((nodes.peek("abc"), nodes.answer("abc").await), (None, (2, Tier::Store)));
 }
 
@@ -585,7 +589,7 @@ async fn b3_a_poll_that_is_given_up_goes_on_where_it_was() {
     nodes.feed.asked.lock().clear();
     nodes.poll().await;
     let asked = nodes.feed.asked.lock().clone();
-    assert_eq!((asked.len(), asked[0].0), (32, nodes.clock.now().plus_millis(-31 * 60_000)));
+    assert_eq!((asked.len(), asked[0].0), (186, nodes.clock.now().plus_millis(-31 * 60_000)));
     assert!(asked.windows(2).all(|reads| reads[0].1 == reads[1].0), "no moment is left out");
 }
 
@@ -675,6 +679,19 @@ async fn b4_a_mark_of_the_first_version_leaves_nothing_trusted_until_the_code_wa
     assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((2, Tier::Store), Some((2, Tier::L1))));
 }
 
+#[tokio::test]
+async fn b4_a_link_with_a_mark_of_the_first_version_is_still_there_in_need_when_it_is_dropped_once_more() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(1);
+    nodes.pass(Duration::from_millis(250)).await;
+    assert_eq!((nodes.peek("abc"), nodes.shared.holds("abc")), (None, 0));
+    nodes.shared.set("abc", 1);
+    nodes.pass(Duration::from_millis(5_250)).await;
+    assert_eq!(nodes.shared.holds("abc"), 0, "the shared cache may keep nothing");
+    nodes.fail(Operation::Resolve, StoreErrorKind::Unavailable);
+    assert_eq!(nodes.answer("abc").await, (1, Tier::Stale));
+}
+
 // --- B5: a fill races a mark.
 
 #[tokio::test]
@@ -749,6 +766,41 @@ async fn b5_a_late_share_of_the_old_version_is_taken_by_nobody_and_dropped_in_ti
 }
 
 #[tokio::test]
+async fn b5_what_a_stopped_process_read_long_ago_is_not_shared() {
+    for (age_ms, shared) in [(5_000, 1), (5_001, 0)] {
+        let nodes = Nodes::new();
+        nodes.poll().await;
+        let gate = Gate::closed();
+        nodes.store.faults.add(Operation::Resolve, When::Nth(1), Fault::HoldAnswer(Arc::clone(&gate)));
+        let mut reader = Box::pin(nodes.answer("abc"));
+        assert!((&mut reader).now_or_never().is_none());
+        gate.arrived(1).await;
+        nodes.clock.advance(Duration::from_millis(age_ms));
+        nodes.poll().await;
+        gate.open();
+        assert_eq!(reader.await, (1, Tier::Store));
+        nodes.settle_down().await;
+        assert_eq!(nodes.shared.holds("abc"), shared, "{age_ms} ms");
+    }
+}
+
+#[tokio::test]
+async fn b5_what_a_stopped_process_wrote_long_ago_is_not_shared_but_takes_the_place_of_what_it_outdates() {
+    for (age_ms, shared) in [(5_000, 2), (5_001, 0)] {
+        let nodes = Nodes::warm().await;
+        let gate = Gate::closed();
+        nodes.store.faults.add(Operation::Update, When::Nth(1), Fault::HoldAnswer(Arc::clone(&gate)));
+        let mut edit = Box::pin(nodes.edit(1));
+        assert!((&mut edit).now_or_never().is_none());
+        gate.arrived(1).await;
+        nodes.clock.advance(Duration::from_millis(age_ms));
+        gate.open();
+        edit.await.unwrap();
+        assert_eq!(nodes.shared.holds("abc"), shared, "{age_ms} ms");
+    }
+}
+
+#[tokio::test]
 async fn an_own_edit_is_not_undone_by_the_marks_that_it_left() {
     let nodes = Nodes::warm().await;
     nodes.announce(2);
@@ -814,6 +866,46 @@ async fn a_shared_cache_that_hangs_holds_up_neither_polls_nor_what_they_find() {
     nodes.shared.be(Mood::Well);
     assert_eq!(nodes.answer("abc").await, (2, Tier::Store));
     assert_eq!(nodes.peek("abc"), Some((2, Tier::L1)), "the poll counts, though it waits for the shared cache");
+}
+
+#[tokio::test]
+async fn a_poll_counts_before_the_shared_cache_has_dropped_anything() {
+    let nodes = Nodes::warm().await;
+    nodes.clock.advance(Duration::from_millis(600));
+    assert_eq!(nodes.peek("abc"), None);
+    nodes.shared.be(Mood::SlowToChange(Gate::closed()));
+    nodes.feed.mark("other", 2, nodes.clock.now());
+    let mut poll = Box::pin(nodes.poll());
+    assert!((&mut poll).now_or_never().is_none(), "it waits for the shared cache");
+    assert_eq!(nodes.peek("abc"), Some((1, Tier::L1)));
+}
+
+#[tokio::test]
+async fn a_dense_minute_is_read_in_slices_that_have_room() {
+    let nodes = Nodes::with(CacheConfig { max_marks: 20, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    let start = nodes.clock.now();
+    for n in 0..60 {
+        nodes.feed.mark(&format!("code{n}"), 2, start.plus_millis(n * 1_000));
+    }
+    nodes.clock.advance(Duration::from_secs(10 * 60));
+    nodes.poll().await;
+    assert_eq!((nodes.cache.stats().overflows, nodes.cache.stats().marked), (0, 60));
+}
+
+#[tokio::test]
+async fn marks_of_a_slice_that_can_not_be_read_yet_are_acted_on_once() {
+    let nodes = Nodes::with(CacheConfig { max_marks: 10, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    for n in 0..11 {
+        nodes.feed.mark(&format!("code{n}"), 2, nodes.clock.now());
+    }
+    nodes.clock.advance(Duration::from_secs(10 * 60));
+    for _ in 0..3 {
+        nodes.poller.poll_once().await.unwrap_err();
+        assert_eq!(nodes.shared.changed.load(Ordering::SeqCst), 10);
+    }
+    nodes.feed.marks.lock().truncate(10);
+    nodes.poll().await;
+    assert_eq!((nodes.shared.changed.load(Ordering::SeqCst), nodes.poller.remembered()), (10, (0, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
