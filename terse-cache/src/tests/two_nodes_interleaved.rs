@@ -183,7 +183,8 @@ fn raise(notes: &Mutex<HashMap<ShortCode, u64>>, code: &ShortCode, version: u64)
 
 async fn read(world: &World, node: &Node, code: &ShortCode) {
     let began_ms = world.clock.monotonic_ms();
-    let due = world.acknowledged_by(code, began_ms.saturating_sub(501));
+    // In the first half second nothing is due yet, not even what was acknowledged at time zero.
+    let due = began_ms.checked_sub(501).map_or(0, |at_ms| world.acknowledged_by(code, at_ms));
     let never_below = noted(&node.told, code).max(noted(&node.served, code));
     let Ok(found) = node.cache.resolve(code).await else { return };
     let (version, tier) = version_and_tier(found);
