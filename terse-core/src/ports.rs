@@ -391,7 +391,7 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Adds `key`; its id is new.
     ///
     /// # Errors
-    /// [`StoreError`] when it could not be stored.
+    /// [`StoreError`] when it could not be stored; [`answered`](StoreError::answered) when its id is used already.
     async fn add_key(&self, key: &ApiKey) -> Result<(), StoreError>;
 
     /// All keys, oldest first, revoked ones included.

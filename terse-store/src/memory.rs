@@ -198,7 +198,7 @@ impl KeyStore for MemoryStore {
         let mut state = self.state.lock();
         if state.keys.contains_key(&key.id) {
             let text = format!("there is a key '{}' already", key.id);
-            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+            return Err(StoreError::new(StoreErrorKind::Unavailable, text).although_answered());
         }
         state.keys.insert(key.id.clone(), key.clone());
         state.keys_revision += 1;

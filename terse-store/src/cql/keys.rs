@@ -70,7 +70,7 @@ impl KeyStore for CqlStore {
         if self.decide(deadline, &addition).await? {
             return Ok(());
         }
-        Err(fault::unavailable(format!("there is a key '{}' already", key.id)))
+        Err(fault::unavailable(format!("there is a key '{}' already", key.id)).although_answered())
     }
 
     async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {

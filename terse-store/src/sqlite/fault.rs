@@ -27,7 +27,10 @@ impl Fault {
                 StoreError::new(kind_of(&error), format!("{action} failed in sqlite: {error}")).caused_by(error)
             }
             Self::Corrupt(what) => StoreError::new(StoreErrorKind::Corrupt, format!("{action} found {what}")),
-            Self::Refused(why) => StoreError::new(StoreErrorKind::Unavailable, format!("{action} was refused: {why}")),
+            // The file works; what was asked can't be.
+            Self::Refused(why) => {
+                StoreError::new(StoreErrorKind::Unavailable, format!("{action} was refused: {why}")).although_answered()
+            }
         }
     }
 }
