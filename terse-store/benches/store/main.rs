@@ -134,7 +134,7 @@ async fn warm_up<O: Operation>(options: &Options, operation: &Arc<O>) -> Result<
 }
 
 async fn resolves(options: &Options, contender: &Contender) -> Result<Outcome, String> {
-    window(options, &contender.name, &resolve_of(contender), u64::MAX).await
+    window(options, &contender.name, &resolve_of(contender)).await
 }
 
 /// Measures creates, then follows some of what was created.
@@ -156,10 +156,8 @@ async fn follow(options: &Options, contender: &Contender, links: Arc<[Link]>) ->
     drive(load, &Arc::new(Resolve { ring: Arc::clone(&contender.ring), links })).await?.check()
 }
 
-async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>, most: u64) -> Result<Outcome, String> {
-    warm_up(options, operation).await?;
-    let load = Load { concurrency: options.concurrency, window: options.window, most };
-    let outcome = drive(load, operation).await?;
+async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>) -> Result<Outcome, String> {
+    let outcome = loaded(options, operation).await?;
     outcome.check().map_err(|error| format!("{name}: {error}"))?;
     Ok(outcome)
 }
@@ -168,18 +166,18 @@ async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>,
 /// first in every other pair. A round is many short pairs, since in a window in
 /// which a JVM collects garbage requests are late, and late ones are sent twice.
 async fn compare(options: &Options, contender: &Contender, select: &Arc<Select>) -> Result<(), String> {
-    let (ring_name, select_name) = (format!("{}, beside the driver", contender.name), "the driver alone".to_owned());
+    let ring_name = format!("{}, beside the driver", contender.name);
     let resolve = resolve_of(contender);
     let options = Options { window: options.window / PAIRS, warm_up: options.warm_up / PAIRS, ..options.clone() };
     for _ in 0..options.rounds {
         let mut round: Option<(Outcome, Outcome)> = None;
         for pair in 0..PAIRS {
             let (ring, bare) = if pair % 2 == 0 {
-                let ring = window(&options, &ring_name, &resolve, u64::MAX).await?;
-                (ring, window(&options, &select_name, select, u64::MAX).await?)
+                let ring = loaded(&options, &resolve).await?;
+                (ring, loaded(&options, select).await?)
             } else {
-                let bare = window(&options, &select_name, select, u64::MAX).await?;
-                (window(&options, &ring_name, &resolve, u64::MAX).await?, bare)
+                let bare = loaded(&options, select).await?;
+                (loaded(&options, &resolve).await?, bare)
             };
             round = Some(match round {
                 // A single replica's answers cost less, and refusals next to nothing: such a pair compares nothing.
@@ -199,6 +197,13 @@ async fn compare(options: &Options, contender: &Contender, select: &Arc<Select>)
         report(&format!("{}, the driver alone", contender.name), &bare);
     }
     Ok(())
+}
+
+/// What a window of load measures, whatever was refused; a wrong answer is an error.
+async fn loaded<O: Operation>(options: &Options, operation: &Arc<O>) -> Result<Outcome, String> {
+    warm_up(options, operation).await?;
+    let load = Load { concurrency: options.concurrency, window: options.window, most: u64::MAX };
+    drive(load, operation).await
 }
 
 fn report(series: &str, outcome: &Outcome) {

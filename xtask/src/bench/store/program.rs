@@ -59,7 +59,9 @@ pub fn measure(bench: &Bench<'_>, clusters: &[Cluster]) -> Result<Vec<Series>> {
         on_core(bench.cores.server, || output_of(bench, command.arg(part), LIMIT))
     };
     let mut lines = part("--only-rates")?;
-    let pids: Vec<u32> = clusters.iter().flat_map(|cluster| cluster.pids.iter().copied()).collect();
+    // Nodes that have just started need both cores to answer at all.
+    let confined = if bench.run.quick { &[] } else { clusters };
+    let pids: Vec<u32> = confined.iter().flat_map(|cluster| cluster.pids.iter().copied()).collect();
     lines.extend(while_confined(&pids, bench.cores.generator, || part("--only-comparison"))?);
     let series = collect(&lines)?;
     Ok(series.into_iter().filter(|series| bench.run.wants(&series.name)).collect())
