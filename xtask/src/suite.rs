@@ -26,7 +26,7 @@ use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
 /// How long all tests together may take.
-const TESTS_LIMIT: Duration = Duration::from_secs(30 * 60);
+const TESTS_LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// The package whose tests drive the built server.
 const INTEGRATION: &str = "terse-it";
