@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod access;
+pub mod click;
 pub mod code;
 pub mod codegen;
 pub mod cursor;
@@ -18,6 +19,7 @@ pub mod link;
 pub mod metrics;
 pub mod ports;
 pub mod shorten;
+pub mod stats;
 pub mod target;
 pub mod time;
 

@@ -1,5 +1,9 @@
 //! A link, and what of it a redirect needs.
 
+mod packed;
+
+pub use packed::PackedResolution;
+
 use crate::{Owner, ShortCode, TargetUrl, Timestamp};
 
 /// How often a link has been written: 1 when created, one more with each edit.

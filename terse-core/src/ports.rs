@@ -5,6 +5,8 @@
 //! [`LinkReader`] around a `LinkReader`, can't be asked to create. Behaviour is
 //! added by wrapping a port (cache, sharding, guards), never by a flag.
 
+pub mod clicks;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -104,7 +106,7 @@ impl Tier {
 pub struct Lookup {
     /// What is known of the link (deleted links are known); `None` = there is
     /// no such link.
-    pub link: Option<Arc<Resolution>>,
+    pub link: Option<Resolution>,
     /// Who answered.
     pub tier: Tier,
 }

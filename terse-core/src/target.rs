@@ -299,7 +299,18 @@ impl TargetUrl {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The same bytes, shared, for a `Location` header.
+    /// A target out of bytes that are a share of a target's own.
+    pub(crate) fn from_share(bytes: bytes::Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// The same bytes for a `Location` header: no share more, none less.
+    #[must_use]
+    pub fn into_bytes(self) -> bytes::Bytes {
+        self.0
+    }
+
+    /// The same bytes, shared.
     #[must_use]
     pub fn as_bytes(&self) -> &bytes::Bytes {
         &self.0

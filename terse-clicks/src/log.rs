@@ -1,0 +1,99 @@
+//! What the projector reads from: partitions of parts, each with its own order.
+//!
+//! An offset names a place in its partition for ever. A log may deliver a part again, and may begin before the asked
+//! offset; the projector passes each block once all the same.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use terse_core::Timestamp;
+use terse_core::click::JournalId;
+use terse_core::ports::clicks::Checkpoint;
+use terse_core::stats::Partition;
+
+use crate::part::Part;
+
+/// One message of a partition.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The partition.
+    pub partition: Partition,
+    /// Its place there.
+    pub offset: u64,
+    /// What it holds.
+    pub body: Body,
+}
+
+/// What a message holds.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A part.
+    Part(Part),
+    /// Something that no version of terse has written, or damaged.
+    Undecodable {
+        /// The bytes.
+        bytes: Bytes,
+        /// Why they are no part, for people.
+        reason: String,
+    },
+    /// A part of a newer format. The partition waits for a newer build.
+    Newer(u16),
+}
+
+/// What went wrong with a log.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogError {
+    /// It is out of reach; try again later.
+    #[error("the click log is out of reach: {0}")]
+    Unavailable(String),
+    /// It doesn't go on where the checkpoint is: it was deleted, lost its tail, or its retention passed the
+    /// checkpoint. The partition stops until an operator decides.
+    #[error("the click log of {partition} has a gap: {detail}")]
+    Gap {
+        /// Which partition.
+        partition: Partition,
+        /// What was found, for people.
+        detail: String,
+    },
+}
+
+/// Where partitions are read from, in this process.
+#[async_trait]
+pub trait ClickLog: Send {
+    /// The partitions that there are now, to be read by [`ClickLog::next`] once they are started.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    async fn partitions(&mut self) -> Result<Vec<Partition>, LogError>;
+
+    /// Starts reading `partition` right behind `checkpoint`, or at its beginning. What was read of it and not passed is
+    /// delivered again.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    async fn start(&mut self, partition: Partition, checkpoint: Option<&Checkpoint>) -> Result<(), LogError>;
+
+    /// The next deliveries of the started partitions, each partition's in its order, at most about `most_bytes` of
+    /// them. Waits until there is one, at most `wait_ms`; empty = there was none.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    async fn next(&mut self, most_bytes: usize, wait_ms: u64) -> Result<Vec<Delivery>, LogError>;
+
+    /// Tells that the read model includes `partition` up to `offset`, durably: the log need not keep it for this reader.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    async fn passed(&mut self, partition: Partition, offset: u64) -> Result<(), LogError>;
+
+    /// Puts a message aside that nobody can decode, durably, so that an operator can look at it.
+    ///
+    /// # Errors
+    /// [`LogError`]; then the partition waits.
+    async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError>;
+
+    /// Journals that have ended and of which nothing is left to deliver, as far as this log can tell.
+    fn ended(&self) -> Vec<(Partition, JournalId)>;
+
+    /// When the oldest click was sealed that is not delivered yet; `None` = all are.
+    fn oldest_waiting(&self) -> Option<Timestamp>;
+}

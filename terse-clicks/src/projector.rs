@@ -1,0 +1,1 @@
+//! The log, projected onto the read model.

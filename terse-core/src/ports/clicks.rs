@@ -1,0 +1,155 @@
+//! The ports of the click read model: [`ReadModel`] is what the projector
+//! writes through, [`ClickStats`] what the API reads.
+//!
+//! Rows hold absolute totals. Whoever writes a row also says which position of
+//! the log it includes, so that work that is done twice changes nothing.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::click::{BlockId, JournalId};
+use crate::stats::{Partition, Position, Row, RowKey, Span};
+use crate::{ShortCode, Timestamp};
+
+/// What a read model is made for; fixed when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bus {
+    /// The journal directories themselves are the log.
+    Local,
+    /// Streams of a message broker.
+    Streams {
+        /// How many, 1 to 256.
+        partitions: u16,
+    },
+}
+
+/// How far a partition was projected. Opaque to stores but for `at` and `until`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The last position that is included.
+    pub at: Position,
+    /// When the block at that position was sealed: what is counted is true of this time.
+    pub until: Timestamp,
+    /// The block whose part is at that position: a log that holds another there is another log.
+    pub anchor: BlockId,
+    /// The exact set of blocks passed, as the projector encodes it.
+    pub passed: Vec<u8>,
+}
+
+/// A row as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRow {
+    /// The last position of its partition that it includes. On the local bus the checkpoints say that for all
+    /// rows at once, and this is the default.
+    pub at: Position,
+    /// The totals.
+    pub row: Row,
+}
+
+/// What the projector writes in one step.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The rows that changed, each at most once.
+    pub rows: Vec<(RowKey, StoredRow)>,
+    /// How far the partitions were projected; written after all rows, or together with them.
+    pub checkpoints: Vec<(Partition, Checkpoint)>,
+    /// Journals that ended, with the position at which their partition passed their last block; written before the
+    /// checkpoints, which mention them no more.
+    pub retired: Vec<(Partition, JournalId, Position)>,
+}
+
+/// What became of [`ReadModel::write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// All of it stands, durably.
+    Stands,
+    /// Somebody else wrote since this instance was attached or wrote last; nothing changed. Whoever gets this attaches
+    /// again, forgets all rows, and starts from the checkpoints.
+    Superseded,
+}
+
+/// Holds the rows of the click log, for the projector.
+#[async_trait]
+pub trait ReadModel: Send + Sync + 'static {
+    /// Settles for ever what this read model is made for; returns what stands, which may be something else.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn settle_bus(&self, bus: Bus) -> Result<Bus, StoreError>;
+
+    /// Begins to write as this instance: what others write from now on makes [`ReadModel::write`] answer
+    /// [`Written::Superseded`] where rows and checkpoints are one transaction. Elsewhere positions order the writers.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn attach(&self) -> Result<(), StoreError>;
+
+    /// Takes or renews the lease on `partition` until `now` + `ttl_ms`, unless `holder` is not who has it. Leases spare
+    /// double work; nothing is wrong without them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn lease(&self, partition: Partition, holder: &str, now: Timestamp, ttl_ms: u64) -> Result<bool, StoreError>;
+
+    /// How far `partition` was projected; `None` = not at all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn checkpoint(&self, partition: Partition) -> Result<Option<Checkpoint>, StoreError>;
+
+    /// All partitions that have a checkpoint, with it; at most some thousand, for journals that ended are retired.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn checkpoints(&self) -> Result<Vec<(Partition, Checkpoint)>, StoreError>;
+
+    /// At which position `journal` was retired from `partition`; `None` = it was not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn retired(&self, partition: Partition, journal: JournalId) -> Result<Option<Position>, StoreError>;
+
+    /// The rows of `keys`, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when not all could be read.
+    async fn load(&self, keys: &[RowKey]) -> Result<Vec<Option<StoredRow>>, StoreError>;
+
+    /// Writes `batch`. A row never goes back: where a later position is stored already, it stays. A checkpoint stands
+    /// only after all rows of its batch do, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then any part of it may stand, which is harmless: writing it again makes it whole.
+    async fn write(&self, batch: &Batch) -> Result<Written, StoreError>;
+
+    /// Up to `limit` rows after `after`, in the order of their keys, for comparing two read models.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn scan(&self, after: Option<&RowKey>, limit: usize) -> Result<Vec<(RowKey, StoredRow)>, StoreError>;
+}
+
+/// Tells the statistics of links. Each call reads a bounded number of rows.
+#[async_trait]
+pub trait ClickStats: Send + Sync + 'static {
+    /// The row of `code` over all time; `None` = no click was counted yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn overall(&self, code: &ShortCode) -> Result<Option<Row>, StoreError>;
+
+    /// The rows of `code` from `first` to `last`, both included and of one kind, in their order; spans without
+    /// clicks are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when not all could be read.
+    async fn spans(&self, code: &ShortCode, first: Span, last: Span) -> Result<Vec<(Span, Row)>, StoreError>;
+
+    /// The time of which what is told of `code` is true: when the last block was sealed that its partition includes.
+    /// `None` = nothing was projected yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not answer.
+    async fn as_of(&self, code: &ShortCode) -> Result<Option<Timestamp>, StoreError>;
+}
