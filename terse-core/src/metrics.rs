@@ -1,15 +1,21 @@
 //! Every metric of terse, and its name. The names are a contract: dashboards,
 //! drills and load tests read them.
 
+mod cache;
+mod families;
 mod redirects;
+
+use std::sync::Arc;
 
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
+use self::cache::CacheGauges;
 use self::redirects::RedirectSums;
 
+pub use self::cache::CacheReading;
 pub use self::redirects::RedirectCounts;
 
 /// Redirects answered, by tier and outcome.
@@ -30,6 +36,20 @@ pub const BREAKER_TRANSITIONS: &str = "terse_breaker_transitions_total";
 pub const BULKHEAD_IN_USE: &str = "terse_bulkhead_in_use";
 /// Calls to the shared cache, by operation and how they ended.
 pub const CACHE_REQUESTS: &str = "terse_cache_requests_total";
+/// Links in memory, fresh or not.
+pub const CACHE_LINKS: &str = "terse_cache_links";
+/// Bytes that links in memory take, by estimate.
+pub const CACHE_BYTES: &str = "terse_cache_bytes";
+/// Codes that changed lately whose least version is remembered.
+pub const CACHE_MARKED_CODES: &str = "terse_cache_marked_codes";
+/// Whether nothing is taken from the shared cache now: 0 or 1.
+pub const CACHE_BYPASSED: &str = "terse_cache_bypassed";
+/// Reads of change marks that there were too many of.
+pub const CACHE_OVERFLOWS: &str = "terse_cache_overflows_total";
+/// How often the shared cache began to be bypassed.
+pub const CACHE_BYPASSES: &str = "terse_cache_bypasses_total";
+/// Whether what is remembered of a shard is in step with its change marks, 0 or 1, by shard that other servers change.
+pub const MARKS_FRESH: &str = "terse_marks_fresh";
 /// Calls that found a bulkhead full.
 pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
 
@@ -167,6 +187,18 @@ impl Metrics {
     #[must_use]
     pub fn cache_requests(&self, operation: &str, result: &str) -> IntCounter {
         self.cache_requests.with_label_values(&[operation, result])
+    }
+
+    /// Shows what the cache holds: `read` is called at each scrape, so it must be cheap and never wait. `None` = it is
+    /// gone, and shows nothing any more.
+    ///
+    /// # Errors
+    /// When a cache is shown already.
+    pub fn show_cache(
+        &self,
+        read: Arc<dyn Fn() -> Option<CacheReading> + Send + Sync>,
+    ) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(CacheGauges::new(read)?))
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4.

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Counter, Histogram, Metric, MetricFamily, MetricType};
 
+use super::families::{describe, family, label};
 use super::{BUCKETS, Outcome, REDIRECT_SECONDS, REDIRECTS};
 use crate::ports::Tier;
 
@@ -130,10 +131,8 @@ impl RedirectSums {
     /// # Errors
     /// When a name is not valid.
     pub(super) fn new() -> prometheus::Result<Self> {
-        let labels = vec!["tier".to_owned(), "outcome".to_owned()];
-        let describe = |name: &str, help: &str, labels| Desc::new(name.into(), help.into(), labels, Default::default());
         let descriptions =
-            [describe(REDIRECTS, COUNT_HELP, labels)?, describe(REDIRECT_SECONDS, SECONDS_HELP, Vec::new())?];
+            [describe(REDIRECTS, COUNT_HELP, &["tier", "outcome"])?, describe(REDIRECT_SECONDS, SECONDS_HELP, &[])?];
         Ok(Self { sums: Arc::default(), descriptions })
     }
 
@@ -187,22 +186,6 @@ fn histogram(total: &Cells) -> Histogram {
     histogram.set_sample_count(counts.last().unwrap_or_default());
     histogram.set_sample_sum(total.sum_ns.load(Ordering::Relaxed) as f64 / NS_PER_SECOND);
     histogram
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut label = LabelPair::default();
-    label.set_name(name.to_owned());
-    label.set_value(value.to_owned());
-    label
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
 }
 
 #[cfg(test)]
