@@ -59,14 +59,16 @@ pub enum LogError {
 /// Where partitions are read from, in this process.
 #[async_trait]
 pub trait ClickLog: Send {
-    /// The partitions that there are now, to be read by [`ClickLog::next`] once they are started.
+    /// The partitions that there are now, to be read by [`ClickLog::next`] once they are started. A journal that has
+    /// ended and of which all was passed is left out.
     ///
     /// # Errors
     /// [`LogError`].
     async fn partitions(&mut self) -> Result<Vec<Partition>, LogError>;
 
-    /// Starts reading `partition` right behind `checkpoint`, or at its beginning. What was read of it and not passed is
-    /// delivered again.
+    /// Starts reading `partition` at `checkpoint`, or at its beginning. What was read of it and not passed is delivered
+    /// again. A stream delivers the message at the checkpoint's offset once more, if it has it, so that the projector sees
+    /// by its block whether it is still the same log; a journal, which can't be another, goes on right behind.
     ///
     /// # Errors
     /// [`LogError`].
@@ -90,6 +92,9 @@ pub trait ClickLog: Send {
     /// # Errors
     /// [`LogError`]; then the partition waits.
     async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError>;
+
+    /// Stops reading `partition`: it is delivered no more until it is started again.
+    fn stop(&mut self, partition: Partition);
 
     /// Journals that have ended and of which nothing is left to deliver, as far as this log can tell.
     fn ended(&self) -> Vec<(Partition, JournalId)>;

@@ -47,6 +47,18 @@ pub struct StoredRow {
     pub row: Row,
 }
 
+/// A journal that a partition needs no more in its set of blocks passed; kept for ever, for the journal's directory may
+/// come back from a copy. A partition that is the journal itself (the local bus) has no checkpoint besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// The last position that the partition had included by then. As with rows, the later one of two stands.
+    pub at: Position,
+    /// As [`Checkpoint::until`].
+    pub until: Timestamp,
+    /// The exact set of the journal's blocks that were passed, as the projector encodes it; at most some KiB.
+    pub passed: Vec<u8>,
+}
+
 /// What the projector writes in one step.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -54,9 +66,9 @@ pub struct Batch {
     pub rows: Vec<(RowKey, StoredRow)>,
     /// How far the partitions were projected; written after all rows, or together with them.
     pub checkpoints: Vec<(Partition, Checkpoint)>,
-    /// Journals that ended, with the position at which their partition passed their last block; written before the
-    /// checkpoints, which mention them no more.
-    pub retired: Vec<(Partition, JournalId, Position)>,
+    /// Journals to be retired; written after the rows and before the checkpoints, which mention them no more. Where the
+    /// partition is the journal itself, its checkpoint is removed with it.
+    pub retired: Vec<(Partition, JournalId, Retired)>,
 }
 
 /// What became of [`ReadModel::write`].
@@ -104,11 +116,28 @@ pub trait ReadModel: Send + Sync + 'static {
     /// [`StoreError`] when the store could not answer.
     async fn checkpoints(&self) -> Result<Vec<(Partition, Checkpoint)>, StoreError>;
 
-    /// At which position `journal` was retired from `partition`; `None` = it was not.
+    /// What `partition` knew of `journal` when it was retired; `None` = it was not.
     ///
     /// # Errors
     /// [`StoreError`] when the store could not answer.
-    async fn retired(&self, partition: Partition, journal: JournalId) -> Result<Option<Position>, StoreError>;
+    async fn retired(&self, partition: Partition, journal: JournalId) -> Result<Option<Retired>, StoreError>;
+
+    /// Begins an epoch of `partition`, since its log began anew: `first` is its first checkpoint, at offset 0. If the
+    /// epoch `first.at.epoch` was begun already, by whomever, it stays as it was begun. Returns what it was begun with;
+    /// `None` = somebody else wrote meanwhile, as with [`Written::Superseded`].
+    ///
+    /// As it stands this is for stores whose writes are transactions that tell of other writers. Where positions order
+    /// the writers, it takes an insert-if-absent under (partition, epoch).
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not known which checkpoint stands; ask again.
+    async fn begin_epoch(&self, partition: Partition, first: &Checkpoint) -> Result<Option<Checkpoint>, StoreError> {
+        let batch = Batch { checkpoints: vec![(partition, first.clone())], ..Batch::default() };
+        match self.write(&batch).await? {
+            Written::Stands => Ok(Some(first.clone())),
+            Written::Superseded => Ok(None),
+        }
+    }
 
     /// The rows of `keys`, in their order.
     ///
