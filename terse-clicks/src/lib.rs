@@ -4,6 +4,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`record`] | the bytes of one click |
+//! | [`frame`] | records one behind the other, each with its checksum: what blocks and parts are made of |
 //! | [`part`] | the bytes of a message: the clicks of one block that belong to one partition |
 //! | [`journal`] | blocks on disk: recording, sealing, recovery, the disk budget |
 //! | [`log`] | what the projector reads from, and the local bus |
@@ -13,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod enrich;
+pub mod frame;
 pub mod journal;
 pub mod log;
 pub mod part;
