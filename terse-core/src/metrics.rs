@@ -2,20 +2,24 @@
 //! drills and load tests read them.
 
 mod cache;
+mod clicks;
 mod families;
 mod redirects;
+mod workers;
 
 use std::sync::Arc;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use self::cache::CacheGauges;
+use self::clicks::ClickSums;
 use self::redirects::RedirectSums;
 
 pub use self::cache::CacheReading;
+pub use self::clicks::ClickCounts;
 pub use self::redirects::RedirectCounts;
 
 /// Redirects answered, by tier and outcome.
@@ -52,6 +56,16 @@ pub const CACHE_BYPASSES: &str = "terse_cache_bypasses_total";
 pub const MARKS_FRESH: &str = "terse_marks_fresh";
 /// Calls that found a bulkhead full.
 pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
+/// Clicks written down.
+pub const CLICKS_RECORDED: &str = "terse_clicks_recorded_total";
+/// Clicks that could not be written down, by reason.
+pub const CLICKS_DROPPED: &str = "terse_clicks_dropped_total";
+/// Clicks that this server added to the read model.
+pub const CLICKS_APPLIED: &str = "terse_clicks_applied_total";
+/// Sealed blocks of clicks on this server's disk that wait for being relayed or counted.
+pub const CLICK_BLOCKS_PENDING: &str = "terse_click_blocks_pending";
+/// Seconds from a block's seal until this server had counted it, the latest one's.
+pub const CLICK_LAG_SECONDS: &str = "terse_click_lag_seconds";
 
 /// How a redirect ended, as the metrics tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +112,10 @@ pub struct Metrics {
     bulkhead_in_use: IntGaugeVec,
     bulkhead_rejected: IntCounterVec,
     cache_requests: IntCounterVec,
+    clicks: ClickSums,
+    clicks_applied: IntCounter,
+    click_blocks_pending: IntGauge,
+    click_lag_seconds: Gauge,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -133,6 +151,10 @@ impl Metrics {
             bulkhead_in_use: registered(&registry, IntGaugeVec::new(in_use, &["name"])),
             bulkhead_rejected: registered(&registry, IntCounterVec::new(rejected, &["name"])),
             cache_requests: registered(&registry, IntCounterVec::new(cache, &["operation", "result"])),
+            clicks: registered(&registry, ClickSums::new()),
+            clicks_applied: registered(&registry, IntCounter::new(CLICKS_APPLIED, "clicks added to the read model")),
+            click_blocks_pending: registered(&registry, IntGauge::new(CLICK_BLOCKS_PENDING, "sealed blocks waiting")),
+            click_lag_seconds: registered(&registry, Gauge::new(CLICK_LAG_SECONDS, "seconds from seal to count")),
             registry,
         }
     }
@@ -141,6 +163,30 @@ impl Metrics {
     #[must_use]
     pub fn redirect_counts(&self) -> RedirectCounts {
         self.redirects.of_a_worker()
+    }
+
+    /// The counts of clicks that one web worker writes. Make one on the worker's thread and keep it.
+    #[must_use]
+    pub fn click_counts(&self) -> ClickCounts {
+        self.clicks.of_a_worker()
+    }
+
+    /// The clicks added to the read model. Look it up once and keep it.
+    #[must_use]
+    pub fn clicks_applied(&self) -> IntCounter {
+        self.clicks_applied.clone()
+    }
+
+    /// The sealed blocks that wait for being relayed or counted. Look it up once and keep it.
+    #[must_use]
+    pub fn click_blocks_pending(&self) -> IntGauge {
+        self.click_blocks_pending.clone()
+    }
+
+    /// The seconds from a block's seal until it was counted. Look it up once and keep it.
+    #[must_use]
+    pub fn click_lag_seconds(&self) -> Gauge {
+        self.click_lag_seconds.clone()
     }
 
     /// Counts a created link.
@@ -241,6 +287,9 @@ mod tests {
         metrics.bulkhead_in_use("main/read").inc();
         metrics.bulkhead_rejected("main/read").inc_by(3);
         metrics.cache_requests("get", "hit").inc();
+        metrics.clicks_applied().inc_by(7);
+        metrics.click_blocks_pending().set(4);
+        metrics.click_lag_seconds().set(0.25);
         let text = metrics.encode().unwrap();
         for line in [
             "# TYPE terse_redirects_total counter",
@@ -260,6 +309,12 @@ mod tests {
             "terse_bulkhead_rejected_total{name=\"main/read\"} 3",
             "# TYPE terse_cache_requests_total counter",
             "terse_cache_requests_total{operation=\"get\",result=\"hit\"} 1",
+            "# TYPE terse_clicks_applied_total counter",
+            "terse_clicks_applied_total 7",
+            "# TYPE terse_click_blocks_pending gauge",
+            "terse_click_blocks_pending 4",
+            "# TYPE terse_click_lag_seconds gauge",
+            "terse_click_lag_seconds 0.25",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

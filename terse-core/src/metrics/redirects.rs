@@ -1,17 +1,15 @@
-//! The counts of redirects: each web worker writes its own, and a scrape adds
-//! them up. So a redirect costs two plain increments, where counters that
-//! threads share cost several locked ones on memory that moves between cores.
+//! The counts of redirects: each web worker writes its own, so that a redirect
+//! costs three plain increments.
 
-use std::cell::Cell;
-use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Histogram, Metric, MetricFamily, MetricType};
 
 use super::families::{describe, family, label};
+use super::workers::{self, OfAWorker, Sums, increase};
 use super::{BUCKETS, Outcome, REDIRECT_SECONDS, REDIRECTS};
 use crate::ports::Tier;
 
@@ -22,12 +20,7 @@ const NS_PER_SECOND: f64 = 1e9;
 
 /// The counts of one web worker, for the thread that made it alone. When it is
 /// dropped, what it counted stays in the sum.
-pub struct RedirectCounts {
-    cells: Arc<Cells>,
-    sums: Arc<Sums>,
-    /// Two threads that add without a locked instruction would lose counts.
-    _one_thread: PhantomData<Cell<()>>,
-}
+pub struct RedirectCounts(OfAWorker<Cells>);
 
 /// Read by scrapes. 64-byte alignment keeps the cells of two workers in lines of their own.
 #[derive(Debug, Default)]
@@ -39,22 +32,10 @@ struct Cells {
     sum_ns: AtomicU64,
 }
 
-/// The counts of all workers, those of the past in one.
-#[derive(Debug, Default)]
-struct Sums {
-    workers: Mutex<Workers>,
-}
-
-#[derive(Debug, Default)]
-struct Workers {
-    now: Vec<Arc<Cells>>,
-    past: Cells,
-}
-
 /// The counts as Prometheus reads them.
 #[derive(Clone, Debug)]
 pub(super) struct RedirectSums {
-    sums: Arc<Sums>,
+    sums: Arc<Sums<Cells>>,
     descriptions: [Desc; 2],
 }
 
@@ -62,15 +43,7 @@ impl RedirectCounts {
     /// Counts a redirect that took `took`.
     pub fn count(&self, tier: Tier, outcome: Outcome, took: Duration) {
         let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.cells.add(tier, outcome, took_ns);
-    }
-}
-
-impl Drop for RedirectCounts {
-    fn drop(&mut self) {
-        let mut workers = self.sums.lock();
-        workers.now.retain(|cells| !Arc::ptr_eq(cells, &self.cells));
-        workers.past.merge(&self.cells);
+        self.0.cells().add(tier, outcome, took_ns);
     }
 }
 
@@ -80,21 +53,12 @@ impl Cells {
         increase(&self.buckets[bucket(took_ns)], 1);
         increase(&self.sum_ns, took_ns);
     }
+}
 
-    fn merge(&self, other: &Self) {
-        for (sum, cell) in self.all().zip(other.all()) {
-            increase(sum, cell.load(Ordering::Relaxed));
-        }
-    }
-
+impl workers::Cells for Cells {
     fn all(&self) -> impl Iterator<Item = &AtomicU64> {
         self.redirects.iter().flatten().chain(&self.buckets).chain([&self.sum_ns])
     }
-}
-
-/// Adds to a cell that no other thread writes. Atomic only in that a scrape reads either value.
-fn increase(cell: &AtomicU64, by: u64) {
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 /// The first bucket that holds `took_ns`.
@@ -112,21 +76,6 @@ fn bucket(took_ns: u64) -> usize {
     BOUNDS_NS.iter().position(|bound| took_ns <= *bound).unwrap_or(BUCKETS.len())
 }
 
-impl Sums {
-    /// Nothing panics while it is held, and sums are never half-changed.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Workers> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn total(&self) -> Cells {
-        let total = Cells::default();
-        let workers = self.lock();
-        workers.now.iter().for_each(|cells| total.merge(cells));
-        total.merge(&workers.past);
-        total
-    }
-}
-
 impl RedirectSums {
     /// # Errors
     /// When a name is not valid.
@@ -138,9 +87,7 @@ impl RedirectSums {
 
     /// The counts of another worker.
     pub(super) fn of_a_worker(&self) -> RedirectCounts {
-        let cells = Arc::<Cells>::default();
-        self.sums.lock().now.push(Arc::clone(&cells));
-        RedirectCounts { cells, sums: Arc::clone(&self.sums), _one_thread: PhantomData }
+        RedirectCounts(self.sums.of_a_worker())
     }
 }
 
@@ -224,7 +171,7 @@ mod tests {
             metrics.redirect_counts().count(Tier::Store, Outcome::Gone, Duration::from_secs(1));
         }
         assert_line(&metrics, "terse_redirects_total{outcome=\"gone\",tier=\"store\"} 100");
-        assert_eq!(metrics.redirects.sums.lock().now.len(), 0);
+        assert_eq!(metrics.redirects.sums.workers(), 0);
     }
 
     #[test]
