@@ -2,11 +2,15 @@
 //!
 //! Every block sends a part, if an empty one, to every partition, so that the set of blocks that a partition has passed
 //! stays whole. On the local bus a block is its own only part.
+//!
+//! A part's records are in the block's own [frames](crate::frame): a block becomes a part without copying, and is split
+//! by copying frames as they are.
 
 use bytes::Bytes;
 use terse_core::Timestamp;
 use terse_core::click::BlockId;
 
+use crate::frame::{self, Frame, MAX_FRAME_BYTES};
 use crate::record::Record;
 
 /// The version of the format that is written. A reader takes this one and the one before it.
@@ -51,16 +55,52 @@ pub enum PartError {
 }
 
 impl Part {
-    /// A part of `records`, each with its index in the block, in the order of the indices.
+    /// A part of `records`, each with its index in the block, in the order of the indices. Texts are cut to their bounds.
     #[must_use]
     pub fn new<'r>(header: PartHeader, records: impl IntoIterator<Item = (u32, Record<'r>)>) -> Self {
-        let _ = records.into_iter();
-        Self { header, records: Bytes::new() }
+        let seed = frame::seed(header.block);
+        let mut frames = Vec::new();
+        for (index, record) in records {
+            let before = frames.len();
+            frames.resize(before + MAX_FRAME_BYTES, 0);
+            let len = frame::write(&record.bounded(), index, seed, &mut frames[before..]);
+            frames.truncate(before + len);
+        }
+        Self { header, records: frames.into() }
+    }
+
+    /// A part of the [frames](crate::frame) of a block, which are shared, not copied. Their checksums are the caller's
+    /// business; here each is only seen to be a record.
+    ///
+    /// # Errors
+    /// [`PartError::Damaged`] when they are no frames, their indices don't rise, or a record can't be read.
+    pub fn of_frames(header: PartHeader, frames: Bytes) -> Result<Self, PartError> {
+        let mut rest = frames.as_ref();
+        let mut least = 0;
+        while !rest.is_empty() {
+            let (frame, next) = Frame::first_of(rest).map_err(PartError::Damaged)?;
+            if frame.index < least || frame.index >= header.block_records {
+                return Err(PartError::Damaged("records out of order"));
+            }
+            frame.record().map_err(PartError::Damaged)?;
+            least = frame.index + 1;
+            rest = next;
+        }
+        Ok(Self { header, records: frames })
+    }
+
+    /// The frames of the records, as they are in the block.
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        let mut rest = self.records.as_ref();
+        std::iter::from_fn(move || {
+            let (frame, next) = Frame::first_of(rest).ok()?;
+            rest = next;
+            Some(frame)
+        })
     }
 
     /// The records with their indices, in order.
     pub fn records(&self) -> impl Iterator<Item = (u32, Record<'_>)> {
-        let _ = &self.records;
-        std::iter::empty()
+        self.frames().map_while(|frame| frame.record().ok().map(|record| (frame.index, record)))
     }
 }
