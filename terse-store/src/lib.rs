@@ -18,6 +18,7 @@ mod operation;
 mod shard_map;
 mod sharded;
 mod sqlite;
+mod sqlite_file;
 
 pub use core_clock::CoreClock;
 pub use cql::{CqlConfig, CqlLimits, CqlStore};

@@ -1,25 +1,10 @@
 //! Links in one SQLite file: the embedded default, and one shard of several.
 //!
-//! - One thread writes, in groups ([`group`]); [`SqliteConfig::readers`]
-//!   threads read, each over a read-only connection. No statement ever runs on
-//!   a caller's thread.
-//! - Both queues are bounded; a full one refuses at once with
-//!   [`StoreErrorKind::Overloaded`].
-//! - Each read is a snapshot taken when it begins, so it sees every write that
-//!   was acknowledged before.
-//! - Memory is bounded by the connections' page caches, disk beside the file by
-//!   the WAL's limits.
-//! - A future dropped before its operation began cancels the operation; later, the operation is
-//!   carried out and its answer dropped.
+//! How its threads work, and its bounds, are told in [`crate::sqlite_file`]. A group of writes shares one commit.
 
-mod connection;
-mod fault;
-mod group;
-mod lane;
 mod ports;
 mod reads;
 mod rows;
-mod schema;
 #[cfg(test)]
 mod tests;
 mod writes;
@@ -28,13 +13,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use terse_core::ports::{StoreError, StoreErrorKind};
-use tokio::sync::oneshot;
+use terse_core::ports::StoreError;
 
 use crate::operation::Operation;
+use crate::sqlite_file::schema::Schema;
+use crate::sqlite_file::{FileConfig, FileKind, SqliteFile, Tuning, fault};
 use fault::Fault;
-use group::{GroupCommit, Job, Pending};
-use lane::Lane;
+
+/// The file of links.
+static KIND: FileKind = FileKind {
+    schema: Schema {
+        // "ters".
+        application_id: 0x7465_7273,
+        migrations: &[
+            include_str!("../../migrations/sqlite/0001_links.sql"),
+            include_str!("../../migrations/sqlite/0002_lease_log.sql"),
+        ],
+    },
+    tuning: Tuning {
+        page_bytes: 4_096,
+        writer_cache_kib: 4_096,
+        // Commits empty it, so more would not help.
+        reader_cache_kib: 2_048,
+        group_max: 256,
+        // 8 MiB: enough that pages written often are moved once, little enough that it takes milliseconds.
+        checkpoint_frames: 2_048,
+        checkpoint_retry_frames: 512,
+        // 1 GiB.
+        wal_max_frames: 262_144,
+        wal_kept_bytes: 32 * 1_024 * 1_024,
+    },
+};
 
 /// How a [`SqliteStore`] shall be.
 #[derive(Clone, Debug)]
@@ -59,16 +68,12 @@ impl SqliteConfig {
     }
 }
 
-type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
-
 /// A store in one SQLite file. Implements
 /// [`ShardStore`](terse_core::ports::ShardStore) and
 /// [`HomeStore`](terse_core::ports::HomeStore).
 pub struct SqliteStore {
     shard: String,
-    // Dropped before the writer: the last connection to close empties the WAL, which a reader can't.
-    readers: Lane<ReadJob>,
-    writer: Lane<Box<dyn Job>>,
+    file: SqliteFile,
 }
 
 impl SqliteStore {
@@ -76,26 +81,12 @@ impl SqliteStore {
     /// starts the threads. Blocks for some milliseconds; longer while another process migrates.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Corrupt`] when the file is no database of terse or of a
-    /// newer release, else [`StoreErrorKind::Unavailable`].
+    /// [`StoreErrorKind::Corrupt`](terse_core::ports::StoreErrorKind::Corrupt) when the file is no database of terse
+    /// or of a newer release, else [`StoreErrorKind::Unavailable`](terse_core::ports::StoreErrorKind::Unavailable).
     pub fn open(config: SqliteConfig) -> Result<Arc<Self>, StoreError> {
-        let connection = open_migrated(&config.path)?;
-        let mut readers = Vec::new();
-        for _ in 0..config.readers.max(1) {
-            let reader = connection::open_reader(&config.path).map_err(|fault| opening(fault, &config.path))?;
-            readers.push(move |queue: &flume::Receiver<ReadJob>| read_all(&reader, queue));
-        }
-        let group = GroupCommit::new(config.shard.clone(), config.path.clone(), connection);
-        let started = |error: std::io::Error| {
-            StoreError::new(StoreErrorKind::Unavailable, format!("a store thread did not start: {error}"))
-                .caused_by(error)
-        };
-        let write = move |queue: &flume::Receiver<Box<dyn Job>>| group.run(queue);
-        Ok(Arc::new(Self {
-            writer: Lane::start(format!("{}/write", config.shard), config.write_queue, vec![write]).map_err(started)?,
-            readers: Lane::start(format!("{}/read", config.shard), config.read_queue, readers).map_err(started)?,
-            shard: config.shard,
-        }))
+        let SqliteConfig { path, shard, readers, write_queue, read_queue } = config;
+        let config = FileConfig { path, name: shard.clone(), readers, write_queue, read_queue };
+        Ok(Arc::new(Self { file: SqliteFile::open(&KIND, config)?, shard }))
     }
 
     /// Brings the file at `path` to this release's schema, making it if there is none. Harmless when repeated.
@@ -103,15 +94,14 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn migrate(path: &Path) -> Result<(), StoreError> {
-        open_migrated(path).map(drop)
+        SqliteFile::open_migrated(&KIND, path).map(drop)
     }
 
     /// Ends the store: what was accepted is done and answered, what comes
     /// later is refused as unavailable, and the threads have ended when this
     /// returns. Dropping the store does the same. Blocks: not for a web worker.
     pub fn close(&self) {
-        self.readers.close();
-        self.writer.close();
+        self.file.close();
     }
 
     /// Has the writer run `work` and answer after its group's commit.
@@ -120,11 +110,7 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        let (job, answer) = Pending::new(operation.as_str(), work);
-        self.writer.submit(Box::new(job))?;
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::new(StoreErrorKind::UnknownOutcome, "the writer ended before it answered"))
-        })
+        self.file.write(operation.as_str(), work).await
     }
 
     /// Has a reader run `work`.
@@ -133,34 +119,6 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        let (sender, answer) = oneshot::channel();
-        self.readers.submit(Box::new(move |connection| {
-            if !sender.is_closed() {
-                let result = work(connection).map_err(|fault| fault.into_store_error(operation.as_str()));
-                // The caller may have gone meanwhile.
-                drop(sender.send(result));
-            }
-        }))?;
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::new(StoreErrorKind::Unavailable, "the reader ended before it answered"))
-        })
+        self.file.read(operation.as_str(), work).await
     }
-}
-
-fn read_all(connection: &Connection, queue: &flume::Receiver<ReadJob>) {
-    while let Ok(job) = queue.recv() {
-        job(connection);
-    }
-}
-
-fn open_migrated(path: &Path) -> Result<Connection, StoreError> {
-    let opened = connection::open_writer(path).and_then(|mut connection| {
-        schema::migrate(&mut connection)?;
-        Ok(connection)
-    });
-    opened.map_err(|fault| opening(fault, path))
-}
-
-fn opening(fault: Fault, path: &Path) -> StoreError {
-    fault.into_store_error(&format!("opening {}", path.display()))
 }

@@ -140,7 +140,7 @@ impl KeyStore for SqliteStore {
 #[async_trait]
 impl StoreHealth for SqliteStore {
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
-        let health = if self.writer.is_open() {
+        let health = if self.file.writer.is_open() {
             self.read(Operation::Check, reads::check).await
         } else {
             Err(StoreError::new(StoreErrorKind::Unavailable, "the writer has ended"))

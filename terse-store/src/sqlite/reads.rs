@@ -108,16 +108,15 @@ pub(super) fn check(connection: &Connection) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::open_writer;
-    use super::super::schema::migrate;
+    use super::super::KIND;
     use super::*;
+    use crate::sqlite_file::SqliteFile;
 
     /// A scan or a sort would make the cost of an answer grow with the table.
     #[test]
     fn every_read_of_what_grows_goes_through_an_index() {
         let directory = tempfile::tempdir().unwrap();
-        let mut connection = open_writer(&directory.path().join("links.db")).unwrap();
-        migrate(&mut connection).unwrap();
+        let connection = SqliteFile::open_migrated(&KIND, &directory.path().join("links.db")).unwrap();
         for (sql, index) in [
             (RESOLVE, "links_by_code (code=?)"),
             (GET, "links_by_code (code=?)"),

@@ -9,12 +9,14 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 use terse_core::ports::{
     IdempotencyRecord, IdempotencyStore, Insert, KeyStore, LeaseStore, LinkCatalog, LinkChange, LinkReader, LinkWriter,
-    SettingsStore, StoreHealth, Update,
+    SettingsStore, StoreErrorKind, StoreHealth, Update,
 };
 use terse_core::{ApiKey, KeyId, Link, LinkState, Owner, Role, ShortCode, Tags, Timestamp, Title, Version};
 use terse_testkit::links::{attempt, code, link, target};
 
 use super::*;
+use crate::sqlite_file::group::{Pending, Wal};
+use crate::sqlite_file::{ReadJob, connection};
 
 mod disk;
 mod leases;
@@ -66,7 +68,7 @@ fn occupy_reader(store: &Arc<SqliteStore>) -> std::sync::mpsc::Sender<()> {
         began.send(()).unwrap();
         gate.recv().unwrap_err();
     });
-    store.readers.submit(job).unwrap();
+    store.file.readers.submit(job).unwrap();
     begun.recv_timeout(PATIENCE).unwrap();
     release
 }
@@ -83,7 +85,7 @@ fn occupy_writer(store: &Arc<SqliteStore>) -> std::sync::mpsc::Sender<()> {
     let (job, answer) = Pending::new("occupy", work);
     // Nobody awaits it, but an abandoned job would not be run.
     std::mem::forget(answer);
-    store.writer.submit(Box::new(job)).unwrap();
+    store.file.writer.submit(Box::new(job)).unwrap();
     begun.recv_timeout(PATIENCE).unwrap();
     release
 }
@@ -364,7 +366,7 @@ fn a_directory_that_is_not_there_is_unavailable() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let file = File::new();
     SqliteStore::migrate(&file.path()).unwrap();
-    let connection = connection::open_writer(&file.path()).unwrap();
+    let connection = connection::open_writer(&file.path(), &KIND.tuning).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     let error = SqliteStore::open(file.config()).err().unwrap();
     assert_eq!(error.kind, StoreErrorKind::Corrupt);

@@ -135,7 +135,7 @@ async fn a_hundred_thousand_links_keep_the_wal_short_and_the_file_small() {
         assert!(answers.iter().all(|answer| matches!(answer, Ok(Insert::Created))));
         longest = longest.max(wal_bytes(&file));
     }
-    let most = 4 * group::CHECKPOINT_FRAMES as u64 * 4_096;
+    let most = 4 * KIND.tuning.checkpoint_frames as u64 * 4_096;
     assert!(longest <= most, "the WAL grew to {longest} bytes");
     store.close();
     let bytes = std::fs::metadata(file.path()).unwrap().len();
@@ -149,12 +149,12 @@ async fn a_wal_held_up_by_a_foreign_reader_is_bounded() {
     let file = File::new();
     let store = file.open();
     store.insert_if_absent(&link("before"), attempt(1)).await.unwrap();
-    let foreign = connection::open_reader(&file.path()).unwrap();
+    let foreign = connection::open_reader(&file.path(), &KIND.tuning).unwrap();
     foreign.execute_batch("BEGIN; SELECT count(*) FROM links").unwrap();
 
-    let connection = open_migrated(&file.path()).unwrap();
-    let mut wal = group::Wal::new(20);
-    let grow = |wal: &mut group::Wal| -> Result<(), StoreError> {
+    let connection = SqliteFile::open_migrated(&KIND, &file.path()).unwrap();
+    let mut wal = Wal::new(Tuning { wal_max_frames: 20, ..KIND.tuning });
+    let grow = |wal: &mut Wal| -> Result<(), StoreError> {
         wal.admit()?;
         connection.execute_batch("UPDATE api_keys_revision SET value = value + 1").unwrap();
         wal.tend_once(&connection, "main");

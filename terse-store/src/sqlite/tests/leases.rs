@@ -22,7 +22,7 @@ async fn a_counter_that_went_back_leases_nothing() {
 #[tokio::test]
 async fn a_file_from_before_the_log_goes_on_where_it_was() {
     let file = File::new();
-    let connection = connection::open_writer(&file.path()).unwrap();
+    let connection = connection::open_writer(&file.path(), &KIND.tuning).unwrap();
     connection.execute_batch(include_str!("../../../migrations/sqlite/0001_links.sql")).unwrap();
     connection
         .execute_batch(

@@ -22,7 +22,7 @@ fn processes_that_start_at_once_make_one_schema() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
-    let connection = open_migrated(&file.path()).unwrap();
+    let connection = SqliteFile::open_migrated(&KIND, &file.path()).unwrap();
     let started: i64 = connection.query_row("SELECT count(*) FROM links", [], |row| row.get(0)).unwrap();
     assert_eq!(started, 6);
 }
@@ -96,7 +96,7 @@ async fn two_stores_on_one_file_lease_disjoint_ranges() {
 async fn writes_wait_for_another_process_lock() {
     let file = File::new();
     let store = file.open();
-    let foreign = connection::open_writer(&file.path()).unwrap();
+    let foreign = connection::open_writer(&file.path(), &KIND.tuning).unwrap();
     foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
     let waiting = {
         let store = Arc::clone(&store);

@@ -8,7 +8,7 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 
 /// The threads end when the queue is closed and empty; closing (or dropping)
 /// the lane waits for that.
-pub(super) struct Lane<J> {
+pub(crate) struct Lane<J> {
     name: String,
     queue: RwLock<Option<flume::Sender<J>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -19,7 +19,7 @@ impl<J: Send + 'static> Lane<J> {
     ///
     /// # Errors
     /// When a thread can't be started; those already running end by themselves.
-    pub(super) fn start<W>(name: String, capacity: usize, workers: Vec<W>) -> io::Result<Self>
+    pub(crate) fn start<W>(name: String, capacity: usize, workers: Vec<W>) -> io::Result<Self>
     where
         W: FnOnce(&flume::Receiver<J>) + Send + 'static,
     {
@@ -36,7 +36,7 @@ impl<J: Send + 'static> Lane<J> {
     ///
     /// # Errors
     /// [`StoreErrorKind::Overloaded`] when the queue is full, [`StoreErrorKind::Unavailable`] when the lane is closed.
-    pub(super) fn submit(&self, job: J) -> Result<(), StoreError> {
+    pub(crate) fn submit(&self, job: J) -> Result<(), StoreError> {
         let queue = self.queue.read();
         let queue = queue.as_ref().ok_or_else(|| self.closed())?;
         queue.try_send(job).map_err(|refused| match refused {
@@ -52,12 +52,12 @@ impl<J: Send + 'static> Lane<J> {
     }
 
     /// Whether jobs are still worked off.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.queue.read().as_ref().is_some_and(|queue| !queue.is_disconnected())
     }
 
     /// Refuses further jobs, lets the queued ones be done, and waits for the threads.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         drop(self.queue.write().take());
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {

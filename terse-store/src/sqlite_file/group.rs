@@ -1,6 +1,6 @@
 //! Group commit: the one thread that writes.
 //!
-//! It takes what is waiting, up to [`GROUP_MAX`] operations, runs them in one
+//! It takes what is waiting, up to [`Tuning::group_max`] operations, runs them in one
 //! `BEGIN IMMEDIATE … COMMIT`, and answers each only after the commit has
 //! returned from its fsync. While it waits for the disk the next group
 //! gathers, so the load itself sets the size of the groups and no timer is
@@ -16,25 +16,12 @@ use rusqlite::Connection;
 use terse_core::ports::{StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
+use super::Tuning;
 use super::connection::open_writer;
 use super::fault::{Fault, commit_failure};
 
-/// Most operations of one commit. It bounds how long the first of them waits for the last.
-pub(super) const GROUP_MAX: usize = 256;
-
-/// Frames (pages of 4 KiB) in the WAL from which on it is moved into the file:
-/// enough that pages written often are moved once, little enough that it takes milliseconds.
-pub(super) const CHECKPOINT_FRAMES: i64 = 2_048;
-
-/// When others' reads kept the WAL from starting over after a checkpoint: how many frames later to try again.
-const CHECKPOINT_RETRY_FRAMES: i64 = 512;
-
-/// Frames (1 GiB) in the WAL from which on writes are refused as overloaded:
-/// only a read transaction that another process keeps open makes it grow so.
-const WAL_MAX_FRAMES: i64 = 262_144;
-
 /// An operation in the writer's queue.
-pub(super) trait Job: Send {
+pub(crate) trait Job: Send {
     /// Whether nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool;
     /// Runs within the group's transaction.
@@ -44,7 +31,7 @@ pub(super) trait Job: Send {
 }
 
 /// The usual [`Job`]: a function and the channel of its answer.
-pub(super) struct Pending<T, F> {
+pub(crate) struct Pending<T, F> {
     action: &'static str,
     work: Option<F>,
     result: Option<Result<T, StoreError>>,
@@ -55,7 +42,7 @@ impl<T, F> Pending<T, F>
 where
     F: FnOnce(&Connection) -> Result<T, Fault>,
 {
-    pub(super) fn new(action: &'static str, work: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+    pub(crate) fn new(action: &'static str, work: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (answer, receiver) = oneshot::channel();
         (Self { action, work: Some(work), result: None, answer }, receiver)
     }
@@ -90,9 +77,10 @@ where
 }
 
 /// The writer thread's state.
-pub(super) struct GroupCommit {
-    shard: String,
+pub(crate) struct GroupCommit {
+    name: String,
     path: PathBuf,
+    tuning: Tuning,
     /// `None` after a fault that left the connection in doubt; the next group opens it again.
     connection: Option<Connection>,
     failing: bool,
@@ -100,16 +88,16 @@ pub(super) struct GroupCommit {
 }
 
 impl GroupCommit {
-    pub(super) fn new(shard: String, path: PathBuf, connection: Connection) -> Self {
-        Self { shard, path, connection: Some(connection), failing: false, wal: Wal::new(WAL_MAX_FRAMES) }
+    pub(crate) fn new(name: String, path: PathBuf, tuning: Tuning, connection: Connection) -> Self {
+        Self { name, path, tuning, connection: Some(connection), failing: false, wal: Wal::new(tuning) }
     }
 
     /// Works the queue off until it is closed and empty.
-    pub(super) fn run(mut self, queue: &flume::Receiver<Box<dyn Job>>) {
-        let mut group = Vec::with_capacity(GROUP_MAX);
+    pub(crate) fn run(mut self, queue: &flume::Receiver<Box<dyn Job>>) {
+        let mut group = Vec::with_capacity(self.tuning.group_max);
         while let Ok(first) = queue.recv() {
             group.push(first);
-            group.extend(queue.try_iter().take(GROUP_MAX - 1));
+            group.extend(queue.try_iter().take(self.tuning.group_max.saturating_sub(1)));
             self.commit_once(&mut group);
         }
     }
@@ -127,7 +115,7 @@ impl GroupCommit {
             job.answer(failure);
         }
         if let Some(connection) = &self.connection {
-            self.wal.tend_once(connection, &self.shard);
+            self.wal.tend_once(connection, &self.name);
         }
     }
 
@@ -135,7 +123,7 @@ impl GroupCommit {
         self.wal.admit()?;
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => open_writer(&self.path).map_err(|fault| fault.into_store_error("reopening"))?,
+            None => open_writer(&self.path, &self.tuning).map_err(|fault| fault.into_store_error("reopening"))?,
         };
         let committed = run_in_transaction(&connection, group);
         if connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok() {
@@ -147,8 +135,8 @@ impl GroupCommit {
     /// Logs the first failure and the recovery, not every group between them.
     fn report(&mut self, failure: Option<&StoreError>) {
         match failure {
-            Some(error) if !self.failing => tracing::error!(shard = self.shard, %error, "writes fail"),
-            None if self.failing => tracing::info!(shard = self.shard, "writes succeed again"),
+            Some(error) if !self.failing => tracing::error!(file = self.name, %error, "writes fail"),
+            None if self.failing => tracing::info!(file = self.name, "writes succeed again"),
             _ => {}
         }
         self.failing = failure.is_some();
@@ -172,21 +160,21 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 }
 
 /// Keeps the WAL short.
-pub(super) struct Wal {
-    max_frames: i64,
+pub(crate) struct Wal {
+    tuning: Tuning,
     frames: i64,
     /// From how many frames on the next checkpoint is due.
     due_at: i64,
 }
 
 impl Wal {
-    pub(super) fn new(max_frames: i64) -> Self {
-        Self { max_frames, frames: 0, due_at: CHECKPOINT_FRAMES }
+    pub(crate) fn new(tuning: Tuning) -> Self {
+        Self { tuning, frames: 0, due_at: tuning.checkpoint_frames }
     }
 
     /// Refuses writes while the WAL is too long.
-    pub(super) fn admit(&mut self) -> Result<(), StoreError> {
-        if self.frames <= self.max_frames {
+    pub(crate) fn admit(&mut self) -> Result<(), StoreError> {
+        if self.frames <= self.tuning.wal_max_frames {
             return Ok(());
         }
         // Nothing is written meanwhile, so the length must be looked up again next time.
@@ -196,25 +184,25 @@ impl Wal {
     }
 
     /// Runs a checkpoint if one is due. It is a passive one: it waits for nobody.
-    pub(super) fn tend_once(&mut self, connection: &Connection, shard: &str) {
+    pub(crate) fn tend_once(&mut self, connection: &Connection, name: &str) {
         if let Err(error) = self.try_tend(connection) {
             // The WAL stays as it is, which is safe; the next group tries again.
-            tracing::warn!(shard, %error, "the checkpoint failed");
+            tracing::warn!(file = name, %error, "the checkpoint failed");
         }
     }
 
     fn try_tend(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let (frames, moved) = checkpoint(connection, "PRAGMA wal_checkpoint(NOOP)")?;
         self.frames = frames;
-        if frames < CHECKPOINT_FRAMES {
-            self.due_at = CHECKPOINT_FRAMES;
+        if frames < self.tuning.checkpoint_frames {
+            self.due_at = self.tuning.checkpoint_frames;
         }
         if frames < self.due_at || frames == moved {
             return Ok(());
         }
         // When all is moved and nobody reads from the WAL, the next write starts it over.
         let (frames, _) = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
-        self.due_at = frames + CHECKPOINT_RETRY_FRAMES;
+        self.due_at = frames + self.tuning.checkpoint_retry_frames;
         Ok(())
     }
 }
@@ -226,6 +214,7 @@ fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<(i64, i64)
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::KIND;
     use super::*;
 
     fn insert_setting(name: &'static str) -> (Box<dyn Job>, oneshot::Receiver<Result<usize, StoreError>>) {
@@ -236,10 +225,10 @@ mod tests {
     }
 
     fn writer(directory: &tempfile::TempDir) -> GroupCommit {
-        let path = directory.path().join("links.db");
-        let mut connection = open_writer(&path).unwrap();
-        super::super::schema::migrate(&mut connection).unwrap();
-        GroupCommit::new("main".to_owned(), path, connection)
+        let path = directory.path().join("file.db");
+        let mut connection = open_writer(&path, &KIND.tuning).unwrap();
+        super::super::schema::migrate(&mut connection, &KIND.schema).unwrap();
+        GroupCommit::new("main".to_owned(), path, KIND.tuning, connection)
     }
 
     #[test]
@@ -258,7 +247,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = writer(&directory);
         writer.connection = None;
-        let there = std::mem::replace(&mut writer.path, directory.path().join("absent/links.db"));
+        let there = std::mem::replace(&mut writer.path, directory.path().join("absent/file.db"));
         let (job, mut answer) = insert_setting("one");
         writer.commit_once(&mut vec![job]);
         assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, StoreErrorKind::Unavailable);
@@ -275,11 +264,11 @@ mod tests {
     fn a_group_has_a_greatest_size() {
         let directory = tempfile::tempdir().unwrap();
         let writer = writer(&directory);
-        let reader = super::super::connection::open_reader(&writer.path).unwrap();
+        let reader = super::super::connection::open_reader(&writer.path, &KIND.tuning).unwrap();
         let (sender, queue) = flume::unbounded();
         // The operation after a full group already sees that group committed.
         let mut answers = Vec::new();
-        for number in 0..=GROUP_MAX {
+        for number in 0..=KIND.tuning.group_max {
             let (job, answer) = Pending::new("test", move |connection: &Connection| {
                 Ok(connection.execute("INSERT INTO leases (counter, next_id) VALUES (?1, 0)", [number.to_string()])?)
             });
@@ -292,7 +281,7 @@ mod tests {
         sender.send(Box::new(job)).unwrap();
         drop(sender);
         writer.run(&queue);
-        assert_eq!(seen.try_recv().unwrap().unwrap(), GROUP_MAX as i64);
+        assert_eq!(seen.try_recv().unwrap().unwrap(), KIND.tuning.group_max as i64);
         assert!(answers.iter_mut().all(|answer| answer.try_recv().unwrap().is_ok()));
     }
 }

@@ -9,44 +9,44 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::fault::Fault;
 
-/// Marks the file as one of terse's ("ters"), so that a foreign database given by mistake is left alone.
-const APPLICATION_ID: i64 = 0x7465_7273;
-
-/// The migrations in order; a release only ever adds to the end.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../migrations/sqlite/0001_links.sql"),
-    include_str!("../../migrations/sqlite/0002_lease_log.sql"),
-];
+/// What a file of one kind must have.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    /// Marks the file as one of this kind, so that a foreign database given by mistake is left alone.
+    pub(crate) application_id: i64,
+    /// The migrations in order; a release only ever adds to the end.
+    pub(crate) migrations: &'static [&'static str],
+}
 
 /// Brings the file of `connection` to this release's schema.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), Fault> {
+pub(crate) fn migrate(connection: &mut Connection, schema: &Schema) -> Result<(), Fault> {
     // One snapshot: another process may migrate between two statements, and half of what it did looks foreign.
     let snapshot = connection.transaction()?;
-    if applied(&snapshot)? == MIGRATIONS.len() {
+    if applied(&snapshot, schema)? == schema.migrations.len() {
         return Ok(());
     }
     drop(snapshot);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have migrated while this one waited for the lock.
-    let done = applied(&transaction)?;
-    for migration in &MIGRATIONS[done..] {
+    let done = applied(&transaction, schema)?;
+    for migration in &schema.migrations[done..] {
         transaction.execute_batch(migration)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.pragma_update(None, "application_id", schema.application_id)?;
+    transaction.pragma_update(None, "user_version", schema.migrations.len() as i64)?;
     Ok(transaction.commit()?)
 }
 
 /// How many migrations the file has had; refuses files that are not ours to change.
-fn applied(connection: &Connection) -> Result<usize, Fault> {
+fn applied(connection: &Connection, schema: &Schema) -> Result<usize, Fault> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let fresh = version == 0 && application == 0 && tables == 0;
-    if application != APPLICATION_ID && !fresh {
+    if application != schema.application_id && !fresh {
         return Err(Fault::corrupt("a database that is not one of terse"));
     }
-    let known = MIGRATIONS.len();
+    let known = schema.migrations.len();
     match usize::try_from(version) {
         Ok(version) if version <= known => Ok(version),
         _ => Err(Fault::corrupt(format!(
@@ -60,6 +60,7 @@ mod tests {
     use std::sync::{Arc, Barrier};
 
     use super::super::connection::open_writer;
+    use super::super::example::KIND;
     use super::*;
 
     fn tables(connection: &Connection) -> i64 {
@@ -69,27 +70,27 @@ mod tests {
     #[test]
     fn migrating_again_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let mut connection = open_writer(&directory.path().join("links.db")).unwrap();
-        migrate(&mut connection).unwrap();
+        let mut connection = open_writer(&directory.path().join("file.db"), &KIND.tuning).unwrap();
+        migrate(&mut connection, &KIND.schema).unwrap();
         let before = tables(&connection);
-        migrate(&mut connection).unwrap();
+        migrate(&mut connection, &KIND.schema).unwrap();
         assert_eq!(tables(&connection), before);
-        assert_eq!(applied(&connection).unwrap(), MIGRATIONS.len());
+        assert_eq!(applied(&connection, &KIND.schema).unwrap(), KIND.schema.migrations.len());
     }
 
     #[test]
     fn threads_that_open_and_migrate_at_once_make_one_schema() {
         for _ in 0..20 {
             let directory = tempfile::tempdir().unwrap();
-            let path = Arc::new(directory.path().join("links.db"));
+            let path = Arc::new(directory.path().join("file.db"));
             let barrier = Arc::new(Barrier::new(8));
             let threads: Vec<_> = (0..8)
                 .map(|_| {
                     let (path, barrier) = (Arc::clone(&path), Arc::clone(&barrier));
                     std::thread::spawn(move || {
                         barrier.wait();
-                        let mut connection = open_writer(&path).unwrap();
-                        migrate(&mut connection).unwrap();
+                        let mut connection = open_writer(&path, &KIND.tuning).unwrap();
+                        migrate(&mut connection, &KIND.schema).unwrap();
                         tables(&connection)
                     })
                 })
@@ -102,10 +103,10 @@ mod tests {
     #[test]
     fn a_newer_schema_is_refused_by_number() {
         let directory = tempfile::tempdir().unwrap();
-        let mut connection = open_writer(&directory.path().join("links.db")).unwrap();
-        migrate(&mut connection).unwrap();
+        let mut connection = open_writer(&directory.path().join("file.db"), &KIND.tuning).unwrap();
+        migrate(&mut connection, &KIND.schema).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        let refused = migrate(&mut connection).unwrap_err().into_store_error("migrate");
+        let refused = migrate(&mut connection, &KIND.schema).unwrap_err().into_store_error("migrate");
         assert!(refused.message.contains("version 99"), "{refused}");
         assert_eq!(refused.kind, terse_core::ports::StoreErrorKind::Corrupt);
     }
@@ -113,21 +114,21 @@ mod tests {
     #[test]
     fn a_foreign_database_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let mut connection = open_writer(&directory.path().join("other.db")).unwrap();
+        let mut connection = open_writer(&directory.path().join("other.db"), &KIND.tuning).unwrap();
         connection.execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
-        assert!(matches!(migrate(&mut connection), Err(Fault::Corrupt(_))));
+        assert!(matches!(migrate(&mut connection, &KIND.schema), Err(Fault::Corrupt(_))));
         assert_eq!(tables(&connection), 1);
     }
 
     #[test]
     fn a_failing_migration_leaves_the_file_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
-        let mut connection = open_writer(&directory.path().join("links.db")).unwrap();
-        connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
-        // Stands in the way of the last statements of the first migration.
-        connection.execute_batch("CREATE TABLE api_keys_revision (x)").unwrap();
-        assert!(migrate(&mut connection).is_err());
+        let mut connection = open_writer(&directory.path().join("file.db"), &KIND.tuning).unwrap();
+        connection.pragma_update(None, "application_id", KIND.schema.application_id).unwrap();
+        // Stands in the way of the last migration.
+        connection.execute_batch("CREATE TABLE leases (x)").unwrap();
+        assert!(migrate(&mut connection, &KIND.schema).is_err());
         assert_eq!(tables(&connection), 1);
-        assert_eq!(applied(&connection).unwrap(), 0);
+        assert_eq!(applied(&connection, &KIND.schema).unwrap(), 0);
     }
 }

@@ -5,7 +5,7 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 
 /// A failed statement or an undecodable row.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// SQLite refused or failed.
     Sqlite(rusqlite::Error),
     /// A row holds what terse never writes; the text says what.
@@ -16,12 +16,12 @@ pub(super) enum Fault {
 
 impl Fault {
     /// `what` of a row can't be understood.
-    pub(super) fn corrupt(what: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt(what.into())
     }
 
     /// This fault as the ports tell it, having happened during `action`.
-    pub(super) fn into_store_error(self, action: &str) -> StoreError {
+    pub(crate) fn into_store_error(self, action: &str) -> StoreError {
         match self {
             Self::Sqlite(error) => {
                 StoreError::new(kind_of(&error), format!("{action} failed in sqlite: {error}")).caused_by(error)
@@ -63,7 +63,7 @@ fn kind_of(error: &rusqlite::Error) -> StoreErrorKind {
 /// written whole: it did not happen. After any other fault (a failed fsync
 /// above all) the record may be in the file, and a crash before the next
 /// commit overwrites it would bring the transaction back: unknown.
-pub(super) fn commit_failure(error: rusqlite::Error) -> StoreError {
+pub(crate) fn commit_failure(error: rusqlite::Error) -> StoreError {
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ReadOnly) => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::UnknownOutcome,
@@ -72,7 +72,7 @@ pub(super) fn commit_failure(error: rusqlite::Error) -> StoreError {
 }
 
 /// Whether `error` is another connection's lock.
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 

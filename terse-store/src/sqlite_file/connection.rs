@@ -5,20 +5,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::Tuning;
 use super::fault::{Fault, is_busy};
 
 /// How long a connection waits for another process' lock.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Page cache of the writer. With the readers' it bounds what SQLite keeps in
-/// memory, whatever the size of the file.
-pub(super) const WRITER_CACHE_KIB: i64 = 4_096;
-
-/// Page cache of each reader: commits empty it, so more would not help.
-pub(super) const READER_CACHE_KIB: i64 = 2_048;
-
-/// Beyond these bytes the WAL is cut when it starts over.
-pub(super) const WAL_KEPT_BYTES: i64 = 32 * 1_024 * 1_024;
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements kept per connection; more than there are statements.
 const STATEMENTS_KEPT: usize = 64;
@@ -27,24 +18,26 @@ const STATEMENTS_KEPT: usize = 64;
 const WAL_SWITCH_TRIES: usize = 100;
 
 /// A connection that writes. Makes the file if there is none.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, Fault> {
+pub(crate) fn open_writer(path: &Path, tuning: &Tuning) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    set_up(&connection, WRITER_CACHE_KIB)?;
+    set_up(&connection, tuning.writer_cache_kib)?;
+    // Heeded by a file without pages only.
+    connection.pragma_update(None, "page_size", tuning.page_bytes)?;
     switch_to_wal(&connection)?;
     // FULL: a commit returns after its fsync.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+    connection.pragma_update(None, "journal_size_limit", tuning.wal_kept_bytes)?;
     // The writer thread runs the checkpoints itself, after it has answered.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }
 
 /// A connection that can't write, for a file that exists.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
+pub(crate) fn open_reader(path: &Path, tuning: &Tuning) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    set_up(&connection, READER_CACHE_KIB)?;
+    set_up(&connection, tuning.reader_cache_kib)?;
     Ok(connection)
 }
 
@@ -83,6 +76,7 @@ fn switch_to_wal(connection: &Connection) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::KIND;
     use super::*;
 
     fn pragma(connection: &Connection, name: &str) -> String {
@@ -99,20 +93,21 @@ mod tests {
     #[test]
     fn every_commit_of_the_writer_is_durable() {
         let directory = tempfile::tempdir().unwrap();
-        let writer = open_writer(&directory.path().join("links.db")).unwrap();
+        let writer = open_writer(&directory.path().join("file.db"), &KIND.tuning).unwrap();
         assert_eq!(pragma(&writer, "journal_mode"), "wal");
         assert_eq!(pragma(&writer, "synchronous"), "2");
-        assert_eq!(pragma(&writer, "journal_size_limit"), WAL_KEPT_BYTES.to_string());
+        assert_eq!(pragma(&writer, "journal_size_limit"), KIND.tuning.wal_kept_bytes.to_string());
         assert_eq!(pragma(&writer, "busy_timeout"), BUSY_TIMEOUT.as_millis().to_string());
-        assert_eq!(pragma(&writer, "cache_size"), (-WRITER_CACHE_KIB).to_string());
+        assert_eq!(pragma(&writer, "page_size"), KIND.tuning.page_bytes.to_string());
+        assert_eq!(pragma(&writer, "cache_size"), (-KIND.tuning.writer_cache_kib).to_string());
     }
 
     #[test]
     fn a_reader_cannot_write() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("links.db");
-        let _writer = open_writer(&path).unwrap();
-        let reader = open_reader(&path).unwrap();
+        let path = directory.path().join("file.db");
+        let _writer = open_writer(&path, &KIND.tuning).unwrap();
+        let reader = open_reader(&path, &KIND.tuning).unwrap();
         let refused = reader.execute_batch("CREATE TABLE intruder (x)").unwrap_err();
         assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
     }
