@@ -72,8 +72,8 @@ fn command(bench: &Bench<'_>, program: &Path, clusters: &[Cluster]) -> Result<Co
     let folder = bench.data("store")?;
     let mut command = Command::new(program);
     let most = if run.quick { QUICK_MOST_CREATES } else { MOST_CREATES };
-    // A JVM compiles what it runs often, after a while.
-    let first = run.warm_up() * 5;
+    // A JVM compiles what it runs often, after a while; a cluster that was just started refuses some creates until then.
+    let first = run.warm_up() * 30;
     for (flag, value) in [
         ("--rounds", run.rounds().to_string()),
         ("--window-ms", run.window().as_millis().to_string()),
