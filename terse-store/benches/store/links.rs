@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use terse_core::Link;
 use terse_core::codegen::CodeSpace;
@@ -11,6 +11,10 @@ use terse_store::Sharded;
 use terse_testkit::links::{attempt, code, link, target};
 
 use crate::load::{Answer, Fault, Operation};
+
+/// How long the creation of a link is tried again, and the pause before it is.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Makes links by number: each number has a code and a target of its own.
 pub(crate) struct Links {
@@ -91,11 +95,16 @@ impl Create {
         acknowledged.map(|(link, _)| link.clone()).collect()
     }
 
-    /// Creates those links, one by one, whose creation was not acknowledged.
+    /// Creates those links, one by one, whose creation was not acknowledged,
+    /// each again for some seconds: what was too much for a store trips its breaker.
     pub(crate) async fn complete(&self) -> Result<(), Fault> {
         for (call, created) in self.created.iter().enumerate() {
-            if !created.load(Ordering::Relaxed) {
-                self.run(call as u64).await?;
+            let until = Instant::now() + PATIENCE;
+            while !created.load(Ordering::Relaxed) {
+                match self.run(call as u64).await {
+                    Err(Fault::Refused(_)) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
+                    ended => drop(ended?),
+                }
             }
         }
         Ok(())

@@ -47,33 +47,37 @@ pub fn output_of(bench: &Bench<'_>, command: &mut Command, limit: Duration) -> R
 /// Measures memory, SQLite and `clusters`; then, on the clusters, the rings
 /// beside the driver. During that the nodes keep off the measured process's
 /// core: what they push out of its caches would be charged to both, and most to
-/// the one with more to keep there.
+/// the one with more to keep there. So they have the other core to themselves,
+/// which is enough for one node; a cluster of several is not compared then.
 ///
 /// # Errors
 /// When the program can't be built, or fails: also when an answer is wrong.
 pub fn measure(bench: &Bench<'_>, clusters: &[Cluster]) -> Result<Vec<Series>> {
     let program = bench.build("terse-store", "store")?;
     println!("stores without HTTP: {} rounds", bench.run.rounds());
-    let part = |part: &str| {
+    let part = |part: &str, clusters: &[&Cluster]| {
         let mut command = command(bench, &program, clusters)?;
         on_core(bench.cores.server, || output_of(bench, command.arg(part), LIMIT))
     };
-    let mut lines = part("--only-rates")?;
+    let all: Vec<&Cluster> = clusters.iter().collect();
+    let mut lines = part("--only-rates", &all)?;
     // Nodes that have just started need both cores to answer at all.
-    let confined = if bench.run.quick { &[] } else { clusters };
+    let quick = bench.run.quick;
+    let compared: Vec<&Cluster> = all.iter().copied().filter(|cluster| quick || cluster.hosts.len() == 1).collect();
+    let confined = if quick { &[] } else { clusters };
     let pids: Vec<u32> = confined.iter().flat_map(|cluster| cluster.pids.iter().copied()).collect();
-    lines.extend(while_confined(&pids, bench.cores.generator, || part("--only-comparison"))?);
+    lines.extend(while_confined(&pids, bench.cores.generator, || part("--only-comparison", &compared))?);
     let series = collect(&lines)?;
     Ok(series.into_iter().filter(|series| bench.run.wants(&series.name)).collect())
 }
 
-fn command(bench: &Bench<'_>, program: &Path, clusters: &[Cluster]) -> Result<Command> {
+fn command(bench: &Bench<'_>, program: &Path, clusters: &[&Cluster]) -> Result<Command> {
     let run = bench.run;
     let folder = bench.data("store")?;
     let mut command = Command::new(program);
     let most = if run.quick { QUICK_MOST_CREATES } else { MOST_CREATES };
-    // A JVM compiles what it runs often, after a while.
-    let first = run.warm_up() * 5;
+    // A JVM compiles what it runs often, after a while; a cluster that was just started refuses some creates until then.
+    let first = run.warm_up() * 30;
     for (flag, value) in [
         ("--rounds", run.rounds().to_string()),
         ("--window-ms", run.window().as_millis().to_string()),
