@@ -136,3 +136,52 @@ pub trait ClickRecording: Send + Sync + 'static {
     /// A recorder for the calling thread.
     fn of_a_worker(&self) -> Box<dyn ClickRecorder>;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_journal_has_one_name() {
+        let id = JournalId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
+        let name = "00010203040506070809aabbccddeeff";
+        assert_eq!(id.to_string(), name);
+        assert_eq!(format!("{id:?}"), name);
+        assert_eq!(JournalId::parse(name), Some(id));
+        assert_eq!(BlockId { journal: id, seq: 42 }.to_string(), format!("{name}/42"));
+        for other in ["", "0", &name[1..], &format!("0{name}"), &name.to_uppercase(), &name.replace("00", "+0")] {
+            assert_eq!(JournalId::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_ordered_by_journal_then_sequence() {
+        let block = |journal: u8, seq| BlockId { journal: JournalId([journal; 16]), seq };
+        assert!([block(1, 0), block(1, 1), block(1, 256), block(2, 0)].is_sorted());
+    }
+
+    #[test]
+    fn reasons_of_drops_have_different_names() {
+        let names: HashSet<_> = Dropped::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), Dropped::ALL.len());
+        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    proptest! {
+        #[test]
+        fn a_journals_name_is_read_back(bytes: [u8; 16]) {
+            prop_assert_eq!(JournalId::parse(&JournalId(bytes).to_string()), Some(JournalId(bytes)));
+        }
+
+        #[test]
+        fn any_text_is_a_name_or_refused(text in ".{0,40}|[0-9a-g]{32}") {
+            if let Some(id) = JournalId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -6,21 +6,29 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::{Dimension, Sketch, Values};
+use super::values::cut;
+use super::{Dimension, MAX_VALUE_BYTES, Sketch, Values};
 use crate::Timestamp;
 use crate::click::BlockId;
 
 /// How many of its newest clicks the row of all time has.
 pub const NEWEST_CLICKS: usize = 100;
 
+/// The [`Row::enrichment`] of a row whose clicks were told apart by more than one version of the rules, or by none yet.
+pub const MIXED_ENRICHMENT: u16 = 0;
+
 /// The version of the encoding that is written. The one before it is still read, once there is one.
 const FORMAT: u8 = 1;
 
 /// The clicks of one code in one span, counted.
+///
+/// It takes at most about 160 KiB, and encoded about 140 KiB, whatever clients send: [`Values`], [`Sketch`] and the
+/// newest clicks are bounded one by one. Bytes that hold more are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "EncodedRow")]
 pub struct Row {
-    /// The version of the rules by which clicks were told apart: two rows compare in all they hold if it is equal,
-    /// and by `clicks + bots` alone if not.
+    /// The version of the rules by which clicks were told apart: two rows compare in all they hold if it is equal and
+    /// not [`MIXED_ENRICHMENT`], and by `clicks + bots` alone if not. See [`Row::told_by`].
     pub enrichment: u16,
     /// Clicks of people.
     pub clicks: u64,
@@ -34,8 +42,35 @@ pub struct Row {
     newest: Vec<NewestClick>,
 }
 
+/// What was read, before its bounds are checked. The fields are those of [`Row`], in its order.
+#[derive(Deserialize)]
+struct EncodedRow {
+    enrichment: u16,
+    clicks: u64,
+    bots: u64,
+    values: [Values; 6],
+    visitors: Option<Sketch>,
+    newest: Vec<NewestClick>,
+}
+
+impl TryFrom<EncodedRow> for Row {
+    type Error = &'static str;
+
+    fn try_from(read: EncodedRow) -> Result<Self, Self::Error> {
+        let EncodedRow { enrichment, clicks, bots, values, visitors, newest } = read;
+        if newest.len() > NEWEST_CLICKS {
+            return Err("too many newest clicks");
+        }
+        if !newest.is_sorted_by(|newer, older| newer.order() > older.order()) {
+            return Err("newest clicks out of order");
+        }
+        Ok(Self { enrichment, clicks, bots, values, visitors, newest })
+    }
+}
+
 /// A click as people may see it. Ordered by (time, journal, sequence, index).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "EncodedClick")]
 pub struct NewestClick {
     /// When, in milliseconds since the Unix epoch.
     at_ms: i64,
@@ -47,6 +82,31 @@ pub struct NewestClick {
     values: [CompactString; 6],
     /// Whether it was a program.
     pub bot: bool,
+}
+
+/// What was read, before its bounds are checked. The fields are those of [`NewestClick`], in its order.
+#[derive(Deserialize)]
+struct EncodedClick {
+    at_ms: i64,
+    block: BlockId,
+    index: u32,
+    values: [CompactString; 6],
+    bot: bool,
+}
+
+impl TryFrom<EncodedClick> for NewestClick {
+    type Error = &'static str;
+
+    fn try_from(read: EncodedClick) -> Result<Self, Self::Error> {
+        let EncodedClick { at_ms, block, index, values, bot } = read;
+        if Timestamp::from_millis(at_ms).as_millis() != at_ms {
+            return Err("a click of no time that can be told");
+        }
+        if values.iter().any(|value| value.len() > MAX_VALUE_BYTES) {
+            return Err("a value that is too long");
+        }
+        Ok(Self { at_ms, block, index, values, bot })
+    }
 }
 
 /// Why bytes are no row.
@@ -78,10 +138,28 @@ impl Row {
         &self.newest
     }
 
-    /// Keeps `click` if it is one of the newest. The order in which clicks come doesn't matter.
+    /// Notes that a click is about to be counted that was told apart by `version` of the rules.
+    pub fn told_by(&mut self, version: u16) {
+        if self.enrichment != version {
+            let first = self.clicks == 0 && self.bots == 0;
+            self.enrichment = if first { version } else { MIXED_ENRICHMENT };
+        }
+    }
+
+    /// Whether [`Row::keep_newest`] would keep a click of this time and place. Most clicks of an old log are not worth
+    /// building a [`NewestClick`].
+    #[must_use]
+    pub fn would_keep(&self, at: Timestamp, block: BlockId, index: u32) -> bool {
+        self.newest.len() < NEWEST_CLICKS
+            || self.newest.last().is_some_and(|oldest| oldest.order() < (at.as_millis(), block, index))
+    }
+
+    /// Keeps `click` if it is one of the newest. Neither the order in which clicks come matters, nor whether one comes
+    /// twice.
     pub fn keep_newest(&mut self, click: NewestClick) {
         let place = self.newest.partition_point(|kept| kept.order() > click.order());
-        if place < NEWEST_CLICKS {
+        let known = self.newest.get(place).is_some_and(|kept| kept.order() == click.order());
+        if place < NEWEST_CLICKS && !known {
             self.newest.truncate(NEWEST_CLICKS - 1);
             self.newest.insert(place, click);
         }
@@ -89,8 +167,8 @@ impl Row {
 
     /// Adds the counts of `more`; visitors are merged, newest clicks are not looked at.
     pub fn merge_counts(&mut self, more: &Self) {
-        self.clicks += more.clicks;
-        self.bots += more.bots;
+        self.clicks = self.clicks.saturating_add(more.clicks);
+        self.bots = self.bots.saturating_add(more.bots);
         for (mine, theirs) in self.values.iter_mut().zip(&more.values) {
             mine.merge(theirs);
         }
@@ -112,7 +190,11 @@ impl Row {
     /// [`RowError`] when `bytes` are none, or too new.
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
         match bytes.split_first() {
-            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| RowError::Damaged(error.to_string())),
+            Some((&FORMAT, rest)) => match postcard::take_from_bytes(rest) {
+                Ok((row, [])) => Ok(row),
+                Ok((_, more)) => Err(RowError::Damaged(format!("{} bytes too many", more.len()))),
+                Err(error) => Err(RowError::Damaged(error.to_string())),
+            },
             Some((&format, _)) => Err(RowError::Format(format)),
             None => Err(RowError::Damaged("no bytes".into())),
         }
@@ -120,9 +202,10 @@ impl Row {
 }
 
 impl NewestClick {
-    /// A click that was recorded as number `index` of `block`.
+    /// A click that was recorded as number `index` of `block`. Values longer than [`MAX_VALUE_BYTES`] are cut.
     #[must_use]
     pub fn new(at: Timestamp, block: BlockId, index: u32, values: [CompactString; 6], bot: bool) -> Self {
+        let values = values.map(|value| if value.len() > MAX_VALUE_BYTES { cut(&value).into() } else { value });
         Self { at_ms: at.as_millis(), block, index, values, bot }
     }
 
@@ -140,5 +223,210 @@ impl NewestClick {
 
     fn order(&self) -> (i64, BlockId, u32) {
         (self.at_ms, self.block, self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::click::JournalId;
+
+    fn block(journal: u8, seq: u64) -> BlockId {
+        BlockId { journal: JournalId([journal; 16]), seq }
+    }
+
+    fn click(at_ms: i64, journal: u8, seq: u64, index: u32) -> NewestClick {
+        let values = ["example.org", "DE", "Firefox", "Linux", "desktop", "de"].map(CompactString::from);
+        NewestClick::new(Timestamp::from_millis(at_ms), block(journal, seq), index, values, index % 2 == 1)
+    }
+
+    fn row_of(clicks: impl IntoIterator<Item = NewestClick>) -> Row {
+        let mut row = Row::default();
+        clicks.into_iter().for_each(|click| row.keep_newest(click));
+        row
+    }
+
+    fn full_row() -> Row {
+        let mut row = row_of((0..3).map(|index| click(1_700_000_000_000 + i64::from(index), 0xab, 7, index)));
+        row.told_by(1);
+        (row.clicks, row.bots) = (300, 2);
+        for (number, dimension) in Dimension::ALL.into_iter().enumerate() {
+            row.values_mut(dimension).add("first", 299);
+            row.values_mut(dimension).add(["", "=1+1", "<b>", "ä", "\n", "x"][number], 1);
+        }
+        row.visitors.get_or_insert_default().add(0x1234_5678_9abc_def0);
+        row
+    }
+
+    #[test]
+    fn a_row_has_the_bytes_of_format_one() {
+        assert_eq!(Row::default().encode(), [&[FORMAT][..], &[0; 17]].concat());
+        let bytes = full_row().encode();
+        assert_eq!(bytes[..6], [FORMAT, 1, 0xac, 0x02, 2, 2]);
+        assert_eq!((bytes.len(), crc32fast::hash(&bytes)), (292, 0x39fd_4972));
+        assert_eq!(Row::decode(&bytes).unwrap(), full_row());
+    }
+
+    #[test]
+    fn a_row_of_another_format_is_told_from_a_damaged_one() {
+        let mut bytes = full_row().encode();
+        bytes[0] = FORMAT + 1;
+        assert_eq!(Row::decode(&bytes), Err(RowError::Format(FORMAT + 1)));
+        assert!(matches!(Row::decode(&[]), Err(RowError::Damaged(_))));
+        let bytes = full_row().encode();
+        for len in 1..bytes.len() {
+            assert!(matches!(Row::decode(&bytes[..len]), Err(RowError::Damaged(_))), "cut to {len} bytes");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Row::decode(&longer), Err(RowError::Damaged("1 bytes too many".into())));
+    }
+
+    #[test]
+    fn a_row_beyond_its_bounds_is_refused() {
+        let mut row = Row { newest: vec![click(5, 1, 1, 1); 2], ..Row::default() };
+        assert!(Row::decode(&row.encode()).is_err(), "the same click twice");
+        row.newest = vec![click(5, 1, 1, 1), click(6, 1, 1, 1)];
+        assert!(Row::decode(&row.encode()).is_err(), "the older first");
+        row.newest = (0..=NEWEST_CLICKS as u32).rev().map(|index| click(5, 1, 1, index)).collect();
+        assert!(Row::decode(&row.encode()).is_err(), "one too many");
+        row.newest.truncate(NEWEST_CLICKS);
+        assert_eq!(Row::decode(&row.encode()).unwrap(), row);
+        row.newest[0].at_ms = i64::MAX;
+        assert!(Row::decode(&row.encode()).is_err(), "a time beyond all");
+        row.newest[0] = click(5, 1, 1, 200);
+        row.newest[0].values[3] = "x".repeat(MAX_VALUE_BYTES + 1).into();
+        assert!(Row::decode(&row.encode()).is_err(), "a value that is too long");
+    }
+
+    #[test]
+    fn values_of_a_click_are_cut_and_empty_ones_are_not_known() {
+        let mut values = [const { CompactString::const_new("") }; 6];
+        values[Dimension::Referrer as usize] = "é".repeat(80).into();
+        let click = NewestClick::new(Timestamp::from_millis(12), block(1, 2), 3, values, true);
+        assert_eq!(click.at(), Timestamp::from_millis(12));
+        assert_eq!(click.value(Dimension::Referrer), Some("é".repeat(50).as_str()));
+        assert_eq!(click.value(Dimension::Country), None);
+    }
+
+    #[test]
+    fn newest_clicks_are_ordered_by_time_then_place() {
+        let row =
+            row_of([click(5, 1, 1, 1), click(5, 1, 1, 2), click(5, 1, 2, 0), click(5, 2, 0, 0), click(6, 0, 0, 0)]);
+        let order: Vec<_> = row.newest().iter().map(NewestClick::order).collect();
+        assert!(order.is_sorted_by(|newer, older| newer > older));
+        assert_eq!(row.newest()[0].at(), Timestamp::from_millis(6));
+    }
+
+    #[test]
+    fn a_row_that_two_versions_of_the_rules_told_compares_with_none() {
+        let mut row = Row::default();
+        row.told_by(3);
+        row.told_by(4);
+        assert_eq!(row.enrichment, 4, "nothing was counted by 3");
+        row.bots = 1;
+        row.told_by(4);
+        assert_eq!(row.enrichment, 4);
+        row.told_by(5);
+        row.told_by(5);
+        assert_eq!(row.enrichment, MIXED_ENRICHMENT);
+    }
+
+    #[test]
+    fn merged_counts_are_the_sum_and_visitors_the_union() {
+        let (mut one, mut other) = (full_row(), full_row());
+        other.visitors.get_or_insert_default().add(1);
+        one.merge_counts(&other);
+        assert_eq!((one.clicks, one.bots), (600, 4));
+        assert_eq!(one.values(Dimension::Device).largest_first(), [("first", 598), ("\n", 2)]);
+        assert_eq!(one.visitors.as_ref().map(Sketch::count), Some(2));
+        assert_eq!(one.newest().len(), 3);
+        one.merge_counts(&Row { clicks: u64::MAX, bots: u64::MAX, ..Row::default() });
+        assert_eq!((one.clicks, one.bots), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn the_largest_row_stays_within_its_stated_size() {
+        let mut row = row_of((0..200).map(|index| {
+            let values = [0; 6].map(|_| CompactString::from("v".repeat(500)));
+            NewestClick::new(Timestamp::from_millis(253_402_300_799_999), block(255, u64::MAX), index, values, true)
+        }));
+        for dimension in Dimension::ALL {
+            (0..300).for_each(|n| row.values_mut(dimension).add(&format!("{n:0300}"), u64::MAX));
+            (0..300).for_each(|n| row.values_mut(dimension).add(&format!("{n:03}{}", "x".repeat(97)), u64::MAX));
+        }
+        (0..5_000).for_each(|n: u64| row.visitors.get_or_insert_default().add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let bytes = row.encode();
+        assert!((130_000..140 * 1024).contains(&bytes.len()), "{} bytes", bytes.len());
+        assert_eq!(Row::decode(&bytes).unwrap(), row);
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_clicks_are_the_same_in_any_order(
+            mut clicks in prop::collection::vec((0_i64..40, 0_u8..3, 0_u64..3, 0_u32..6), 0..300),
+        ) {
+            let row = row_of(clicks.iter().map(|c| click(c.0, c.1, c.2, c.3)));
+            clicks.reverse();
+            let backwards = row_of(clicks.iter().chain(&clicks).map(|c| click(c.0, c.1, c.2, c.3)));
+            prop_assert_eq!(&row, &backwards);
+            clicks.sort();
+            clicks.dedup();
+            prop_assert_eq!(row.newest().len(), clicks.len().min(NEWEST_CLICKS));
+            let newest = clicks.iter().rev().take(NEWEST_CLICKS).map(|c| click(c.0, c.1, c.2, c.3));
+            prop_assert!(newest.eq(row.newest().iter().cloned()));
+        }
+
+        #[test]
+        fn what_would_not_be_kept_is_not_kept(
+            clicks in prop::collection::vec((0_i64..40, 0_u64..30), 90..130), at in 0_i64..40, seq in 0_u64..30,
+        ) {
+            let mut row = row_of(clicks.iter().map(|c| click(c.0, 1, c.1, 0)));
+            let (before, new) = (row.clone(), click(at, 1, seq, 0));
+            let would = row.would_keep(new.at(), new.block, new.index);
+            row.keep_newest(new);
+            prop_assert!(would || row == before);
+        }
+
+        #[test]
+        fn what_was_written_is_read(
+            counts: (u64, u64), names in prop::collection::vec((0_usize..6, ".{0,40}", 0_u64..1 << 40), 0..200),
+            visitors in prop::option::of(prop::collection::vec(any::<u64>(), 0..40)),
+            clicks in prop::collection::vec((0_i64..40, 0_u8..3, 0_u64..3, 0_u32..6), 0..120),
+        ) {
+            let mut row = row_of(clicks.iter().map(|c| click(c.0, c.1, c.2, c.3)));
+            (row.clicks, row.bots) = counts;
+            names.iter().for_each(|(d, name, times)| row.values_mut(Dimension::ALL[*d]).add(name, *times));
+            for hash in visitors.iter().flatten() {
+                row.visitors.get_or_insert_default().add(*hash);
+            }
+            let bytes = row.encode();
+            let read = Row::decode(&bytes).unwrap();
+            prop_assert_eq!(&read, &row);
+            prop_assert_eq!(read.encode(), bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 1..600), small: bool) {
+            bytes[0] = FORMAT;
+            if small {
+                bytes.iter_mut().skip(1).for_each(|byte| *byte %= 4);
+            }
+            if let Ok(row) = Row::decode(&bytes) {
+                prop_assert!(row.newest().len() <= NEWEST_CLICKS);
+                prop_assert_eq!(Row::decode(&row.encode()).unwrap(), row);
+            }
+        }
+
+        #[test]
+        fn a_row_with_a_byte_changed_is_read_or_refused(place: prop::sample::Index, byte: u8) {
+            let mut bytes = full_row().encode();
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            if let Ok(row) = Row::decode(&bytes) {
+                prop_assert_eq!(Row::decode(&row.encode()).unwrap(), row);
+            }
+        }
     }
 }
