@@ -18,6 +18,7 @@ mod fakes;
 pub mod link;
 pub mod metrics;
 pub mod ports;
+pub mod report;
 pub mod shorten;
 pub mod stats;
 pub mod target;
