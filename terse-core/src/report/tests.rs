@@ -1,0 +1,1 @@
+//! Ranges, series and totals over a read model in memory.
