@@ -7,7 +7,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
 
 use crate::api::body::CreateBody;
-use crate::api::{batch, breakers, link, links};
+use crate::api::{batch, breakers, clicks, link, links, stats};
 use crate::problem::{self, FieldFault, Kind, ProblemBody};
 use crate::{Access, State, health, metrics, redirect, site};
 
@@ -20,13 +20,14 @@ use crate::{Access, State, health, metrics, redirect, site};
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     paths(
-        links::create, links::list, link::read, link::edit, link::delete, batch::create,
+        links::create, links::list, link::read, link::edit, link::delete, batch::create, stats::read, clicks::list,
         breakers::list, breakers::read, breakers::force,
         redirect::follow, health::livez, health::readyz, health::health, metrics::text, site::robots
     ),
     components(schemas(ProblemBody, FieldFault, CreateBody)),
     tags(
         (name = "links", description = "Create, list, read, edit and delete links"),
+        (name = "clicks", description = "What is known of the clicks of a link"),
         (name = "breakers", description = "See and force the circuit breakers of this server; for admins"),
         (name = "redirect", description = "What short links are for"),
         (name = "operation", description = "Probes and metrics; they need no key")
@@ -41,13 +42,15 @@ const BEARER: &str = "api_key";
 const REDIRECT_PATH: &str = "/{code}";
 
 /// How each operation can fail. 414 can happen to all of them.
-const FAILURES: [(&str, &[u16]); 10] = [
+const FAILURES: [(&str, &[u16]); 12] = [
     ("create_link", &[400, 401, 403, 408, 409, 413, 415, 421, 422, 503]),
     ("create_links", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
     ("list_links", &[400, 401, 421, 422, 503]),
     ("read_link", &[400, 401, 404, 421, 503]),
     ("edit_link", &[400, 401, 403, 404, 408, 412, 413, 415, 421, 422, 503]),
     ("delete_link", &[400, 401, 403, 404, 412, 421, 503]),
+    ("read_stats", &[401, 404, 421, 422, 503]),
+    ("list_clicks", &[401, 404, 421, 422, 503]),
     ("list_breakers", &[401, 403, 421, 503]),
     ("read_breaker", &[401, 403, 404, 421, 503]),
     ("force_breaker", &[400, 401, 403, 404, 408, 413, 415, 421, 422, 503]),

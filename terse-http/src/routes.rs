@@ -4,7 +4,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, HttpResponse, Resource, Route, guard};
 
-use crate::api::{batch, breakers, link, links};
+use crate::api::{batch, breakers, clicks, link, links, stats};
 use crate::problem::Problem;
 use crate::{State, docs, health, host, metrics, page, site};
 
@@ -38,12 +38,14 @@ fn api(config: &mut ServiceConfig) {
         .route(get(link::read))
         .route(web::patch().to(link::edit))
         .route(web::delete().to(link::delete));
+    let stats = at("/api/v1/links/{code}/stats", "GET, HEAD").route(get(stats::read));
+    let clicks = at("/api/v1/links/{code}/clicks", "GET, HEAD").route(get(clicks::list));
     let breakers = at("/api/v1/admin/breakers", "GET, HEAD").route(get(breakers::list));
     // The name of a breaker has a slash, encoded or not.
     let breaker = at("/api/v1/admin/breakers/{name:.*}", "GET, HEAD, PUT")
         .route(get(breakers::read))
         .route(web::put().to(breakers::force));
-    for resource in [links, batch, link, breakers, breaker] {
+    for resource in [links, batch, link, stats, clicks, breakers, breaker] {
         config.service(resource.wrap(from_fn(host::guarded)));
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use terse_core::access::Authenticator;
+use terse_core::click::ClickRecording;
 use terse_core::metrics::Metrics;
+use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{DependencyHealth, LinkCatalog, LinkReader, StoreHealth};
 use terse_core::shorten::Shortener;
 use terse_core::{Clock, Entropy, UrlPolicy};
@@ -108,6 +110,10 @@ pub struct State {
     pub resolver: Arc<dyn LinkReader>,
     /// Lists whole links.
     pub catalog: Arc<dyn LinkCatalog>,
+    /// What was counted of clicks.
+    pub stats: Arc<dyn ClickStats>,
+    /// Where redirects note their clicks; `None` = nowhere.
+    pub recording: Option<Arc<dyn ClickRecording>>,
     /// Which targets are accepted.
     pub policy: Arc<UrlPolicy>,
     /// Who may call.

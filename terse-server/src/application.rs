@@ -5,11 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
-use terse_core::ports::{IdempotencyStore, StoreErrorKind};
+use terse_core::ports::clicks::ClickStats;
+use terse_core::ports::{IdempotencyStore, StoreError, StoreErrorKind};
 use terse_core::shorten::IDEMPOTENCY_MS;
-use terse_core::{Clock, UrlPolicy};
+use terse_core::stats::{Row, Span};
+use terse_core::{Clock, ShortCode, Timestamp, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
@@ -244,6 +247,8 @@ fn state(
         shortener: Arc::clone(&links.shortener),
         resolver: links.cache.clone(),
         catalog: stores.links.clone(),
+        stats: Arc::new(NoReadModel),
+        recording: None,
         policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
         access: match config.http.auth {
             AuthMode::Open => Access::Open,
@@ -258,6 +263,30 @@ fn state(
         entropy: Arc::clone(&world.entropy),
         settings: Arc::new(settings(&config.http, address)),
     })
+}
+
+/// No clicks are counted yet, so nothing is known of them: every question is answered 503, never 0.
+struct NoReadModel;
+
+impl NoReadModel {
+    fn away<T>() -> Result<T, StoreError> {
+        Err(StoreError::new(StoreErrorKind::Unavailable, "there is no read model"))
+    }
+}
+
+#[async_trait]
+impl ClickStats for NoReadModel {
+    async fn overall(&self, _code: &ShortCode) -> Result<Option<Row>, StoreError> {
+        Self::away()
+    }
+
+    async fn spans(&self, _code: &ShortCode, _first: Span, _last: Span) -> Result<Vec<(Span, Row)>, StoreError> {
+        Self::away()
+    }
+
+    async fn as_of(&self, _code: &ShortCode) -> Result<Option<Timestamp>, StoreError> {
+        Self::away()
+    }
 }
 
 fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {

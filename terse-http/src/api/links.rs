@@ -9,10 +9,11 @@ use terse_core::Link;
 use terse_core::cursor::Cursor;
 use terse_core::shorten::Idempotency;
 
+use super::query::Parameters;
 use super::view::{LinkPage, LinkView};
-use super::{body, json, json_body, preconditions, query};
+use super::{body, json, json_body, preconditions};
 use crate::json::Json;
-use crate::problem::{FieldFault, Kind, Problem};
+use crate::problem::{Kind, Problem};
 use crate::{State, auth};
 
 /// The header that makes a create repeatable.
@@ -111,42 +112,11 @@ impl Page {
     /// # Errors
     /// 422 with all faults of the parameters; 400 when the cursor alone is wrong.
     fn of(query_string: &str) -> Result<Self, Problem> {
-        let Ok(pairs) = query::pairs(query_string) else {
-            return Err(Problem::invalid_field("query", "malformed", "is no list of encoded parameters"));
-        };
-        let mut faults = Vec::new();
-        let (mut limit, mut cursor) = (None, None);
-        for (name, value) in pairs {
-            let slot = match name.as_str() {
-                "limit" => &mut limit,
-                "cursor" => &mut cursor,
-                _ => {
-                    let name: String = name.chars().take(64).collect();
-                    faults.push(FieldFault::new(name, "unknown_field", "is not known here"));
-                    continue;
-                }
-            };
-            if slot.replace(value).is_some() {
-                faults.push(FieldFault::new(name, "duplicate_field", "is given more than once"));
-            }
-        }
-        let limit = limit.map_or(Some(DEFAULT_LIMIT), |text| self::limit(&text));
-        if limit.is_none() {
-            faults.push(FieldFault::new("limit", "out_of_bounds", format!("must be a number from 1 to {MAX_LIMIT}")));
-        }
-        match limit {
-            Some(limit) if faults.is_empty() => {
-                let after = cursor.map(|text| Cursor::parse(&text)).transpose();
-                let after = after.map_err(|error| Problem::new(Kind::BadCursor, format!("cursor {error}")))?;
-                Ok(Self { limit, after })
-            }
-            _ => Err(Problem::invalid(faults)),
-        }
+        let mut read = Parameters::read(query_string, &["limit", "cursor"])?;
+        let (limit, cursor) = (read.limit(DEFAULT_LIMIT, MAX_LIMIT), read.take("cursor"));
+        read.finish()?;
+        let after = cursor.map(|text| Cursor::parse(&text)).transpose();
+        let after = after.map_err(|error| Problem::new(Kind::BadCursor, format!("cursor {error}")))?;
+        Ok(Self { limit, after })
     }
-}
-
-fn limit(text: &str) -> Option<usize> {
-    let digits = (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let limit: usize = text.parse().ok()?;
-    (digits && (1..=MAX_LIMIT).contains(&limit)).then_some(limit)
 }

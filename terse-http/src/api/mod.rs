@@ -3,10 +3,13 @@
 pub(crate) mod batch;
 pub(crate) mod body;
 pub(crate) mod breakers;
+pub(crate) mod clicks;
+mod csv;
 pub(crate) mod link;
 pub(crate) mod links;
 pub(crate) mod preconditions;
 pub(crate) mod query;
+pub(crate) mod stats;
 pub(crate) mod view;
 
 use actix_web::http::header::{self, HeaderValue};

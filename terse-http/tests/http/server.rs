@@ -24,6 +24,11 @@ use terse_resilience::{Breaker, BreakerSettings, Breakers};
 use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
 
+use self::counts::Counts;
+
+#[path = "counts.rs"]
+pub(crate) mod counts;
+
 /// No answer of these tests takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -59,6 +64,8 @@ pub(crate) struct Server {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) breakers: Arc<Breakers>,
+    /// What was counted of clicks.
+    pub(crate) counted: Arc<Counts>,
     state: State,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
@@ -78,6 +85,7 @@ impl Server {
         let clock = Arc::new(TestClock::default());
         let entropy = Arc::new(SeededEntropy::new(7));
         let breakers = Arc::new(breakers(&clock));
+        let counted = Arc::new(Counts::default());
         let (lifecycle, metrics) = (Lifecycle::starting(), Arc::new(Metrics::new()));
         lifecycle.enter(Phase::Ready);
         let shortener = Shortener {
@@ -102,6 +110,8 @@ impl Server {
             shortener: Arc::new(shortener),
             resolver: reader.clone(),
             catalog: store.clone(),
+            stats: counted.clone(),
+            recording: None,
             policy: Arc::new(UrlPolicy::new("go.example.org", false)),
             access: choices.keys.map_or(Access::Open, |keys| Access::Keys(keys)),
             store_health: store.clone(),
@@ -114,7 +124,19 @@ impl Server {
             settings: Arc::new(settings),
         };
         let (handle, thread) = run(listener, state.clone());
-        Self { address, store, reader, clock, lifecycle, metrics, breakers, state, handle, thread: Some(thread) }
+        Self {
+            address,
+            store,
+            reader,
+            clock,
+            lifecycle,
+            metrics,
+            counted,
+            breakers,
+            state,
+            handle,
+            thread: Some(thread),
+        }
     }
 
     /// What stops it.

@@ -1,0 +1,1 @@
+//! The newest clicks of a link.

@@ -1,0 +1,1 @@
+//! What is told of a link's clicks in total and over time.
