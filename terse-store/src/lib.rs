@@ -19,6 +19,7 @@ mod shard_map;
 mod sharded;
 mod sqlite;
 mod sqlite_file;
+mod stats;
 
 pub use core_clock::CoreClock;
 pub use cql::{CqlConfig, CqlLimits, CqlStore};
@@ -28,3 +29,4 @@ pub use memory::MemoryStore;
 pub use shard_map::{ShardMap, ShardMapError};
 pub use sharded::Sharded;
 pub use sqlite::{SqliteConfig, SqliteStore};
+pub use stats::{MemoryReadModel, SqliteReadModel, SqliteReadModelConfig};

@@ -1,0 +1,167 @@
+//! The reading statements, each one snapshot of the file.
+
+use rusqlite::{Connection, Row as SqlRow};
+use terse_core::click::JournalId;
+use terse_core::ports::clicks::{Bus, Checkpoint, Retired, StoredRow};
+use terse_core::stats::{Partition, Row, RowKey, Span};
+use terse_core::{ShortCode, Timestamp};
+
+use super::fault::Fault;
+use super::rows;
+
+/// The first row of a statement, decoded.
+pub(super) fn first<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    decode: impl FnOnce(&SqlRow<'_>) -> Result<T, Fault>,
+) -> Result<Option<T>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    rows.next()?.map(decode).transpose()
+}
+
+/// All rows of a statement, decoded.
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    decode: impl Fn(&SqlRow<'_>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(decode(row)?);
+    }
+    Ok(found)
+}
+
+/// What the file says of itself.
+pub(super) struct Head {
+    pub(super) generation: i64,
+    pub(super) bus: Option<Bus>,
+    /// The latest of all checkpoints that ever stood.
+    pub(super) until: Option<Timestamp>,
+}
+
+pub(super) fn head(connection: &Connection) -> Result<Head, Fault> {
+    let head = first(connection, "SELECT generation, until, bus FROM head WHERE id = 1", [], |row| {
+        let until = Some(rows::time(row, "until")?).filter(|until| until.as_millis() > 0);
+        Ok(Head { generation: rows::number(row, "generation")?, bus: rows::bus(row)?, until })
+    })?;
+    head.ok_or_else(|| Fault::corrupt("a file without its head"))
+}
+
+const CHECKPOINT: &str = "SELECT at, until, journal, seq, passed FROM checkpoints WHERE partition = ?1";
+
+pub(super) fn checkpoint(connection: &Connection, partition: Partition) -> Result<Option<Checkpoint>, Fault> {
+    first(connection, CHECKPOINT, [partition.to_string()], rows::checkpoint)
+}
+
+pub(super) fn checkpoints(connection: &Connection) -> Result<Vec<(Partition, Checkpoint)>, Fault> {
+    let decode = |row: &SqlRow<'_>| Ok((rows::partition(row)?, rows::checkpoint(row)?));
+    let mut found = all(connection, "SELECT partition, at, until, journal, seq, passed FROM checkpoints", [], decode)?;
+    found.sort_by_key(|(partition, _)| *partition);
+    Ok(found)
+}
+
+const RETIRED: &str = "SELECT at, until, passed FROM retired WHERE partition = ?1 AND journal = ?2";
+
+pub(super) fn retired(
+    connection: &Connection,
+    partition: Partition,
+    journal: JournalId,
+) -> Result<Option<Retired>, Fault> {
+    first(connection, RETIRED, (partition.to_string(), journal.0), rows::retired)
+}
+
+const LOAD: &str = "SELECT at, cell FROM clicks WHERE code = ?1 AND span = ?2";
+
+/// The rows of `keys`, in their order, all of one snapshot. They are looked up in the order of the table.
+pub(super) fn load(connection: &Connection, keys: &[RowKey]) -> Result<Vec<Option<StoredRow>>, Fault> {
+    let snapshot = connection.unchecked_transaction()?;
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_unstable_by_key(|place| &keys[*place]);
+    let mut found = vec![None; keys.len()];
+    let mut statement = snapshot.prepare_cached(LOAD)?;
+    for place in order {
+        let key = &keys[place];
+        let mut rows = statement.query((key.code.as_str(), rows::span_number(key.span)))?;
+        found[place] = rows.next()?.map(rows::stored).transpose()?;
+    }
+    Ok(found)
+}
+
+const SCAN: &str = "SELECT code, span, at, cell FROM clicks WHERE (code, span) > (?1, ?2) ORDER BY code, span LIMIT ?3";
+
+/// Up to `limit` rows after `after`.
+pub(super) fn scan(
+    connection: &Connection,
+    after: Option<&RowKey>,
+    limit: usize,
+) -> Result<Vec<(RowKey, StoredRow)>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // Before all codes, of which none is empty.
+    let (code, span) = after.map_or(("", 0), |key| (key.code.as_str(), rows::span_number(key.span)));
+    all(connection, SCAN, (code, span, limit), |row| Ok((rows::key(row)?, rows::stored(row)?)))
+}
+
+pub(super) fn overall(connection: &Connection, code: &ShortCode) -> Result<Option<Row>, Fault> {
+    first(connection, LOAD, (code.as_str(), rows::span_number(Span::All)), rows::cell)
+}
+
+const SPANS: &str = "SELECT span, cell FROM clicks WHERE code = ?1 AND span BETWEEN ?2 AND ?3 ORDER BY span";
+
+pub(super) fn spans(
+    connection: &Connection,
+    code: &ShortCode,
+    first: Span,
+    last: Span,
+) -> Result<Vec<(Span, Row)>, Fault> {
+    let range = (code.as_str(), rows::span_number(first), rows::span_number(last));
+    all(connection, SPANS, range, |row| Ok((rows::span(row)?, rows::cell(row)?)))
+}
+
+pub(super) fn as_of(connection: &Connection, code: &ShortCode) -> Result<Option<Timestamp>, Fault> {
+    let head = head(connection)?;
+    match head.bus {
+        None => Ok(None),
+        Some(Bus::Local) => Ok(head.until),
+        Some(Bus::Streams { partitions }) => {
+            let partition = Partition::of(code.as_str(), partitions).to_string();
+            first(connection, "SELECT until FROM checkpoints WHERE partition = ?1", [partition], |row| {
+                rows::time(row, "until")
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KIND;
+    use super::*;
+    use crate::sqlite_file::SqliteFile;
+
+    /// A scan or a sort would make the cost of an answer grow with the table.
+    #[test]
+    fn every_read_of_what_grows_goes_through_an_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = SqliteFile::open_migrated(&KIND, &directory.path().join("stats.db")).unwrap();
+        for (sql, index) in [
+            (LOAD, "PRIMARY KEY (code=? AND span=?)"),
+            (SPANS, "PRIMARY KEY (code=? AND span>? AND span<?)"),
+            (SCAN, "PRIMARY KEY ((code,span)>(?,?))"),
+            (CHECKPOINT, "(partition=?)"),
+            (RETIRED, "(partition=? AND journal=?)"),
+        ] {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let count = statement.parameter_count();
+            let params = rusqlite::params_from_iter((0..count).map(|_| rusqlite::types::Null));
+            let plan: Vec<String> =
+                statement.query_map(params, |row| row.get("detail")).unwrap().map(Result::unwrap).collect();
+            assert_eq!(plan.len(), 1, "{sql}: {plan:?}");
+            assert!(plan[0].starts_with("SEARCH") && plan[0].contains(index), "{sql}: {plan:?}");
+        }
+    }
+}
