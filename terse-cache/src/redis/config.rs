@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use terse_resilience::{BreakerSettings, Policy, RatePolicy, SettingsError};
+use terse_resilience::{BreakerSettings, SettingsError};
 
 /// No value is taken from Redis later than this after it was written. Change
 /// marks are remembered longer, so no value outlives the memory of its change.
@@ -118,23 +118,10 @@ impl RedisConfig {
         }
     }
 
-    /// How the breaker around the calls shall be. Five failures in a row trip
-    /// it, or half of at least 20 calls in 10 s. Probes are few, so asking again
-    /// early is cheap: first after 0.5 s, then up to 4 s.
+    /// How the breaker around the calls shall be.
     #[must_use]
     pub fn breaker_settings(&self) -> BreakerSettings {
-        let rate = RatePolicy { window_ms: 10_000, buckets: 10, min_calls: 20, failure_percent: 50, slow: None };
-        BreakerSettings {
-            policy: Policy::Either { failures: 5, rate },
-            open_ms: 500,
-            open_factor: 2,
-            max_open_ms: 4_000,
-            jitter_percent: 20,
-            calm_ms: 10_000,
-            probes: 3,
-            probe_successes: 2,
-            call_limit_ms: millis(self.get_timeout.max(self.write_timeout)),
-        }
+        BreakerSettings::cheap_to_probe(millis(self.get_timeout.max(self.write_timeout)))
     }
 
     /// Whether the settings are within their limits.

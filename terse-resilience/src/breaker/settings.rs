@@ -123,6 +123,27 @@ impl Default for BreakerSettings {
 }
 
 impl BreakerSettings {
+    /// For something that is cheap to ask and missed while it is not: a store, a
+    /// cache. Five failures in a row trip it, or half of at least 20 calls in
+    /// 10 s, however slow the others are. Probes are few, so asking again early
+    /// is cheap: first after 0.5 s, then up to 4 s. A call may take
+    /// `call_limit_ms`, the timeout around it.
+    #[must_use]
+    pub const fn cheap_to_probe(call_limit_ms: u64) -> Self {
+        let rate = RatePolicy { window_ms: 10_000, buckets: 10, min_calls: 20, failure_percent: 50, slow: None };
+        Self {
+            policy: Policy::Either { failures: 5, rate },
+            open_ms: 500,
+            open_factor: 2,
+            max_open_ms: 4_000,
+            jitter_percent: 20,
+            calm_ms: 10_000,
+            probes: 3,
+            probe_successes: 2,
+            call_limit_ms,
+        }
+    }
+
     /// Whether the settings are within their limits.
     ///
     /// # Errors
@@ -181,8 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cheap_to_probe_is_asked_early_and_never_all_at_once() {
+        let settings = BreakerSettings::cheap_to_probe(250);
+        settings.check().unwrap();
+        assert_eq!((settings.open_time_ms(0), settings.open_time_ms(9)), (500, 4_000));
+        assert_eq!((settings.policy.failures(), settings.call_limit_ms), (Some(5), 250));
+        let rate = settings.policy.rate().unwrap();
+        assert_eq!((rate.min_calls, rate.failure_percent, rate.window_ms), (20, 50, 10_000));
+        assert!(!settings.is_slow(u64::MAX), "lists are slow by nature");
+        assert!(settings.jitter_percent > 0, "nodes that tripped together don't probe together");
+        assert!(settings.probe_successes > 1 && settings.probes >= settings.probe_successes);
+    }
+
+    #[test]
     fn the_open_time_grows_to_its_maximum_and_never_overflows() {
-        let store = BreakerSettings { open_ms: 500, open_factor: 2, max_open_ms: 4_000, ..Default::default() };
+        let store = BreakerSettings::cheap_to_probe(250);
         let times: Vec<u64> = (0..6).map(|growths| store.open_time_ms(growths)).collect();
         assert_eq!(times, [500, 1_000, 2_000, 4_000, 4_000, 4_000]);
         let huge = BreakerSettings { open_ms: 3, open_factor: u32::MAX, max_open_ms: u64::MAX, ..store };

@@ -1,6 +1,6 @@
 //! How a shard's guards shall be.
 
-use terse_resilience::{BreakerSettings, Policy, RatePolicy, SettingsError};
+use terse_resilience::{BreakerSettings, Policy, SettingsError};
 
 /// Limits of one guard: its bulkhead, its breaker, its timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,29 +67,12 @@ pub struct GuardSettings {
 impl Default for GuardSettings {
     fn default() -> Self {
         Self {
-            read: LaneSettings { permits: 1_024, timeout_ms: 700, breaker: breaker(700) },
+            read: LaneSettings { permits: 1_024, timeout_ms: 700, breaker: BreakerSettings::cheap_to_probe(700) },
             catalog: CatalogSettings { permits: 256, timeout_ms: 1_500 },
             marks: MarksSettings { permits: 4, timeout_ms: 200 },
-            write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: breaker(3_000) },
+            write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: BreakerSettings::cheap_to_probe(3_000) },
             check_timeout_ms: 800,
         }
-    }
-}
-
-/// Five failures in a row trip it, or half of at least 20 calls in 10 s. Probes
-/// are few, so asking again early is cheap: first after 0.5 s, then up to 4 s.
-fn breaker(timeout_ms: u64) -> BreakerSettings {
-    let rate = RatePolicy { window_ms: 10_000, buckets: 10, min_calls: 20, failure_percent: 50, slow: None };
-    BreakerSettings {
-        policy: Policy::Either { failures: 5, rate },
-        open_ms: 500,
-        open_factor: 2,
-        max_open_ms: 4_000,
-        jitter_percent: 20,
-        calm_ms: 10_000,
-        probes: 3,
-        probe_successes: 2,
-        call_limit_ms: timeout_ms,
     }
 }
 
@@ -134,7 +117,7 @@ fn require(holds: bool, setting: &'static str, must: &'static str) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use terse_resilience::SlowCalls;
+    use terse_resilience::{RatePolicy, SlowCalls};
 
     use super::*;
 
