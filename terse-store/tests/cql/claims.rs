@@ -5,13 +5,13 @@ use std::sync::Arc;
 use terse_core::ports::{Insert, LinkCatalog, LinkWriter};
 use terse_testkit::links::{attempt, code, link};
 
-use crate::cluster::{connected, with_keyspace};
+use crate::cluster::{connected, with_shared_keyspace};
 
 const CLAIMS: u128 = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_hundred_claims_of_one_alias_one_wins_and_all_others_learn_that_it_is_taken() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (store, _) = connected(&keyspace).await;
         for text in ["first", "second"] {
             let claims = (1..=CLAIMS).map(|number| {

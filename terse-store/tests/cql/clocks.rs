@@ -13,7 +13,7 @@ use terse_store::{CoreClock, CqlStore, GuardSettings, Guarded};
 use terse_testkit::Mode;
 use terse_testkit::links::{attempt, code, link};
 
-use crate::cluster::{Keyspace, connect, connected, now, unconnected_at, wire, with_keyspace};
+use crate::cluster::{Keyspace, connect, connected, now, unconnected_at, wire, with_keyspace, with_shared_keyspace};
 use crate::system_clock::SystemClock;
 
 /// The system's clock, put forward or back by so many milliseconds.
@@ -60,7 +60,7 @@ async fn disable(store: &dyn LinkWriter, text: &str, expected: u64) -> Result<Up
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_server_whose_clock_is_off_edits_nothing_and_marks_nothing() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (witness, _) = connected(&keyspace).await;
         for (number, skew_ms) in [6_000, -6_000, 3_600_000].into_iter().enumerate() {
             let (store, clock) = server(&keyspace, skew_ms).await;
@@ -93,7 +93,7 @@ async fn a_server_whose_clock_is_off_edits_nothing_and_marks_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_clock_that_is_a_little_off_is_allowed_and_its_marks_stand_in_the_stores_time() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (witness, _) = connected(&keyspace).await;
         for (number, skew_ms) in [4_000, -4_000].into_iter().enumerate() {
             let (store, _) = server(&keyspace, skew_ms).await;
@@ -133,27 +133,27 @@ async fn a_server_whose_clock_is_hours_off_still_finds_the_marks_of_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn refused_edits_leave_the_guard_of_creates_closed() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (store, _) = server(&keyspace, 60_000).await;
         let time = Arc::new(CoreClock(Arc::new(SystemClock)));
         let mut settings = GuardSettings::default();
         settings.write.timeout_ms = 20_000;
         let time: Arc<dyn terse_resilience::MonotonicClock> = time;
         let guarded = Guarded::new("main", store, &settings, &time, 7, &Metrics::new()).unwrap();
-        assert_eq!(guarded.insert_if_absent(&link("first"), attempt(1)).await.unwrap(), Insert::Created);
+        assert_eq!(guarded.insert_if_absent(&link("refused"), attempt(1)).await.unwrap(), Insert::Created);
         for _ in 0..20 {
-            assert_eq!(disable(&guarded, "first", 1).await, Err(StoreErrorKind::Unavailable));
+            assert_eq!(disable(&guarded, "refused", 1).await, Err(StoreErrorKind::Unavailable));
         }
         let (_, write) = guarded.breakers().find(|(name, _)| *name == "main/write").unwrap();
         assert_eq!(write.state(), State::Closed);
-        assert_eq!(guarded.insert_if_absent(&link("second"), attempt(1)).await.unwrap(), Insert::Created);
+        assert_eq!(guarded.insert_if_absent(&link("unharmed"), attempt(1)).await.unwrap(), Insert::Created);
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_clock_that_no_node_can_be_asked_for_is_kept_for_seconds() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         connected(&keyspace).await;
         let mut wire = wire(keyspace.config());
         wire.config.limits.clock_timeout_ms = 500;

@@ -18,6 +18,7 @@ use terse_core::{Clock, Timestamp};
 use terse_resilience::{Breaker, BreakerSettings};
 use terse_store::{CoreClock, CqlConfig, CqlStore};
 use terse_testkit::{Proxy, SeededEntropy};
+use tokio::sync::Mutex;
 
 pub(crate) use crate::hosts::hosts;
 use crate::system_clock::{SystemClock, since_epoch};
@@ -49,7 +50,7 @@ pub(crate) fn unconnected_at(config: CqlConfig, clock: Arc<dyn Clock>) -> (Arc<C
 /// Lets `store` connect, as often as that takes.
 pub(crate) async fn connect(store: &CqlStore) {
     let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = store.connect_once().await {
+    while let Err(error) = Box::pin(store.connect_once()).await {
         assert!(Instant::now() < deadline, "{error}: {:?}", error.source);
     }
     store.admit();
@@ -62,7 +63,21 @@ pub(crate) async fn connected(keyspace: &Keyspace) -> (Arc<CqlStore>, Arc<Breake
     (store, quorum)
 }
 
-/// A keyspace of one check.
+fn config_of(keyspace: &str) -> CqlConfig {
+    let mut config = CqlConfig::new("main", hosts(), keyspace);
+    // Three nodes on two cores, and other tests beside this one.
+    config.limits.read_timeout_ms = 2_000;
+    config.limits.list_timeout_ms = 4_000;
+    config.limits.mark_timeout_ms = 4_000;
+    config.limits.clock_timeout_ms = 1_500;
+    config.limits.write_timeout_ms = 4_000;
+    config.limits.write_deadline_ms = 12_000;
+    config.limits.startup_timeout_ms = 20_000;
+    config.limits.schema_timeout_ms = 15_000;
+    config
+}
+
+/// The keyspace of a check.
 pub(crate) struct Keyspace {
     pub(crate) name: String,
     pub(crate) session: Session,
@@ -70,17 +85,11 @@ pub(crate) struct Keyspace {
 
 impl Keyspace {
     pub(crate) fn config(&self) -> CqlConfig {
-        let mut config = CqlConfig::new("main", hosts(), self.name.clone());
-        // Three nodes on two cores, and other tests beside this one.
-        config.limits.read_timeout_ms = 2_000;
-        config.limits.list_timeout_ms = 4_000;
-        config.limits.mark_timeout_ms = 4_000;
-        config.limits.clock_timeout_ms = 1_500;
-        config.limits.write_timeout_ms = 4_000;
-        config.limits.write_deadline_ms = 12_000;
-        config.limits.startup_timeout_ms = 20_000;
-        config.limits.schema_timeout_ms = 15_000;
-        config
+        config_of(&self.name)
+    }
+
+    async fn remove(&self) {
+        self.run("DROP KEYSPACE IF EXISTS KS").await;
     }
 
     /// Runs `text`, in which `KS` stands for this keyspace.
@@ -127,17 +136,79 @@ where
     C: FnOnce(Arc<Keyspace>) -> R,
     R: Future<Output = ()>,
 {
-    static MADE: AtomicU32 = AtomicU32::new(0);
-    let number = MADE.fetch_add(1, Ordering::Relaxed);
-    let name = format!("cql_{}_{:x}_{number}", std::process::id(), since_epoch().as_millis());
-    let patient = ExecutionProfile::builder().request_timeout(Some(PATIENCE)).build().into_handle();
-    let builder = SessionBuilder::new().known_nodes(hosts()).default_execution_profile_handle(patient);
-    let keyspace = Arc::new(Keyspace { name, session: builder.build().await.unwrap() });
-    let outcome = AssertUnwindSafe(check(Arc::clone(&keyspace))).catch_unwind().await;
-    keyspace.run("DROP KEYSPACE IF EXISTS KS").await;
+    let keyspace = Arc::new(Keyspace { name: fresh_name(), session: session().await });
+    let outcome = outcome_of(check(Arc::clone(&keyspace))).await;
+    keyspace.remove().await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Runs `check` on a keyspace, with its tables made, that other checks use at the same time: for those that look at
+/// nothing but codes of their own and leave schema and replicas as they are. Tables take most of a check's time.
+pub(crate) async fn with_shared_keyspace<C, R>(check: C)
+where
+    C: FnOnce(Arc<Keyspace>) -> R,
+    R: Future<Output = ()>,
+{
+    let session = session().await;
+    let keyspace = Arc::new(Keyspace { name: SHARED.lock().await.enter().await, session });
+    let outcome = outcome_of(check(Arc::clone(&keyspace))).await;
+    if SHARED.lock().await.leave() {
+        keyspace.remove().await;
+    }
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// How `check` ends. Boxed, for all that it awaits is too much for the stack of a test's thread.
+async fn outcome_of(check: impl Future<Output = ()>) -> std::thread::Result<()> {
+    AssertUnwindSafe(Box::pin(check)).catch_unwind().await
+}
+
+/// The keyspace that checks share, while any does. By its name alone: a session ends with the check that made it.
+static SHARED: Mutex<Shared> = Mutex::const_new(Shared { name: String::new(), users: 0 });
+
+struct Shared {
+    name: String,
+    users: usize,
+}
+
+impl Shared {
+    /// The keyspace's name; the first one who enters makes its tables, and the others wait for them.
+    async fn enter(&mut self) -> String {
+        if self.users == 0 {
+            if self.name.is_empty() {
+                self.name = fresh_name();
+            }
+            let (store, _) = unconnected(config_of(&self.name));
+            Box::pin(connect(&store)).await;
+        }
+        self.users += 1;
+        self.name.clone()
+    }
+
+    /// Whether that was the last one, who is to drop it: the next one gets another.
+    fn leave(&mut self) -> bool {
+        self.users -= 1;
+        if self.users == 0 {
+            self.name.clear();
+        }
+        self.users == 0
+    }
+}
+
+fn fresh_name() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    format!("cql_{}_{:x}_{number}", std::process::id(), since_epoch().as_millis())
+}
+
+async fn session() -> Session {
+    let patient = ExecutionProfile::builder().request_timeout(Some(PATIENCE)).build().into_handle();
+    let builder = SessionBuilder::new().known_nodes(hosts()).default_execution_profile_handle(patient);
+    builder.build().await.unwrap()
 }
 
 /// A proxy before every node, and a configuration that knows the cluster by them.

@@ -6,11 +6,11 @@ use terse_core::ports::{LinkReader, LinkWriter, StoreErrorKind};
 use terse_testkit::Mode;
 use terse_testkit::links::{attempt, code, link};
 
-use crate::cluster::{connect, connected, hosts, unconnected, wire, with_keyspace};
+use crate::cluster::{connect, connected, hosts, unconnected, wire, with_shared_keyspace};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_host_that_answers_is_enough() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         connected(&keyspace).await;
         // It takes connections and says nothing, as a paused node does.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -28,7 +28,7 @@ async fn one_host_that_answers_is_enough() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_connects_while_one_node_is_silent() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         connected(&keyspace).await;
         for silent in 0..hosts().len() {
             let wire = wire(keyspace.config());
@@ -46,7 +46,7 @@ async fn a_store_connects_while_one_node_is_silent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn translated_addresses_are_the_only_ones_used() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         connected(&keyspace).await;
         let mut wire = wire(keyspace.config());
         wire.config.limits.read_timeout_ms = 500;

@@ -11,11 +11,11 @@ use terse_core::{LinkState, Version};
 use terse_resilience::{Forced, State};
 use terse_testkit::links::{attempt, code, link};
 
-use crate::cluster::{Keyspace, connected, now, with_keyspace};
+use crate::cluster::{Keyspace, connected, now, with_keyspace, with_shared_keyspace};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_the_quorum_breaker_is_open_one_replica_is_asked() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (store, quorum) = connected(&keyspace).await;
         let first = link("one");
         assert_eq!(store.insert_if_absent(&first, attempt(1)).await.unwrap(), Insert::Created);
@@ -25,7 +25,7 @@ async fn while_the_quorum_breaker_is_open_one_replica_is_asked() {
         quorum.force(Some(Forced::Open));
         let before = quorum.snapshot().counts;
         let lookup = store.resolve(&first.code).await.unwrap();
-        assert_eq!((lookup.link.as_deref(), lookup.tier), (Some(&first.resolution()), Tier::Stale));
+        assert_eq!((lookup.link.as_ref(), lookup.tier), (Some(&first.resolution()), Tier::Stale));
         let error = store.resolve(&code("missing")).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unavailable, "one replica's not found is no answer");
         assert!(error.retry_after_ms > 0);
@@ -57,7 +57,7 @@ async fn without_a_quorum_links_still_resolve_and_nothing_is_missing() {
         let mut opened = false;
         for _ in 0..20 {
             let lookup = store.resolve(&first.code).await.unwrap();
-            assert_eq!((lookup.link.as_deref(), lookup.tier), (Some(&first.resolution()), Tier::Stale));
+            assert_eq!((lookup.link.as_ref(), lookup.tier), (Some(&first.resolution()), Tier::Stale));
             let error = store.resolve(&code("missing")).await.unwrap_err();
             assert_eq!(error.kind, StoreErrorKind::Unavailable);
             opened |= quorum.state() == State::Open;

@@ -9,7 +9,7 @@ use terse_store::CqlStore;
 use terse_testkit::Mode;
 use terse_testkit::links::{attempt, link, target};
 
-use crate::cluster::{Wire, connect, unconnected, wire, with_keyspace};
+use crate::cluster::{Wire, connect, unconnected, wire, with_shared_keyspace};
 
 async fn store_on(wire: &Wire) -> Arc<CqlStore> {
     let (store, _) = unconnected(wire.config.clone());
@@ -19,7 +19,7 @@ async fn store_on(wire: &Wire) -> Arc<CqlStore> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_create_whose_answer_is_lost_is_told_truly() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let wire = wire(keyspace.config());
         let store = store_on(&wire).await;
         for number in 0..5_u64 {
@@ -30,7 +30,7 @@ async fn a_create_whose_answer_is_lost_is_told_truly() {
             let answer = store.insert_if_absent(&link, attempt).await.unwrap();
             assert_eq!(answer, Insert::Created, "an own write was taken for another's");
             assert_eq!(wire.sprung(), number + 1, "the wire was not cut");
-            assert_eq!(store.resolve(&link.code).await.unwrap().link.as_deref(), Some(&link.resolution()));
+            assert_eq!(store.resolve(&link.code).await.unwrap().link.as_ref(), Some(&link.resolution()));
         }
     })
     .await;
@@ -38,7 +38,7 @@ async fn a_create_whose_answer_is_lost_is_told_truly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_of_a_taken_code_whose_answer_is_lost_is_taken() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let wire = wire(keyspace.config());
         let store = store_on(&wire).await;
         store.insert_if_absent(&link("mine"), attempt(1)).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_claim_of_a_taken_code_whose_answer_is_lost_is_taken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_edit_whose_answer_is_lost_is_told_truly() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let wire = wire(keyspace.config());
         let store = store_on(&wire).await;
         let first = link("edit");
@@ -72,7 +72,7 @@ async fn an_edit_whose_answer_is_lost_is_told_truly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_write_that_nobody_answers_ends_at_its_deadline_as_unknown() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let mut wire = wire(keyspace.config());
         let store = store_on(&wire).await;
         store.insert_if_absent(&link("warm"), attempt(1)).await.unwrap();

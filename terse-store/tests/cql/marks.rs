@@ -8,7 +8,7 @@ use terse_core::{Link, LinkState, Version};
 use terse_store::CqlStore;
 use terse_testkit::links::{attempt, code, link, target};
 
-use crate::cluster::{connected, now, with_keyspace};
+use crate::cluster::{connected, now, with_keyspace, with_shared_keyspace};
 
 /// The versions of the marks of `text`, in no order of their own, sorted.
 async fn marked(store: &CqlStore, text: &str) -> Vec<u64> {
@@ -31,7 +31,7 @@ async fn created(store: &CqlStore, text: &str) -> Link {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_edit_is_marked_before_and_after() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (writer, _) = connected(&keyspace).await;
         let (reader, _) = connected(&keyspace).await;
         let first = created(&writer, "edited").await;
@@ -48,7 +48,7 @@ async fn every_edit_is_marked_before_and_after() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_conflict_is_marked_with_the_version_that_stands() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (store, _) = connected(&keyspace).await;
         let first = created(&store, "conflict").await;
         store.update(&first.code, Version(1), &LinkChange::of(&first)).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_conflict_is_marked_with_the_version_that_stands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_race_of_two_nodes_is_marked_by_both() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (one, _) = connected(&keyspace).await;
         let (other, _) = connected(&keyspace).await;
         for round in 0..8 {
@@ -92,7 +92,7 @@ async fn a_race_of_two_nodes_is_marked_by_both() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_edit_whose_caller_went_away_is_marked_after_it_too() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (store, _) = connected(&keyspace).await;
         let mut made_alone = 0;
         for number in 0..60_u64 {
@@ -118,7 +118,7 @@ async fn an_edit_whose_caller_went_away_is_marked_after_it_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_of_a_taken_code_is_marked_too() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let (store, _) = connected(&keyspace).await;
         let first = created(&store, "claimed").await;
         store.update(&first.code, Version(1), &LinkChange::of(&first)).await.unwrap();

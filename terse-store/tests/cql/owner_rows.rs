@@ -6,7 +6,7 @@ use terse_core::ports::{Insert, LinkChange, LinkWriter};
 use terse_core::{Link, LinkState, Owner, Timestamp, Version};
 use terse_testkit::links::{attempt, link};
 
-use crate::cluster::{Keyspace, connected, with_keyspace};
+use crate::cluster::{Keyspace, connected, with_keyspace, with_shared_keyspace};
 
 /// (owner, code) of all rows, sorted.
 async fn listed(keyspace: &Keyspace) -> Vec<(String, String)> {
@@ -43,7 +43,7 @@ async fn a_link_is_listed_while_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_claims_through_two_nodes_one_wins_and_all_others_learn_that_it_is_taken() {
-    with_keyspace(|keyspace| async move {
+    with_shared_keyspace(|keyspace| async move {
         let stores = [connected(&keyspace).await.0, connected(&keyspace).await.0];
         let claims = (0..200_usize).map(|number| {
             let store = Arc::clone(&stores[number % 2]);
