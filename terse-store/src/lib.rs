@@ -22,7 +22,7 @@ mod sqlite_file;
 mod stats;
 
 pub use core_clock::CoreClock;
-pub use cql::{CqlConfig, CqlLimits, CqlStore};
+pub use cql::{CqlConfig, CqlLimits, CqlReadModel, CqlReadModelConfig, CqlStore, ReadModelBounds};
 pub use guarded::{CatalogSettings, GuardSettings, Guarded, LaneSettings, MarksSettings, watched_breaker};
 pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, Share};
 pub use memory::MemoryStore;

@@ -10,6 +10,7 @@
 //! other reads of the API are slow by nature, and one owner's tombstones say
 //! nothing of the quorum; of them it hears successes alone ([`crate::lenient`]).
 
+use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::serialize::row::SerializeRow;
@@ -73,7 +74,17 @@ pub(super) async fn rows(
     statement: &PreparedStatement,
     values: impl SerializeRow,
 ) -> Result<QueryRowsResult, StoreError> {
-    rows_of(operation, live.session.execute_unpaged(statement, values).await)
+    rows_on(&live.session, operation, statement, values).await
+}
+
+/// The same on any session.
+pub(super) async fn rows_on(
+    session: &Session,
+    operation: &str,
+    statement: &PreparedStatement,
+    values: impl SerializeRow,
+) -> Result<QueryRowsResult, StoreError> {
+    rows_of(operation, session.execute_unpaged(statement, values).await)
 }
 
 fn rows_of(

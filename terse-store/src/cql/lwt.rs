@@ -6,7 +6,7 @@
 //! So only the first column and the names of the others are relied on.
 //!
 //! A write that timed out may have happened, may still happen, or never will.
-//! [`CqlStore::decide`] waits a moment, reads back at SERIAL (which completes
+//! [`decide`] waits a moment, reads back at SERIAL (which completes
 //! what was accepted) and compares the id that the write carries. Unchanged =
 //! it is tried again with the same id; at the deadline
 //! ([`write_deadline_ms`](super::CqlLimits::write_deadline_ms)) the outcome is
@@ -15,11 +15,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlTimestamp, CqlValue, Row};
+use terse_core::Entropy;
 use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
 use terse_resilience::{Backoff, BackoffSettings, Jitter};
@@ -73,7 +75,17 @@ pub(super) async fn conditional(
     statement: &PreparedStatement,
     values: impl SerializeRow,
 ) -> Result<Conditional, StoreError> {
-    answer_of(operation, live.session.execute_unpaged(statement, values).await)
+    conditional_on(&live.session, operation, statement, values).await
+}
+
+/// The same on any session.
+pub(super) async fn conditional_on(
+    session: &Session,
+    operation: &str,
+    statement: &PreparedStatement,
+    values: impl SerializeRow,
+) -> Result<Conditional, StoreError> {
+    answer_of(operation, session.execute_unpaged(statement, values).await)
 }
 
 fn answer_of(operation: &str, answer: Result<QueryResult, ExecutionError>) -> Result<Conditional, StoreError> {
@@ -115,45 +127,61 @@ pub(super) trait Decision: Sync {
 }
 
 impl CqlStore {
-    /// Carries `decision` out until it is known what became of it, or `deadline`,
-    /// which is that of the whole call.
+    /// Carries `decision` out; see [`decide`].
     ///
     /// # Errors
-    /// [`StoreErrorKind::UnknownOutcome`] at the deadline; any other kind = nothing happened.
+    /// As [`decide`] has them.
     pub(super) async fn decide<D: Decision>(&self, deadline: Instant, decision: &D) -> Result<D::Answer, StoreError> {
-        if Instant::now() >= deadline {
-            return Err(fault::unavailable("a write's time was up before it could begin"));
-        }
-        let mut last = StoreError::new(StoreErrorKind::UnknownOutcome, "a write took too long");
-        match tokio::time::timeout_at(deadline, self.settle(decision, &mut last)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(last),
-        }
+        decide(&*self.entropy, deadline, decision).await
     }
+}
 
-    /// `last` is the newest failure, told when the caller's time is up.
-    async fn settle<D: Decision>(&self, decision: &D, last: &mut StoreError) -> Result<D::Answer, StoreError> {
-        let seed = u64::from_le_bytes(random_bytes(&*self.entropy));
-        let mut pauses = Backoff::new(PAUSES, seed).map_err(|error| fault::unavailable(error.to_string()))?;
-        let mut again = false;
+/// Carries `decision` out until it is known what became of it, or `deadline`,
+/// which is that of the whole call.
+///
+/// # Errors
+/// [`StoreErrorKind::UnknownOutcome`] at the deadline; any other kind = nothing happened.
+pub(super) async fn decide<D: Decision>(
+    entropy: &dyn Entropy,
+    deadline: Instant,
+    decision: &D,
+) -> Result<D::Answer, StoreError> {
+    if Instant::now() >= deadline {
+        return Err(fault::unavailable("a write's time was up before it could begin"));
+    }
+    let mut last = StoreError::new(StoreErrorKind::UnknownOutcome, "a write took too long");
+    match tokio::time::timeout_at(deadline, settle(entropy, decision, &mut last)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(last),
+    }
+}
+
+/// `last` is the newest failure, told when the caller's time is up.
+async fn settle<D: Decision>(
+    entropy: &dyn Entropy,
+    decision: &D,
+    last: &mut StoreError,
+) -> Result<D::Answer, StoreError> {
+    let seed = u64::from_le_bytes(random_bytes(entropy));
+    let mut pauses = Backoff::new(PAUSES, seed).map_err(|error| fault::unavailable(error.to_string()))?;
+    let mut again = false;
+    loop {
+        match decision.try_once(again).await {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(error),
+            Err(error) if again || error.kind == StoreErrorKind::UnknownOutcome => *last = still_unknown(error),
+            Err(error) => return Err(error),
+        }
+        again = true;
         loop {
-            match decision.try_once(again).await {
+            let pause_ms = pauses.next_wait_ms().unwrap_or(PAUSES.max_ms);
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            match decision.read_back().await {
                 Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(error),
-                Err(error) if again || error.kind == StoreErrorKind::UnknownOutcome => *last = still_unknown(error),
-                Err(error) => return Err(error),
-            }
-            again = true;
-            loop {
-                let pause_ms = pauses.next_wait_ms().unwrap_or(PAUSES.max_ms);
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                match decision.read_back().await {
-                    Ok(Some(answer)) => return Ok(answer),
-                    Ok(None) => break,
-                    Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(still_unknown(error)),
-                    Err(error) => *last = still_unknown(error),
-                }
+                Ok(None) => break,
+                Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(still_unknown(error)),
+                Err(error) => *last = still_unknown(error),
             }
         }
     }

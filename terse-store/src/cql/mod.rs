@@ -19,6 +19,7 @@
 
 mod catalog;
 mod config;
+mod connection;
 mod dialect;
 mod fault;
 mod health;
@@ -30,6 +31,7 @@ mod links;
 mod lwt;
 mod marks;
 mod owed;
+mod read_model;
 mod rows;
 mod schema;
 mod session;
@@ -39,8 +41,8 @@ mod stripes;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use scylla::client::session::Session;
@@ -48,13 +50,14 @@ use terse_core::ports::StoreError;
 use terse_core::{Clock, Entropy};
 use terse_resilience::Breaker;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use config::{CqlConfig, CqlLimits};
+use connection::{Connection, until};
 use links::KnownMonths;
 use owed::Debts;
-use schema::{Migrator, quoted};
+pub use read_model::{CqlReadModel, CqlReadModelConfig, ReadModelBounds};
 use session::{Preparer, Profiles};
 use store_clock::StoreClock;
 use stripes::Stripes;
@@ -68,10 +71,7 @@ pub struct CqlStore {
     lenience: Lenience,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    /// Set once, by `connect_once`; the driver reconnects by itself.
-    live: OnceLock<Arc<Live>>,
-    /// Held while connecting, so that it happens once.
-    connecting: Mutex<()>,
+    connection: Connection<Live>,
     /// Set by `admit`: until then only settings are answered.
     admitted: AtomicBool,
     /// Turns of codes and idempotency keys.
@@ -115,8 +115,7 @@ impl CqlStore {
             lenience: Lenience::new(),
             clock,
             entropy,
-            live: OnceLock::new(),
-            connecting: Mutex::new(()),
+            connection: Connection::none(),
             admitted: AtomicBool::new(false),
             turns,
             home_turns,
@@ -136,17 +135,7 @@ impl CqlStore {
     /// [`StoreErrorKind::Corrupt`](terse_core::ports::StoreErrorKind::Corrupt) when a newer release wrote the
     /// keyspace; else the cluster could not be reached in time.
     pub async fn connect_once(&self) -> Result<bool, StoreError> {
-        if self.live.get().is_some() {
-            return Ok(false);
-        }
-        let Ok(_one_at_a_time) = self.connecting.try_lock() else {
-            return Err(fault::unavailable(format!("shard '{}' is being connected", self.config.shard)));
-        };
-        if self.live.get().is_some() {
-            return Ok(false);
-        }
-        let live = Live::connect(&self.config, &*self.clock).await?;
-        Ok(self.live.set(Arc::new(live)).is_ok())
+        self.connection.connect_once(&self.config, Live::connect(&self.config, &*self.clock)).await
     }
 
     /// Waits until no write owes the mark after it, also those whose callers
@@ -177,32 +166,21 @@ impl CqlStore {
 
     /// The session, once there is one: for settings, which are asked before the store is admitted.
     fn connected(&self) -> Result<&Arc<Live>, StoreError> {
-        self.live.get().ok_or_else(|| fault::unavailable(format!("shard '{}' is not connected", self.config.shard)))
+        self.connection.get(&self.config)
     }
 }
 
 impl Live {
     async fn connect(config: &CqlConfig, clock: &dyn Clock) -> Result<Self, StoreError> {
-        let limits = &config.limits;
-        let profiles = Profiles::new(limits);
-        let began = Instant::now();
-        let startup = began + Duration::from_millis(limits.startup_timeout_ms);
-        let session = until(startup, config, session::connect(config, &profiles)).await?;
-        let (keyspace, replication) = (config.keyspace.as_str(), config.replication);
-        let migrator = Migrator { session: &session, profiles: &profiles, keyspace, replication };
-        let mut deadline = startup;
-        if !until(startup, config, migrator.is_current()).await? {
-            deadline += Duration::from_millis(limits.migration_timeout_ms);
-            until(deadline, config, migrator.migrate(clock.now())).await?;
-        }
-        let live = until(deadline, config, Self::prepare(session, &profiles, keyspace)).await?;
-        until(deadline, config, live.clock.measure(&live.session, clock)).await?;
+        let opened = connection::open(config, &schema::LINKS, clock.now()).await?;
+        let prepared = Self::prepare(opened.session, &opened.profiles, &opened.keyspace);
+        let live = until(opened.deadline, config, prepared).await?;
+        until(opened.deadline, config, live.clock.measure(&live.session, clock)).await?;
         Ok(live)
     }
 
     async fn prepare(session: Session, profiles: &Profiles, keyspace: &str) -> Result<Self, StoreError> {
-        let keyspace = quoted(keyspace);
-        let preparer = Preparer { session: &session, profiles, keyspace: &keyspace };
+        let preparer = Preparer { session: &session, profiles, keyspace };
         Ok(Self {
             links: links::Statements::prepare(&preparer).await?,
             marks: marks::Statements::prepare(&preparer).await?,
@@ -226,15 +204,4 @@ impl Live {
 async fn by<T>(deadline: Instant, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let ended = tokio::time::timeout_at(deadline, step).await;
     ended.unwrap_or_else(|_| Err(fault::unavailable("a write's time was up before it could begin")))
-}
-
-/// `step`, or a failure when it has not ended by `deadline`.
-async fn until<T>(
-    deadline: Instant,
-    config: &CqlConfig,
-    step: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    tokio::time::timeout_at(deadline, step)
-        .await
-        .unwrap_or_else(|_| Err(fault::unavailable(format!("shard '{}': connecting took too long", config.shard))))
 }

@@ -18,17 +18,29 @@ use super::fault;
 use super::rows::{self, cql_time};
 use super::session::{KEYSPACE, Profiles, Use, plain};
 
-/// The migrations in order; a release only ever adds to the end.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/cql/0001_links.cql")];
+/// What one part of terse keeps in a keyspace. Parts may share one: their tables have different names, and each has
+/// versions of its own.
+pub(super) struct Component {
+    /// Whose versions they are.
+    pub(super) name: &'static str,
+    /// The migrations in order; a release only ever adds to the end.
+    migrations: &'static [&'static str],
+}
 
-/// Whose versions these are; a read model may keep its own beside.
-const COMPONENT: &str = "links";
+/// Links and what belongs to them.
+pub(super) const LINKS: Component =
+    Component { name: "links", migrations: &[include_str!("../../migrations/cql/0001_links.cql")] };
+
+/// The read model of clicks.
+pub(super) const CLICKS: Component =
+    Component { name: "clicks", migrations: &[include_str!("../../migrations/cql/clicks/0001_rows.cql")] };
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS {keyspace}.schema_versions \
     (component text, version int, applied_at timestamp, PRIMARY KEY (component, version))";
 
 /// Changes the schema of one keyspace.
 pub(super) struct Migrator<'a> {
+    pub(super) component: &'a Component,
     pub(super) session: &'a Session,
     pub(super) profiles: &'a Profiles,
     pub(super) keyspace: &'a str,
@@ -41,7 +53,7 @@ impl Migrator<'_> {
     /// # Errors
     /// [`StoreErrorKind::Corrupt`] when it has a newer one, told by both numbers.
     pub(super) async fn is_current(&self) -> Result<bool, StoreError> {
-        Ok(self.applied(&self.tables().await?).await? == MIGRATIONS.len())
+        Ok(self.applied(&self.tables().await?).await? == self.component.migrations.len())
     }
 
     /// Brings the keyspace to this release's schema.
@@ -60,7 +72,7 @@ impl Migrator<'_> {
         }
         // What another node has written down meanwhile, or a newer release.
         let done = self.applied(&tables).await?;
-        for (at, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+        for (at, migration) in self.component.migrations.iter().enumerate().skip(done) {
             for statement in statements(migration) {
                 self.change(engine, &statement, &tables).await?;
             }
@@ -91,7 +103,7 @@ impl Migrator<'_> {
                 _ => return Err(error),
             },
         };
-        let known = MIGRATIONS.len();
+        let known = self.component.migrations.len();
         match usize::try_from(newest) {
             Ok(version) if version <= known => Ok(version),
             _ => Err(fault::corrupt(format!(
@@ -112,7 +124,7 @@ impl Migrator<'_> {
 
     async fn newest(&self, usage: Use) -> Result<i32, StoreError> {
         let text = self.filled("SELECT max(version) FROM {keyspace}.schema_versions WHERE component = ?");
-        let answer = self.session.query_unpaged(plain(self.profiles, usage, text), (COMPONENT,)).await;
+        let answer = self.session.query_unpaged(plain(self.profiles, usage, text), (self.component.name,)).await;
         let rows = answer.map_err(|error| fault::read("reading the schema's version", error))?.into_rows_result();
         let rows = rows.map_err(|error| fault::corrupt("the schema's version can't be read").caused_by(error))?;
         let row = rows.maybe_first_row::<(Option<i32>,)>();
@@ -147,7 +159,7 @@ impl Migrator<'_> {
             self.filled("INSERT INTO {keyspace}.schema_versions (component, version, applied_at) VALUES (?, ?, ?)");
         let version = i32::try_from(version).unwrap_or(i32::MAX);
         let statement = plain(self.profiles, Use::Write, text);
-        let answer = self.session.query_unpaged(statement, (COMPONENT, version, cql_time(now))).await;
+        let answer = self.session.query_unpaged(statement, (self.component.name, version, cql_time(now))).await;
         answer.map(drop).map_err(failed)
     }
 
@@ -191,17 +203,30 @@ mod tests {
         assert_eq!(statements(text), ["CREATE TABLE a ( b int, c int )", "CREATE TABLE d (e int)"]);
     }
 
+    fn all_statements() -> Vec<String> {
+        let migrations = [LINKS, CLICKS].into_iter().flat_map(|component| component.migrations);
+        migrations.flat_map(|migration| statements(migration)).collect()
+    }
+
     #[test]
     fn every_statement_can_be_run_again() {
-        for statement in MIGRATIONS.iter().flat_map(|migration| statements(migration)) {
+        for statement in all_statements() {
             assert!(statement.starts_with("CREATE TABLE IF NOT EXISTS {keyspace}."), "{statement}");
         }
         assert!(CREATE_VERSIONS.starts_with("CREATE TABLE IF NOT EXISTS {keyspace}."));
     }
 
     #[test]
+    fn parts_that_share_a_keyspace_share_no_table() {
+        let statements = all_statements();
+        let tables: HashSet<_> = statements.iter().filter_map(|statement| table_made_by(statement)).collect();
+        assert_eq!(tables.len(), statements.len(), "{tables:?}");
+        assert!(!tables.contains("schema_versions"));
+    }
+
+    #[test]
     fn nothing_that_only_one_engine_knows_is_in_the_schema() {
-        for statement in MIGRATIONS.iter().flat_map(|migration| statements(migration)) {
+        for statement in all_statements() {
             let lower = statement.to_lowercase();
             for word in ["compression", "compaction", " counter,", " counter)", "index", "using", "tablets", " id ="] {
                 assert!(!lower.contains(word), "{word}: {statement}");

@@ -205,7 +205,7 @@ impl CqlStore {
     /// negative = behind, `None` = not connected yet.
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
-        self.live.get()?.clock.offset_ms(&*self.clock)
+        self.connected().ok()?.clock.offset_ms(&*self.clock)
     }
 
     /// Whether this server may edit links.
