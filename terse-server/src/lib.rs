@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod application;
+pub mod cache_gauges;
 pub mod cli;
 mod commands;
 pub mod config;

@@ -10,6 +10,7 @@ use terse_core::ports::{DependencyHealth, LinkReader, LinkWriter};
 use terse_core::shorten::Shortener;
 use terse_resilience::Breakers;
 
+use crate::cache_gauges::{self, Polled};
 use crate::config::Config;
 use crate::exit::{Exit, StartError};
 use crate::identity::Identity;
@@ -40,7 +41,7 @@ impl Links {
     /// Puts the rings around `stores`. Nothing is polled or connected yet.
     ///
     /// # Errors
-    /// [`StartError`] when a setting of the shared cache is outside its limits.
+    /// [`StartError`] when a setting of the shared cache is outside its limits, or `world` shows another cache already.
     pub fn open(
         config: &Config,
         stores: &Arc<Stores>,
@@ -66,7 +67,9 @@ impl Links {
             entropy: Arc::clone(&world.entropy),
             metrics: Arc::clone(&world.metrics),
         };
-        let pollers = pollers(stores, &cache);
+        let polled = polled(stores);
+        let pollers = pollers(stores, &cache, &polled);
+        cache_gauges::show(&world.metrics, &cache, polled)?;
         Ok(Self { cache, shortener: Arc::new(shortener), shared, pollers })
     }
 
@@ -120,13 +123,18 @@ fn shards(stores: &Arc<Stores>) -> Shards {
     Shards::new(polled, Arc::new(move |code| stores.shard_of(code)))
 }
 
-fn pollers(stores: &Stores, cache: &Arc<ReadThrough>) -> Vec<(String, Arc<MarkPoller>)> {
-    let feeds = stores.feeds.iter().zip(stores.links.map().names()).enumerate();
-    let polled = feeds.filter_map(|(number, (feed, shard))| {
-        let poller = MarkPoller::new(cache, number, Arc::clone(feed.as_ref()?));
-        Some(((*shard).to_owned(), Arc::new(poller)))
+/// The shards that other servers write to.
+fn polled(stores: &Stores) -> Vec<Polled> {
+    let shards = stores.feeds.iter().zip(stores.links.map().names()).enumerate();
+    shards.filter(|(_, (feed, _))| feed.is_some()).map(|(number, (_, name))| (number, (*name).to_owned())).collect()
+}
+
+fn pollers(stores: &Stores, cache: &Arc<ReadThrough>, polled: &[Polled]) -> Vec<(String, Arc<MarkPoller>)> {
+    let pollers = polled.iter().filter_map(|(number, shard)| {
+        let feed = Arc::clone(stores.feeds.get(*number)?.as_ref()?);
+        Some((shard.clone(), Arc::new(MarkPoller::new(cache, *number, feed))))
     });
-    polled.collect()
+    pollers.collect()
 }
 
 fn cache_config(config: &Config) -> terse_cache::CacheConfig {
@@ -137,5 +145,39 @@ fn cache_config(config: &Config) -> terse_cache::CacheConfig {
         fresh_for: config.max_age,
         stale_for: config.stale_for,
         ..terse_cache::CacheConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use terse_core::codegen::CodeSpace;
+
+    use super::*;
+    use crate::config::raw::Inputs;
+
+    const MIXED: &str = "[[shard]]\nname='a'\nslots='0-2047'\nstore='sqlite'\n\
+                         [[shard]]\nname='b'\nslots='2048-4095'\nstore='cql://127.0.0.1:1/nowhere'";
+
+    #[tokio::test]
+    async fn metrics_show_the_cache_and_the_shards_that_other_servers_change() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("terse.toml"), MIXED).unwrap();
+        let inputs = Inputs { working_dir: place.path().to_owned(), ..Inputs::default() };
+        let mut config = Config::load(inputs).unwrap();
+        config.data_dir = place.path().to_owned();
+        let world = World::real();
+        let stores = Arc::new(Stores::open(&config, &world).unwrap());
+        let identity = Identity { deployment: [1; 16], permutation_key: [2; 16] };
+        let (space, clock) = (CodeSpace::new(identity.permutation_key), Arc::clone(&world.clock));
+        let codes = Arc::new(LeasedCodes::new(space, stores.home().clone(), 10, "here".to_owned(), clock));
+        let links = Links::open(&config, &stores, &identity, &codes, &world).unwrap();
+        let shown = world.metrics.encode().unwrap();
+        for line in ["terse_cache_links 0", "terse_cache_bypassed 0", "terse_marks_fresh{shard=\"b\"} 0"] {
+            assert!(shown.lines().any(|told| told == line), "{line} is not in\n{shown}");
+        }
+        assert!(!shown.contains("terse_marks_fresh{shard=\"a\"}"), "nobody else changes a file");
+        drop(links);
+        assert!(!world.metrics.encode().unwrap().contains("terse_cache_links"));
+        stores.close();
     }
 }
