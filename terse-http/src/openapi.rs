@@ -24,7 +24,7 @@ use crate::{Access, State, health, metrics, redirect, site};
         breakers::list, breakers::read, breakers::force,
         redirect::follow, health::livez, health::readyz, health::health, metrics::text, site::robots
     ),
-    components(schemas(ProblemBody, FieldFault, CreateBody)),
+    components(schemas(ProblemBody, FieldFault, CreateBody, stats::IntervalWord)),
     tags(
         (name = "links", description = "Create, list, read, edit and delete links"),
         (name = "clicks", description = "What is known of the clicks of a link"),

@@ -390,10 +390,10 @@ fn a_link_may_be_called_batch() {
 }
 
 #[test]
-fn what_is_not_served_yet_is_404() {
+fn what_is_not_served_is_404() {
     let server = Server::start();
     server.create(&url(1));
-    for path in ["/api/v1/links/c1/stats", "/api/v1/links/c1/clicks", "/api/v1/admin", "/api/v2", "/api/v1/links/"] {
+    for path in ["/api/v1/links/c1/", "/api/v1/links/c1/stats/", "/api/v1/admin", "/api/v2", "/api/v1/links/"] {
         server.get(path).assert_problem(404, "not_found");
     }
 }

@@ -156,13 +156,15 @@ fn the_description_names_every_operation_and_its_statuses() {
         let responses = &document["paths"][path][method]["responses"];
         responses.as_object().unwrap_or_else(|| panic!("{method} {path}")).keys().cloned().collect()
     };
-    let expected: [(&str, &str, &str); 16] = [
+    let expected: [(&str, &str, &str); 18] = [
         ("/api/v1/links", "post", "201 400 401 403 408 409 413 414 415 421 422 503"),
         ("/api/v1/links", "get", "200 400 401 414 421 422 503"),
         ("/api/v1/links/batch", "post", "200 400 401 403 408 413 414 415 421 422 503"),
         ("/api/v1/links/{code}", "get", "200 304 400 401 404 414 421 503"),
         ("/api/v1/links/{code}", "patch", "200 400 401 403 404 408 412 413 414 415 421 422 503"),
         ("/api/v1/links/{code}", "delete", "204 400 401 403 404 412 414 421 503"),
+        ("/api/v1/links/{code}/stats", "get", "200 401 404 414 421 422 503"),
+        ("/api/v1/links/{code}/clicks", "get", "200 401 404 414 421 422 503"),
         ("/api/v1/admin/breakers", "get", "200 401 403 414 421 503"),
         ("/api/v1/admin/breakers/{name}", "get", "200 401 403 404 414 421 503"),
         ("/api/v1/admin/breakers/{name}", "put", "200 400 401 403 404 408 413 414 415 421 422 503"),
@@ -177,7 +179,7 @@ fn the_description_names_every_operation_and_its_statuses() {
     for (path, method, list) in expected {
         assert_eq!(statuses(path, method).join(" "), list, "{method} {path}");
     }
-    assert_eq!(document["paths"].as_object().unwrap().len(), 11);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 13);
     let parameters = document["paths"]["/api/v1/links/{code}"]["patch"]["parameters"].as_array().unwrap();
     assert!(parameters.iter().all(|parameter| parameter["schema"]["type"] == "string"), "{parameters:?}");
 }

@@ -472,6 +472,8 @@ fn the_openapi_document_describes_every_route() {
         ("/api/v1/links", vec!["get", "post"]),
         ("/api/v1/links/batch", vec!["post"]),
         ("/api/v1/links/{code}", vec!["get", "patch", "delete"]),
+        ("/api/v1/links/{code}/stats", vec!["get"]),
+        ("/api/v1/links/{code}/clicks", vec!["get"]),
         ("/{code}", vec!["get", "head"]),
         ("/livez", vec!["get"]),
         ("/readyz", vec!["get"]),
