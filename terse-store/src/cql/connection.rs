@@ -52,7 +52,8 @@ impl<L> Connection<L> {
         if self.live.get().is_some() {
             return Ok(false);
         }
-        let live = connect.await?;
+        // On the heap: what a driver does to connect is a large future.
+        let live = Box::pin(connect).await?;
         Ok(self.live.set(Arc::new(live)).is_ok())
     }
 }
