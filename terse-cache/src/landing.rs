@@ -19,7 +19,7 @@ pub(crate) struct Landed {
     /// What those who wait are told.
     pub answer: Answer,
     /// The link, if the shared cache shall have it.
-    pub to_share: Option<Arc<Resolution>>,
+    pub to_share: Option<Resolution>,
 }
 
 /// What the shared cache has may be outdated.
@@ -54,7 +54,7 @@ impl ReadThrough {
         code: &ShortCode,
         flight: &Arc<Flight>,
         began_ms: u64,
-        link: &Arc<Resolution>,
+        link: &Resolution,
     ) -> Result<Lookup, Untrusted> {
         let mut stripe = self.stripes.lock(code);
         let now_ms = self.clock.monotonic_ms();
@@ -64,8 +64,8 @@ impl ReadThrough {
             return Err(Untrusted { least });
         }
         stripe.end(code, flight);
-        self.memory.put_shared(code, Arc::clone(link), began_ms);
-        Ok(Lookup { link: Some(Arc::clone(link)), tier: Tier::L2 })
+        self.memory.put_shared(code, link, began_ms);
+        Ok(Lookup { link: Some(link.clone()), tier: Tier::L2 })
     }
 
     /// Ends `flight` with what the inner reader brought: stores that if it may,
@@ -92,7 +92,7 @@ impl ReadThrough {
             stripe.detach(code);
         }
         let shares = kept && self.shared().is_some() && self.memory.knows_changes(code, now_ms);
-        let to_share = served.filter(|_| shares).map(Arc::clone);
+        let to_share = served.filter(|_| shares).cloned();
         Landed { answer, to_share }
     }
 
@@ -126,7 +126,7 @@ impl ReadThrough {
         if !landing.may_store {
             self.memory.know(code, link.version);
         } else if self.memory.settle(code, link.version, landing.began_ms) {
-            self.memory.put(code, Arc::clone(link), landing.began_ms);
+            self.memory.put(code, link, landing.began_ms);
             *kept = true;
         }
         Ok(found)
@@ -135,16 +135,16 @@ impl ReadThrough {
     /// Judges what the inner reader itself calls stale: refused if a newer
     /// version was acknowledged, announced or served, so that no edit or deletion
     /// is undone, and never kept as fresh.
-    fn land_outdated(&self, code: &ShortCode, link: &Arc<Resolution>, landing: &Landing) -> Answer {
+    fn land_outdated(&self, code: &ShortCode, link: &Resolution, landing: &Landing) -> Answer {
         if !self.memory.is_newest(code, link.version) {
             let newer = self.memory.stale(code.as_str(), self.clock.monotonic_ms());
             return newer.ok_or_else(|| unavailable("only an outdated version is in reach"));
         }
         self.memory.see(code, link.version);
         if landing.may_store {
-            self.memory.put_outdated(code, Arc::clone(link), landing.began_ms);
+            self.memory.put_outdated(code, link.clone(), landing.began_ms);
         }
-        Ok(Lookup { link: Some(Arc::clone(link)), tier: Tier::Stale })
+        Ok(Lookup { link: Some(link.clone()), tier: Tier::Stale })
     }
 }
 

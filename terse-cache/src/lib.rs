@@ -59,6 +59,7 @@
 
 mod config;
 mod flight;
+mod key;
 mod landing;
 mod least;
 mod marks;

@@ -7,41 +7,72 @@
 //! "compare, then put" one step.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use quick_cache::{UnitWeighter, Weighter};
+use quick_cache::{OptionsBuilder, UnitWeighter, Weighter};
+use terse_core::link::PackedResolution;
 use terse_core::ports::{Lookup, Tier};
 use terse_core::{Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
+use crate::key::CodeKey;
 use crate::least::{Least, LeastVersions};
-use crate::marks::{FRESH_FOR_MS, MarkedCodes, ShardNumber, Shards};
+use crate::marks::{FRESH_FOR_MS, MarkedCodes, NO_SHARD, ShardNumber, Shards};
 use crate::warm::Heat;
 
-/// Estimated bytes of an entry besides its target: two table slots with the
-/// tables' slack, the shared resolution, the allocator's rounding. An
-/// integration test holds the estimate against the process's real size.
-const ENTRY_OVERHEAD_BYTES: u64 = 320;
+/// Bytes of a slot of the table of links: an entry, its neighbours in two lists, how it was used.
+const SLOT_BYTES: u64 = 72;
 
-/// A code of more letters takes an allocation of its own.
-const INLINE_CODE_LETTERS: usize = 24;
+/// Bytes of a slot's share of the table of hashes, which has five a place and is 7/16 to 7/8 full.
+const INDEX_BYTES: u64 = 9;
+
+/// Links that were evicted of which the table remembers the hash, per link that
+/// it may hold: one that comes back soon is worth more than one that is new.
+const EVICTED_OF_LINKS: usize = 2;
+
+/// They take a slot each, but no more than this part of all bytes.
+const EVICTED_OF_BYTES: u64 = 8;
 
 /// A link in memory.
 #[derive(Clone)]
 pub(crate) struct Entry {
-    link: Arc<Resolution>,
-    /// When its age limit is reached.
-    aged_at_ms: u64,
-    /// The shard that it is on, as long as it may be fresh at all.
-    shard: Option<ShardNumber>,
+    link: PackedResolution,
+    age: Age,
+}
+
+/// When an entry's age limit is reached, and the shard that it is on as long as
+/// it may be fresh at all. Eight bytes, for there are as many as links.
+#[derive(Clone, Copy)]
+struct Age(u64);
+
+impl Age {
+    /// The last limit that fits: some 8,900 years after the clock's start. A
+    /// later one comes down to it, so that nothing is fresh longer than it may be.
+    const LAST_MS: u64 = u64::MAX >> ShardNumber::BITS;
+
+    fn new(aged_at_ms: u64, shard: ShardNumber) -> Self {
+        Self(aged_at_ms.min(Self::LAST_MS) << ShardNumber::BITS | u64::from(shard))
+    }
+
+    fn aged_at_ms(self) -> u64 {
+        self.0 >> ShardNumber::BITS
+    }
+
+    /// [`NO_SHARD`] = it may not be fresh.
+    fn shard(self) -> ShardNumber {
+        self.0 as ShardNumber
+    }
+
+    fn never_fresh(self) -> Self {
+        Self::new(self.aged_at_ms(), NO_SHARD)
+    }
 }
 
 /// An answer that the inner reader itself called stale.
 #[derive(Clone)]
 struct Outdated {
-    link: Arc<Resolution>,
+    link: Resolution,
     until_ms: u64,
 }
 
@@ -51,18 +82,16 @@ struct ByBytes {
     least: u64,
 }
 
-impl Weighter<ShortCode, Entry> for ByBytes {
-    fn weight(&self, code: &ShortCode, entry: &Entry) -> u64 {
-        let letters = code.as_str().len();
-        let on_heap = if letters > INLINE_CODE_LETTERS { letters } else { 0 };
-        let bytes = ENTRY_OVERHEAD_BYTES + (on_heap + entry.link.target.as_str().len()) as u64;
+impl Weighter<CodeKey, Entry> for ByBytes {
+    fn weight(&self, code: &CodeKey, entry: &Entry) -> u64 {
+        let bytes = SLOT_BYTES + INDEX_BYTES + (code.heap_bytes() + entry.link.heap_bytes()) as u64;
         bytes.max(self.least)
     }
 }
 
 /// The links and the codes without one.
 pub(crate) struct Memory {
-    links: Cache<ShortCode, Entry, ByBytes>,
+    links: Cache<CodeKey, Entry, ByBytes>,
     negative: Cache<ShortCode, u64, UnitWeighter>,
     outdated: Cache<ShortCode, Outdated, UnitWeighter>,
     least: LeastVersions,
@@ -77,9 +106,8 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(config: &CacheConfig, shards: Shards) -> Self {
-        let least = config.max_bytes / (config.max_links.max(1) as u64);
         Self {
-            links: Cache::with_weighter(config.max_links, config.max_bytes, ByBytes { least }),
+            links: links(config.max_links, config.max_bytes),
             negative: Cache::new(config.max_negative),
             outdated: Cache::new(config.max_outdated),
             least: LeastVersions::new(config.max_least),
@@ -95,11 +123,11 @@ impl Memory {
 
     /// What is known of `code` and still fresh at `now_ms`. No allocation.
     pub(crate) fn fresh(&self, code: &str, now_ms: u64) -> Option<Lookup> {
-        if let Some(entry) = self.links.get(code)
+        if let Some(entry) = self.links.get(code.as_bytes())
             && self.is_fresh(&entry, now_ms)
         {
             self.heat.hit(code);
-            return Some(Lookup { link: Some(entry.link), tier: Tier::L1 });
+            return Some(Lookup { link: Some(entry.link.into_resolution()), tier: Tier::L1 });
         }
         if let Some(until_ms) = self.negative.get(code)
             && now_ms < until_ms
@@ -113,17 +141,17 @@ impl Memory {
     /// Whether `entry` may be answered without a look at anything else: its age,
     /// and how lately its shard's changes were read.
     fn is_fresh(&self, entry: &Entry, now_ms: u64) -> bool {
-        now_ms < entry.aged_at_ms && entry.shard.is_some_and(|shard| self.shards.fresh(shard, now_ms))
+        now_ms < entry.age.aged_at_ms() && self.shards.fresh(entry.age.shard(), now_ms)
     }
 
     fn stale_until_ms(&self, entry: &Entry) -> u64 {
-        entry.aged_at_ms.saturating_add(self.stale_ms)
+        entry.age.aged_at_ms().saturating_add(self.stale_ms)
     }
 
     /// The newest version of `code` that this process acknowledged or served, as far as it remembers.
     pub(crate) fn newest(&self, code: &ShortCode) -> Version {
         let seen = self.least.get(code.as_str()).seen;
-        self.links.peek(code.as_str()).map_or(seen, |entry| entry.link.version.max(seen))
+        self.peek(code).map_or(seen, |entry| entry.link.version().max(seen))
     }
 
     /// The least versions of `code` that may be served.
@@ -133,17 +161,17 @@ impl Memory {
 
     /// The link of `code`, as long as it may be served when nothing better is in reach.
     pub(crate) fn stale(&self, code: &str, now_ms: u64) -> Option<Lookup> {
-        let entry = self.links.get(code).filter(|entry| now_ms < self.stale_until_ms(entry))?;
-        if entry.link.version < self.least.get(code).seen.max(self.marked.least(code)) {
+        let entry = self.links.get(code.as_bytes()).filter(|entry| now_ms < self.stale_until_ms(entry))?;
+        if entry.link.version() < self.least.get(code).seen.max(self.marked.least(code)) {
             return None;
         }
         let tier = if self.is_fresh(&entry, now_ms) { Tier::L1 } else { Tier::Stale };
-        Some(Lookup { link: Some(entry.link), tier })
+        Some(Lookup { link: Some(entry.link.into_resolution()), tier })
     }
 
     /// Remembers for a moment what the inner reader called stale as of
     /// `as_of_ms`. It takes nothing's place; nothing newer was [`seen`](Self::see).
-    pub(crate) fn put_outdated(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+    pub(crate) fn put_outdated(&self, code: &ShortCode, link: Resolution, as_of_ms: u64) {
         let until_ms = as_of_ms.saturating_add(self.outdated_ms);
         self.outdated.insert(code.clone(), Outdated { link, until_ms });
     }
@@ -163,27 +191,28 @@ impl Memory {
     /// What is older than `version` is not answered from memory any more.
     fn outdate_below(&self, code: &ShortCode, version: Version) {
         self.forget_negative(code);
-        if self.links.peek(code.as_str()).is_some_and(|entry| entry.link.version < version) {
+        if self.peek(code).is_some_and(|entry| entry.link.version() < version) {
             self.end_freshness(code);
         }
     }
 
     /// Remembers a link, acknowledged or read at a quorum, as of `as_of_ms`.
-    pub(crate) fn put(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+    pub(crate) fn put(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
         self.least.know(code, link.version);
         self.put_entry(code, link, as_of_ms);
     }
 
     /// Remembers a link that the shared cache showed, as of `as_of_ms`.
-    pub(crate) fn put_shared(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+    pub(crate) fn put_shared(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
         self.least.see(code, link.version);
         self.put_entry(code, link, as_of_ms);
     }
 
-    fn put_entry(&self, code: &ShortCode, link: Arc<Resolution>, as_of_ms: u64) {
+    fn put_entry(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
         self.forget_negative(code);
         let aged_at_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
-        self.links.insert(code.clone(), Entry { link, aged_at_ms, shard: Some(self.shards.of(code)) });
+        let age = Age::new(aged_at_ms, self.shards.of(code));
+        self.links.insert(CodeKey::of(code), Entry { link: PackedResolution::of(link), age });
     }
 
     /// Notes a mark of `code` that was seen at `now_ms`, and drops what it outdates.
@@ -198,7 +227,7 @@ impl Memory {
         self.forget_negative(code);
         if least <= Version::FIRST {
             self.end_freshness(code);
-        } else if self.links.peek(code.as_str()).is_some_and(|entry| entry.link.version < least) {
+        } else if self.peek(code).is_some_and(|entry| entry.link.version() < least) {
             self.forget(code);
         }
     }
@@ -262,8 +291,8 @@ impl Memory {
     /// Forgets all about `code` but the version that it had.
     pub(crate) fn forget(&self, code: &ShortCode) {
         self.forget_negative(code);
-        if let Some((_, entry)) = self.links.remove(code.as_str()) {
-            self.least.know(code, entry.link.version);
+        if let Some((_, entry)) = self.links.remove(code.as_str().as_bytes()) {
+            self.least.know(code, entry.link.version());
         }
     }
 
@@ -277,9 +306,14 @@ impl Memory {
     /// it is trusted, but still there if that fails.
     pub(crate) fn end_freshness(&self, code: &ShortCode) {
         self.forget_negative(code);
-        if let Some(entry) = self.links.peek(code.as_str()) {
-            self.links.insert(code.clone(), Entry { shard: None, ..entry });
+        if let Some(entry) = self.peek(code) {
+            self.links.insert(CodeKey::of(code), Entry { age: entry.age.never_fresh(), ..entry });
         }
+    }
+
+    /// The entry of `code`, fresh or not, without making it hotter.
+    fn peek(&self, code: &ShortCode) -> Option<Entry> {
+        self.links.peek(code.as_str().as_bytes())
     }
 
     pub(crate) fn heat(&self) -> &Heat {
@@ -288,7 +322,8 @@ impl Memory {
 
     /// The codes whose links may still be served at `now_ms`, if only in need.
     pub(crate) fn kept(&self, now_ms: u64) -> impl Iterator<Item = ShortCode> {
-        self.links.iter().filter(move |(_, entry)| now_ms < self.stale_until_ms(entry)).map(|(code, _)| code)
+        let kept = self.links.iter().filter(move |(_, entry)| now_ms < self.stale_until_ms(entry));
+        kept.filter_map(|(code, _)| code.code())
     }
 
     /// Whether less than so many tenths of what links may take is taken.
@@ -310,6 +345,25 @@ impl Memory {
 
     pub(crate) fn least_len(&self) -> usize {
         self.least.len()
+    }
+}
+
+/// A table of up to `max_links` links that with all that belongs to it takes up to `max_bytes`.
+fn links(max_links: usize, max_bytes: u64) -> Cache<CodeKey, Entry, ByBytes> {
+    let evicted_bytes = max_bytes / EVICTED_OF_BYTES;
+    let evicted = (evicted_bytes / (SLOT_BYTES + INDEX_BYTES)).min((max_links / EVICTED_OF_LINKS) as u64);
+    let capacity = max_bytes - evicted * (SLOT_BYTES + INDEX_BYTES);
+    let by_bytes = ByBytes { least: capacity / max_links.max(1) as u64 };
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(max_links)
+        .ghost_allocation(evicted as f64 / max_links.max(1) as f64)
+        .weight_capacity(capacity)
+        .build();
+    // No room is set aside: the server's allocator may have it in pages of 2 MiB, of which a touch takes a whole one.
+    match options {
+        Ok(options) => Cache::with_options(options, by_bytes, Default::default(), Default::default()),
+        // That would be for want of an option, and none is.
+        Err(_) => Cache::with_weighter(max_links, capacity, by_bytes),
     }
 }
 
@@ -341,7 +395,7 @@ mod tests {
     }
 
     fn put(memory: &Memory, code: &str, as_of_ms: u64) {
-        memory.put(&links::code(code), Arc::new(links::resolution(code, 1)), as_of_ms);
+        memory.put(&links::code(code), &links::resolution(code, 1), as_of_ms);
     }
 
     /// Asserts what is known of `abc` at `now_ms`: the fresh answer's tier, and the one in need.
@@ -417,7 +471,7 @@ mod tests {
         for n in 0..5_000 {
             let code = links::code(&format!("code{n}"));
             let target = links::target(&format!("https://example.com/{}", "x".repeat(8_000)));
-            memory.put(&code, Arc::new(Resolution { target, ..links::resolution("abc", 1) }), 0);
+            memory.put(&code, &Resolution { target, ..links::resolution("abc", 1) }, 0);
         }
         assert!(memory.bytes() <= bound, "{} bytes", memory.bytes());
         assert!((1_000..1_250).contains(&memory.links()), "{} links", memory.links());
@@ -426,11 +480,12 @@ mod tests {
     #[test]
     fn a_long_code_weighs_what_it_takes() {
         let weigh = |code: &str| {
-            let link = Arc::new(links::resolution("abc", 1));
-            ByBytes { least: 0 }.weight(&links::code(code), &Entry { link, aged_at_ms: 0, shard: None })
+            let link = PackedResolution::of(&links::resolution("abc", 1));
+            ByBytes { least: 0 }.weight(&CodeKey::of(&links::code(code)), &Entry { link, age: Age::new(0, NO_SHARD) })
         };
-        assert_eq!(weigh(&"x".repeat(24)), weigh("x"));
-        assert_eq!(weigh(&"x".repeat(64)), weigh("x") + 64);
+        assert_eq!(weigh(&"x".repeat(14)), weigh("x"));
+        assert_eq!(weigh(&"x".repeat(24)), weigh("x") + 32);
+        assert_eq!(weigh(&"x".repeat(64)), weigh("x") + 32 + 64);
     }
 
     #[test]
@@ -439,7 +494,7 @@ mod tests {
         put(&memory, "abc", 0);
         let target = links::target(&format!("https://example.com/{}", "x".repeat(8_000)));
         let big = Resolution { target, ..links::resolution("abc", 2) };
-        memory.put(&links::code("abc"), Arc::new(big), 0);
+        memory.put(&links::code("abc"), &big, 0);
         assert_known(&memory, 0, None, None);
     }
 }

@@ -186,7 +186,7 @@ impl ReadThrough {
                 }
                 let newest = self.memory.is_newest(code, link.version);
                 if newest && alone && !stripe.in_doubt(code, now_ms) {
-                    self.memory.put(code, Arc::new(link), now_ms);
+                    self.memory.put(code, &link, now_ms);
                 } else {
                     self.memory.forget(code);
                     self.memory.know(code, link.version);
@@ -295,7 +295,7 @@ impl FlightTask {
         if !self.cache.asks_shared(&self.code) {
             return None;
         }
-        let link = Arc::new(shared.get(&self.code).await?);
+        let link = shared.get(&self.code).await?;
         match self.cache.land_shared(&self.code, &self.flight, self.began_ms, &link) {
             Ok(found) => Some(found),
             Err(Untrusted { least }) => {
@@ -324,7 +324,11 @@ impl Drop for FlightTask {
 #[async_trait]
 impl LinkReader for ReadThrough {
     fn peek(&self, code: &str) -> Option<Lookup> {
-        self.memory.fresh(code, self.clock.monotonic_ms())
+        self.peek_at(code, self.clock.monotonic_ms())
+    }
+
+    fn peek_at(&self, code: &str, now_ms: u64) -> Option<Lookup> {
+        self.memory.fresh(code, now_ms)
     }
 
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {

@@ -1,5 +1,5 @@
 //! Holds the estimate of what an entry takes against the process's real size.
-//! A binary of its own with one test, so that nothing else moves that size.
+//! with the server's allocator. A binary of its own with one test, so that nothing else moves that size.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -12,6 +12,9 @@ use terse_core::ShortCode;
 use terse_core::ports::{LinkReader, Lookup, StoreError, Tier};
 use terse_testkit::{TestClock, links};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Knows a link for every code, made when it is asked for.
 struct EveryCode;
 
@@ -20,7 +23,7 @@ impl LinkReader for EveryCode {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         let mut link = links::link(code.as_str()).resolution();
         link.target = links::target(&format!("https://example.com/some/longer/path/of/a/target/{code}"));
-        Ok(Lookup { link: Some(Arc::new(link)), tier: Tier::Store })
+        Ok(Lookup { link: Some(link), tier: Tier::Store })
     }
 }
 
@@ -38,12 +41,14 @@ async fn a_full_cache_takes_about_the_bytes_it_is_allowed() {
     let cache = ReadThrough::new(Arc::new(EveryCode), Arc::new(TestClock::default()), config);
     cache.resolve(&links::code("first")).await.unwrap();
     let before = resident_bytes();
-    for n in 0..200_000 {
+    for n in 0..400_000 {
         cache.resolve(&links::code(&format!("c{n}"))).await.unwrap();
     }
     let (grown, stats) = (resident_bytes() - before, cache.stats());
     let per_link = grown / stats.links as u64;
-    assert!(stats.bytes <= max_bytes && stats.bytes > max_bytes * 9 / 10, "{stats:?}");
-    assert!(grown < max_bytes * 11 / 10, "{grown} bytes grown, {per_link} per link, {stats:?}");
-    assert!(grown > max_bytes / 2, "{grown} bytes grown, {per_link} per link: the estimate wastes memory");
+    // An eighth is for knowing those that were evicted again.
+    assert!(stats.bytes <= max_bytes * 7 / 8 && stats.bytes > max_bytes * 8 / 10, "{stats:?}");
+    // Tables grow by doubling, in pages of 2 MiB, and what they leave behind is used again, but not at once.
+    assert!(grown < max_bytes * 14 / 10, "{grown} bytes grown, {per_link} per link, {stats:?}");
+    assert!(grown > max_bytes * 8 / 10, "{grown} bytes grown, {per_link} per link: the estimate wastes memory");
 }

@@ -220,6 +220,12 @@ impl Verdict {
 }
 
 impl Resolution {
+    /// Whether what this link answers depends on the time.
+    #[must_use]
+    pub const fn has_times(&self) -> bool {
+        self.expires_at.is_some() || self.valid_from.is_some()
+    }
+
     /// What this link answers at `now`.
     #[must_use]
     pub fn verdict(&self, now: Timestamp) -> Verdict {
@@ -296,6 +302,12 @@ mod tests {
         assert_eq!(resolution.target, link.target);
         assert_eq!((resolution.state, resolution.version), (LinkState::Active, Version(3)));
         assert_eq!((resolution.valid_from, resolution.expires_at), (Some(at(10)), Some(at(20))));
+        assert!(resolution.has_times());
+        let one_time = [(None, Some(at(10))), (Some(at(20)), None)];
+        for (expires_at, valid_from) in one_time {
+            assert!(Resolution { expires_at, valid_from, ..resolution.clone() }.has_times());
+        }
+        assert!(!Resolution { expires_at: None, valid_from: None, ..resolution.clone() }.has_times());
         let verdicts = [5, 15, 25].map(|now| resolution.verdict(at(now)));
         assert_eq!(verdicts, [Verdict::Missing, Verdict::Found, Verdict::Gone]);
     }

@@ -122,6 +122,14 @@ pub trait LinkReader: Send + Sync + 'static {
         None
     }
 
+    /// The same as of `now_ms`, which the caller has just read of the clock
+    /// that this layer has (monotonic milliseconds): a look at the clock is a
+    /// good part of what a look at memory takes.
+    fn peek_at(&self, code: &str, now_ms: u64) -> Option<Lookup> {
+        let _ = now_ms;
+        self.peek(code)
+    }
+
     /// Looks `code` up. A link that was acknowledged as created, edited or
     /// deleted before the call is seen so. `link: None` is only ever said
     /// when it is sure that there is none: a fault is an error, never "missing".

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -49,7 +48,7 @@ impl MemoryStore {
 impl LinkReader for MemoryStore {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         let state = self.state.lock();
-        let link = state.links.get(code).map(|(link, _)| Arc::new(link.resolution()));
+        let link = state.links.get(code).map(|(link, _)| link.resolution());
         Ok(Lookup { link, tier: Tier::Store })
     }
 }

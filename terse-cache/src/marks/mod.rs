@@ -29,8 +29,8 @@ mod shards;
 
 pub(crate) use marked::MarkedCodes;
 pub use poller::MarkPoller;
-pub(crate) use shards::ShardNumber;
 pub use shards::Shards;
+pub(crate) use shards::{NO_SHARD, ShardNumber};
 
 /// How long after the begin of a successful poll what is remembered counts as fresh.
 pub(crate) const FRESH_FOR_MS: u64 = 500;

@@ -10,6 +10,9 @@ use super::FRESH_FOR_MS;
 /// A shard's number, as an entry keeps it.
 pub(crate) type ShardNumber = u16;
 
+/// The number of no shard: what it is on is never fresh.
+pub(crate) const NO_SHARD: ShardNumber = ShardNumber::MAX;
+
 /// Finds the shard of a code.
 type ShardOf = Arc<dyn Fn(&ShortCode) -> usize + Send + Sync>;
 
@@ -34,13 +37,14 @@ impl Shards {
     /// poll, and neither is a code whose shard is none of these, ever.
     #[must_use]
     pub fn new(polled: Vec<bool>, of: Arc<dyn Fn(&ShortCode) -> usize + Send + Sync>) -> Self {
-        let fresh_until_ms = polled.into_iter().map(|polled| if polled { NEVER } else { ALWAYS });
+        let polled = polled.into_iter().take(NO_SHARD.into());
+        let fresh_until_ms = polled.map(|polled| if polled { NEVER } else { ALWAYS });
         Self { fresh_until_ms: fresh_until_ms.map(AtomicU64::new).collect(), of }
     }
 
     /// The shard of `code`.
     pub(crate) fn of(&self, code: &ShortCode) -> ShardNumber {
-        ShardNumber::try_from((self.of)(code)).unwrap_or(ShardNumber::MAX)
+        ShardNumber::try_from((self.of)(code)).unwrap_or(NO_SHARD)
     }
 
     /// Whether what is remembered of `shard` is in step with the store at `now_ms`.
@@ -116,6 +120,13 @@ mod tests {
         shards.polled(2, 0);
         assert!(!shards.fresh(2, 0));
         assert!(Shards::in_step().fresh(Shards::in_step().of(&code("abc")), 7));
+    }
+
+    #[test]
+    fn no_shard_is_never_fresh_however_many_there_are() {
+        let shards = Shards::new(vec![false; 70_000], Arc::new(|_| 65_535));
+        assert!(shards.fresh(65_534, 0));
+        assert!(!shards.fresh(NO_SHARD, 0) && !shards.fresh(shards.of(&code("abc")), 0));
     }
 
     #[test]

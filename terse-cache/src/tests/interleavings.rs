@@ -63,7 +63,7 @@ impl Run {
 fn lagging(run: &Run, found: Lookup) -> Lookup {
     let Some(link) = found.link else { return found };
     let version = Version(1 + run.choose(link.version.0));
-    Lookup { link: Some(Arc::new(Resolution { version, ..Resolution::clone(&link) })), tier: Tier::Stale }
+    Lookup { link: Some(Resolution { version, ..link }), tier: Tier::Stale }
 }
 
 /// The store as the cache sees it.

@@ -71,9 +71,9 @@ impl TinyStore {
 impl LinkReader for TinyStore {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         if let Some(link) = &*self.lagging.lock() {
-            return Ok(Lookup { link: Some(Arc::new(link.clone())), tier: Tier::Stale });
+            return Ok(Lookup { link: Some(link.clone()), tier: Tier::Stale });
         }
-        let link = self.links.lock().get(code).map(|link| Arc::new(link.resolution()));
+        let link = self.links.lock().get(code).map(|link| link.resolution());
         Ok(Lookup { link, tier: Tier::Store })
     }
 }

@@ -15,7 +15,6 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_http::body::BoxBody;
@@ -145,7 +144,7 @@ async fn serve_bare(listener: TcpListener) {
 fn a_redirect_from_memory_allocates_nothing_of_its_own() {
     CLIENT.with(|client| client.set(true));
     let server = Server::start();
-    server.reader.known.lock().insert("abc".into(), Arc::new(link("abc").resolution()));
+    server.reader.known.lock().insert("abc".into(), link("abc").resolution());
     let bare = bare();
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
         let (ours, actix) = (fewest(server.address, method, more), fewest(bare, method, more));

@@ -1,6 +1,5 @@
 //! `/{code}`: what is answered, with which headers, and who was asked.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::Value;
@@ -36,7 +35,7 @@ fn a_link_redirects_to_its_exact_target() {
 #[test]
 fn what_memory_knows_is_answered_without_looking_it_up() {
     let server = Server::start();
-    server.reader.known.lock().insert("abc".into(), Arc::new(link("abc").resolution()));
+    server.reader.known.lock().insert("abc".into(), link("abc").resolution());
     assert_found(&server.get("/abc"), "https://example.com/abc");
     assert_eq!(server.store.faults.calls(Operation::Resolve), 0);
     assert_eq!(server.metric("terse_redirects_total{outcome=\"found\",tier=\"l1\"}"), 1.0);
@@ -75,7 +74,7 @@ fn a_link_that_does_not_redirect_says_why() {
         server.put(&link);
         server.get(&format!("/{}", link.code)).assert_problem(status, code);
         // The same from memory.
-        server.reader.known.lock().insert(link.code.to_string(), Arc::new(link.resolution()));
+        server.reader.known.lock().insert(link.code.to_string(), link.resolution());
         let answer = server.get(&format!("/{}", link.code));
         answer.assert_problem(status, code);
         assert_eq!(answer.header("location"), None);
@@ -89,7 +88,7 @@ fn a_link_that_does_not_redirect_says_why() {
 fn a_link_expires_while_it_is_in_memory() {
     let server = Server::start();
     let known = Link { expires_at: at("2026-01-02T03:05:05Z"), ..link("abc") };
-    server.reader.known.lock().insert("abc".into(), Arc::new(known.resolution()));
+    server.reader.known.lock().insert("abc".into(), known.resolution());
     assert_eq!(server.get("/abc").status, 302);
     server.clock.advance(std::time::Duration::from_secs(60));
     server.get("/abc").assert_problem(410, "gone");

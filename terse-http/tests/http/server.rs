@@ -365,7 +365,7 @@ pub(crate) fn faults(problem: &Value) -> Vec<String> {
 /// A reader with a memory that a test fills by hand, and a count of how often anything was asked.
 pub(crate) struct Remembering {
     inner: Arc<FaultyStore<MemoryStore>>,
-    pub(crate) known: Mutex<HashMap<String, Arc<Resolution>>>,
+    pub(crate) known: Mutex<HashMap<String, Resolution>>,
     pub(crate) asked: AtomicUsize,
 }
 

@@ -1,7 +1,6 @@
 //! What happens on the connection itself: old and odd clients, pipelining, draining.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use terse_http::Phase;
@@ -27,7 +26,7 @@ fn http_1_0_is_answered_and_closed() {
 #[test]
 fn http_1_0_is_kept_when_it_asks_for_that() {
     let server = Server::start();
-    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    server.reader.known.lock().insert("two".into(), link("two").resolution());
     let kept = "GET /two HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
     let text = String::from_utf8(server.raw(format!("{kept}{kept}GET /two HTTP/1.0\r\n\r\n").as_bytes())).unwrap();
     let statuses = text.lines().filter(|line| *line == "HTTP/1.0 302 Found").count();
@@ -38,7 +37,7 @@ fn http_1_0_is_kept_when_it_asks_for_that() {
 #[test]
 fn every_redirect_carries_the_date_and_its_length() {
     let server = Server::start();
-    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    server.reader.known.lock().insert("two".into(), link("two").resolution());
     for method in ["GET", "HEAD"] {
         let answer = server.ask(method, "/two").send();
         let date = answer.header("date").unwrap();
@@ -50,7 +49,7 @@ fn every_redirect_carries_the_date_and_its_length() {
 #[test]
 fn heads_and_redirects_follow_api_calls_in_one_packet() {
     let server = Server::start();
-    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    server.reader.known.lock().insert("two".into(), link("two").resolution());
     let body = "{\"url\":\"https://example.com/\"}";
     let create = format!(
         "POST /api/v1/links HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -70,7 +69,7 @@ fn heads_and_redirects_follow_api_calls_in_one_packet() {
 fn pipelined_requests_are_answered_in_their_order() {
     let server = Server::start();
     server.put(&link("one"));
-    server.reader.known.lock().insert("two".into(), Arc::new(link("two").resolution()));
+    server.reader.known.lock().insert("two".into(), link("two").resolution());
     let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
     let requests =
         [get("/one", ""), get("/two", ""), get("/livez", ""), get("/none", ""), get("/two", "Connection: close\r\n")];

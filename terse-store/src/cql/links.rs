@@ -109,7 +109,7 @@ impl LinkReader for CqlStore {
         let failed = match self.point_rows(live, "resolving", &live.links.resolve, (code.as_str(),)).await {
             Ok(found) => {
                 let link = rows::resolution(&found)?;
-                return Ok(Lookup { link: link.map(Arc::new), tier: Tier::Store });
+                return Ok(Lookup { link, tier: Tier::Store });
             }
             Err(error) if error.kind == StoreErrorKind::Corrupt => return Err(error),
             Err(error) => error,
@@ -132,7 +132,7 @@ async fn resolve_from_one(live: &Live, code: &ShortCode) -> Result<Option<Resolu
 /// it has is an older or the newest version; what it has not may exist.
 fn stale(answer: Result<Option<Resolution>, StoreError>, failed: StoreError) -> Result<Lookup, StoreError> {
     match answer {
-        Ok(Some(link)) => Ok(Lookup { link: Some(Arc::new(link)), tier: Tier::Stale }),
+        Ok(Some(link)) => Ok(Lookup { link: Some(link), tier: Tier::Stale }),
         // An answer, if a useless one: it says nothing against the shard, which serves what it has.
         Ok(None) => Err(failed.although_answered()),
         Err(error) if error.kind == StoreErrorKind::Corrupt => Err(error),
@@ -381,7 +381,7 @@ mod tests {
             version: Version(4),
         };
         let found = stale(Ok(Some(link.clone())), failed()).unwrap();
-        assert_eq!((found.link.as_deref(), found.tier), (Some(&link), Tier::Stale));
+        assert_eq!((found.link.as_ref(), found.tier), (Some(&link), Tier::Stale));
         for answer in [Ok(None), Err(fault::unavailable("one is away too"))] {
             let error = stale(answer, failed()).unwrap_err();
             assert_eq!((error.kind, error.retry_after_ms), (StoreErrorKind::Unavailable, 77));

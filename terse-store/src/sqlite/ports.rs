@@ -2,7 +2,6 @@
 //! arguments to a store thread.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use terse_core::cursor::Cursor;
@@ -20,7 +19,7 @@ impl LinkReader for SqliteStore {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         let code = code.clone();
         let link = self.read(Operation::Resolve, move |connection| reads::resolve(connection, &code)).await?;
-        Ok(Lookup { link: link.map(Arc::new), tier: Tier::Store })
+        Ok(Lookup { link, tier: Tier::Store })
     }
 }
 

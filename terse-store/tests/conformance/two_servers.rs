@@ -175,7 +175,7 @@ async fn each_sees_at_once_what_the_other_did(servers: &Servers) {
         let (writer, reader) = (&servers[round % 2], &servers[(round + 1) % 2]);
         let first = link(&format!("seen-{round}"));
         writer.insert_if_absent(&first, attempt(1)).await.unwrap();
-        assert_eq!(reader.resolve(&first.code).await.unwrap().link.as_deref(), Some(&first.resolution()));
+        assert_eq!(reader.resolve(&first.code).await.unwrap().link.as_ref(), Some(&first.resolution()));
         let deleted = LinkChange { state: LinkState::Deleted, ..LinkChange::of(&first) };
         reader.update(&first.code, Version::FIRST, &deleted).await.unwrap();
         let state = writer.resolve(&first.code).await.unwrap().link.unwrap().state;

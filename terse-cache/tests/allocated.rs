@@ -1,0 +1,86 @@
+//! Holds the estimate of what links in memory take against what is allocated.
+//! A binary of its own with one test, so that nothing else allocates meanwhile.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use terse_cache::{CacheConfig, ReadThrough, Stats};
+use terse_core::ports::{LinkReader, Lookup, StoreError, Tier};
+use terse_core::{Resolution, ShortCode};
+use terse_testkit::{TestClock, links};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that are allocated and not freed yet.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counted.
+struct Counting;
+
+#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
+// SAFETY: every call goes to the system's allocator with the arguments that came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+/// Slots that the tables shall have: just below a power of two, up to which they grow by doubling.
+const SLOTS: usize = 130_500;
+/// What the tables take for a link.
+const SLOT_BYTES: usize = 81;
+
+/// Knows a link for every code, with a target of so many bytes.
+struct EveryCode(Resolution);
+
+#[async_trait]
+impl LinkReader for EveryCode {
+    async fn resolve(&self, _: &ShortCode) -> Result<Lookup, StoreError> {
+        // A target of its own, as a store makes it.
+        let target = links::target(self.0.target.as_str());
+        Ok(Lookup { link: Some(Resolution { target, ..self.0.clone() }), tier: Tier::Store })
+    }
+}
+
+/// A cache that was asked for many more codes than it may keep, and what it takes.
+async fn full(target_bytes: usize, max_links: usize, max_bytes: usize) -> (Stats, usize) {
+    let before = LIVE.load(Ordering::Relaxed);
+    let target = links::target(&"x".repeat(target_bytes));
+    let store = EveryCode(Resolution { target, ..links::resolution("abc", 1) });
+    let config = CacheConfig { max_bytes: max_bytes as u64, max_links, ..CacheConfig::default() };
+    let cache = ReadThrough::new(Arc::new(store), Arc::new(TestClock::default()), config);
+    for n in 0..2 * max_links {
+        cache.resolve(&links::code(&format!("c{n:06}"))).await.unwrap();
+    }
+    (cache.stats(), LIVE.load(Ordering::Relaxed) - before)
+}
+
+#[tokio::test]
+async fn a_full_cache_has_allocated_what_it_is_allowed_for_targets_of_any_length() {
+    for (target_bytes, block_bytes) in [(20, 32), (85, 96), (300, 320), (2_000, 2_033)] {
+        // Half as many as there are links were evicted and are still known, unless that takes more than an eighth.
+        let link_bytes = SLOT_BYTES + block_bytes;
+        let evicted_per_link = f64::min(0.5, link_bytes as f64 / 7.0 / SLOT_BYTES as f64);
+        let links = (SLOTS as f64 / (1.0 + evicted_per_link)) as usize;
+        let max_bytes = links * link_bytes + (SLOTS - links) * SLOT_BYTES;
+        // What isn't the links': heat, codes without a link and the like.
+        let (_, others) = full(target_bytes, links, 1_024).await;
+        let (stats, took) = full(target_bytes, links, max_bytes).await;
+        let took = took - others;
+        assert!(stats.links > links * 95 / 100, "{stats:?}");
+        assert!((max_bytes * 97 / 100..=max_bytes * 103 / 100).contains(&took), "{took} of {max_bytes}, {stats:?}");
+    }
+}
