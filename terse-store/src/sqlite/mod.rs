@@ -22,7 +22,7 @@ use fault::Fault;
 
 /// The file of links.
 static KIND: FileKind = FileKind {
-    schema: Schema {
+    schema: &Schema {
         // "ters".
         application_id: 0x7465_7273,
         migrations: &[

@@ -227,7 +227,7 @@ mod tests {
     fn writer(directory: &tempfile::TempDir) -> GroupCommit {
         let path = directory.path().join("file.db");
         let mut connection = open_writer(&path, &KIND.tuning).unwrap();
-        super::super::schema::migrate(&mut connection, &KIND.schema).unwrap();
+        super::super::schema::migrate(&mut connection, KIND.schema).unwrap();
         GroupCommit::new("main".to_owned(), path, KIND.tuning, connection)
     }
 

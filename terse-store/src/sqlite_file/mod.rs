@@ -55,7 +55,7 @@ pub(crate) struct Tuning {
 /// What makes a file the kind of file that it is.
 #[derive(Debug)]
 pub(crate) struct FileKind {
-    pub(crate) schema: Schema,
+    pub(crate) schema: &'static Schema,
     pub(crate) tuning: Tuning,
 }
 
@@ -90,7 +90,7 @@ impl SqliteFile {
     /// # Errors
     /// [`StoreErrorKind::Corrupt`] when the file is no database of this kind or of a
     /// newer release, else [`StoreErrorKind::Unavailable`].
-    pub(crate) fn open(kind: &'static FileKind, config: FileConfig) -> Result<Self, StoreError> {
+    pub(crate) fn open(kind: &FileKind, config: FileConfig) -> Result<Self, StoreError> {
         let connection = Self::open_migrated(kind, &config.path)?;
         let mut readers = Vec::new();
         for _ in 0..config.readers.max(1) {
@@ -116,7 +116,7 @@ impl SqliteFile {
     /// As [`SqliteFile::open`].
     pub(crate) fn open_migrated(kind: &FileKind, path: &Path) -> Result<Connection, StoreError> {
         let opened = connection::open_writer(path, &kind.tuning).and_then(|mut connection| {
-            schema::migrate(&mut connection, &kind.schema)?;
+            schema::migrate(&mut connection, kind.schema)?;
             Ok(connection)
         });
         opened.map_err(|fault| opening(fault, path))
@@ -177,7 +177,7 @@ mod example {
     use super::{FileKind, Schema, Tuning};
 
     pub(super) static KIND: FileKind = FileKind {
-        schema: Schema {
+        schema: &Schema {
             application_id: 0x7465_7374,
             migrations: &[
                 "CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB)",

@@ -71,11 +71,11 @@ mod tests {
     fn migrating_again_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = open_writer(&directory.path().join("file.db"), &KIND.tuning).unwrap();
-        migrate(&mut connection, &KIND.schema).unwrap();
+        migrate(&mut connection, KIND.schema).unwrap();
         let before = tables(&connection);
-        migrate(&mut connection, &KIND.schema).unwrap();
+        migrate(&mut connection, KIND.schema).unwrap();
         assert_eq!(tables(&connection), before);
-        assert_eq!(applied(&connection, &KIND.schema).unwrap(), KIND.schema.migrations.len());
+        assert_eq!(applied(&connection, KIND.schema).unwrap(), KIND.schema.migrations.len());
     }
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
                     std::thread::spawn(move || {
                         barrier.wait();
                         let mut connection = open_writer(&path, &KIND.tuning).unwrap();
-                        migrate(&mut connection, &KIND.schema).unwrap();
+                        migrate(&mut connection, KIND.schema).unwrap();
                         tables(&connection)
                     })
                 })
@@ -104,9 +104,9 @@ mod tests {
     fn a_newer_schema_is_refused_by_number() {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = open_writer(&directory.path().join("file.db"), &KIND.tuning).unwrap();
-        migrate(&mut connection, &KIND.schema).unwrap();
+        migrate(&mut connection, KIND.schema).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        let refused = migrate(&mut connection, &KIND.schema).unwrap_err().into_store_error("migrate");
+        let refused = migrate(&mut connection, KIND.schema).unwrap_err().into_store_error("migrate");
         assert!(refused.message.contains("version 99"), "{refused}");
         assert_eq!(refused.kind, terse_core::ports::StoreErrorKind::Corrupt);
     }
@@ -116,7 +116,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut connection = open_writer(&directory.path().join("other.db"), &KIND.tuning).unwrap();
         connection.execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
-        assert!(matches!(migrate(&mut connection, &KIND.schema), Err(Fault::Corrupt(_))));
+        assert!(matches!(migrate(&mut connection, KIND.schema), Err(Fault::Corrupt(_))));
         assert_eq!(tables(&connection), 1);
     }
 
@@ -127,8 +127,8 @@ mod tests {
         connection.pragma_update(None, "application_id", KIND.schema.application_id).unwrap();
         // Stands in the way of the last migration.
         connection.execute_batch("CREATE TABLE leases (x)").unwrap();
-        assert!(migrate(&mut connection, &KIND.schema).is_err());
+        assert!(migrate(&mut connection, KIND.schema).is_err());
         assert_eq!(tables(&connection), 1);
-        assert_eq!(applied(&connection, &KIND.schema).unwrap(), 0);
+        assert_eq!(applied(&connection, KIND.schema).unwrap(), 0);
     }
 }

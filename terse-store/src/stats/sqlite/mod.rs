@@ -42,26 +42,17 @@ const MAX_PASSED_BYTES: usize = 16 * 1_024 * 1_024;
 /// Most rows of a batch, and keys of a load; with more it is refused. Ten seconds at the greatest speed.
 const MAX_BATCH_ROWS: usize = 1_000_000;
 
-/// The file of clicks.
-static KIND: FileKind = FileKind {
-    schema: Schema {
-        // "terc".
-        application_id: 0x7465_7263,
-        migrations: &[include_str!("../../../migrations/sqlite_stats/0001_clicks.sql")],
-    },
-    tuning: Tuning {
-        page_bytes: 4_096,
-        writer_cache_kib: 32 * 1_024,
-        reader_cache_kib: 4_096,
-        group_max: 1,
-        // 128 MiB: rows that every batch writes are moved once for many batches.
-        checkpoint_frames: 32_768,
-        checkpoint_retry_frames: 8_192,
-        // 2 GiB.
-        wal_max_frames: 524_288,
-        // As much as it grows to anyway.
-        wal_kept_bytes: 256 * 1_024 * 1_024,
-    },
+const MIB: i64 = 1_024 * 1_024;
+
+/// At how many times the length from which on the WAL is moved writes are refused: only a read transaction that
+/// another process keeps open, or a batch of some GiB, makes it grow so.
+const WAL_MAX_CHECKPOINTS: i64 = 16;
+
+/// What is in the file.
+static SCHEMA: Schema = Schema {
+    // "terc".
+    application_id: 0x7465_7263,
+    migrations: &[include_str!("../../../migrations/sqlite_stats/0001_clicks.sql")],
 };
 
 /// How a [`SqliteReadModel`] shall be.
@@ -75,13 +66,46 @@ pub struct SqliteReadModelConfig {
     pub write_queue: usize,
     /// Reads that may wait; beyond, they are refused as overloaded.
     pub read_queue: usize,
+    /// Bytes of a page, a power of two from 512 to 65,536; settled when the file is made.
+    pub page_bytes: u32,
+    /// Page cache of the writer, in MiB.
+    pub writer_cache_mib: u32,
+    /// Page cache of each reader, in MiB.
+    pub reader_cache_mib: u32,
+    /// How long the WAL gets, in MiB, before it is moved into the file: rows that every batch writes are moved once
+    /// for many batches. A batch may make it longer; at sixteen times as much, writes are refused as overloaded.
+    pub checkpoint_mib: u32,
 }
 
 impl SqliteReadModelConfig {
-    /// Two readers, queues of 64 writes and 256 reads.
+    /// Two readers, queues of 64 writes and 256 reads, and settings that were measured to suit.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers: 2, write_queue: 64, read_queue: 256 }
+        Self {
+            path: path.into(),
+            readers: 2,
+            write_queue: 64,
+            read_queue: 256,
+            page_bytes: 4_096,
+            writer_cache_mib: 32,
+            reader_cache_mib: 4,
+            checkpoint_mib: 128,
+        }
+    }
+
+    fn kind(&self) -> FileKind {
+        let frames = i64::from(self.checkpoint_mib) * MIB / i64::from(self.page_bytes.max(512));
+        let tuning = Tuning {
+            page_bytes: self.page_bytes,
+            writer_cache_kib: i64::from(self.writer_cache_mib) * 1_024,
+            reader_cache_kib: i64::from(self.reader_cache_mib) * 1_024,
+            group_max: 1,
+            checkpoint_frames: frames,
+            checkpoint_retry_frames: frames / 4,
+            wal_max_frames: frames.saturating_mul(WAL_MAX_CHECKPOINTS),
+            wal_kept_bytes: 2 * i64::from(self.checkpoint_mib) * MIB,
+        };
+        FileKind { schema: &SCHEMA, tuning }
     }
 }
 
@@ -103,9 +127,10 @@ impl SqliteReadModel {
     /// [`StoreErrorKind::Corrupt`](terse_core::ports::StoreErrorKind::Corrupt) when the file is no read model of
     /// terse or of a newer release, else [`StoreErrorKind::Unavailable`](terse_core::ports::StoreErrorKind::Unavailable).
     pub fn open(config: SqliteReadModelConfig) -> Result<Arc<Self>, StoreError> {
-        let SqliteReadModelConfig { path, readers, write_queue, read_queue } = config;
+        let kind = config.kind();
+        let SqliteReadModelConfig { path, readers, write_queue, read_queue, .. } = config;
         let config = FileConfig { path, name: "stats".to_owned(), readers, write_queue, read_queue };
-        Ok(Arc::new(Self { file: SqliteFile::open(&KIND, config)?, attached: Mutex::new(None) }))
+        Ok(Arc::new(Self { file: SqliteFile::open(&kind, config)?, attached: Mutex::new(None) }))
     }
 
     /// Brings the file at `path` to this release's schema, making it if there is none. Harmless when repeated.
@@ -113,7 +138,7 @@ impl SqliteReadModel {
     /// # Errors
     /// As [`SqliteReadModel::open`].
     pub fn migrate(path: &Path) -> Result<(), StoreError> {
-        SqliteFile::open_migrated(&KIND, path).map(drop)
+        SqliteFile::open_migrated(&SqliteReadModelConfig::new(path).kind(), path).map(drop)
     }
 
     /// Ends it: what was accepted is done and answered, what comes later is refused as unavailable, and the threads

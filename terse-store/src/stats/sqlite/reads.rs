@@ -139,7 +139,7 @@ pub(super) fn as_of(connection: &Connection, code: &ShortCode) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
-    use super::super::KIND;
+    use super::super::SqliteReadModelConfig;
     use super::*;
     use crate::sqlite_file::SqliteFile;
 
@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn every_read_of_what_grows_goes_through_an_index() {
         let directory = tempfile::tempdir().unwrap();
-        let connection = SqliteFile::open_migrated(&KIND, &directory.path().join("stats.db")).unwrap();
+        let config = SqliteReadModelConfig::new(directory.path().join("stats.db"));
+        let connection = SqliteFile::open_migrated(&config.kind(), &config.path).unwrap();
         for (sql, index) in [
             (LOAD, "PRIMARY KEY (code=? AND span=?)"),
             (SPANS, "PRIMARY KEY (code=? AND span>? AND span<?)"),
