@@ -1,0 +1,206 @@
+//! Which partitions this projector projects: leases, starts, stops.
+
+use terse_core::click::JournalId;
+use terse_core::ports::clicks::{Bus, Checkpoint};
+use terse_core::stats::Partition;
+
+use super::track::Track;
+use super::{ASIDE_MS, Fault, LOOK_MS, MAX_PARTITIONS, Projector, own_journal};
+
+/// On the local bus all rows are everybody's, so one lease is for all partitions.
+const LOCAL_LEASE: Partition = Partition::Journal(JournalId([0; 16]));
+
+impl Projector {
+    /// Renews leases, and starts partitions that are new and free, if it is time to look.
+    pub(super) async fn look(&mut self) -> Result<(), Fault> {
+        let now_ms = self.clock.monotonic_ms();
+        if now_ms < self.next_look_ms {
+            return Ok(());
+        }
+        self.renew_leases(now_ms).await?;
+        let listed = self.log.partitions().await?;
+        self.aside.retain(|partition, until_ms| listed.contains(partition) && *until_ms > now_ms);
+        for partition in listed {
+            let known = self.tracks.contains_key(&partition) || self.aside.contains_key(&partition);
+            if !known && self.tracks.len() < MAX_PARTITIONS && self.hold(partition).await? {
+                self.start(partition).await?;
+            }
+        }
+        self.mark_ended();
+        self.next_look_ms = now_ms + LOOK_MS;
+        Ok(())
+    }
+
+    async fn renew_leases(&mut self, now_ms: u64) -> Result<(), Fault> {
+        let old = |taken_ms: &u64| now_ms.saturating_sub(*taken_ms) >= self.config.lease_ms / 3;
+        let due: Vec<Partition> = self.leases.iter().filter(|(_, taken)| old(taken)).map(|(key, _)| *key).collect();
+        for key in due {
+            if !self.take_lease(key).await? {
+                self.lose(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `partition` is this projector's to project.
+    async fn hold(&mut self, partition: Partition) -> Result<bool, Fault> {
+        let key = self.lease_of(partition);
+        Ok(self.leases.contains_key(&key) || self.take_lease(key).await?)
+    }
+
+    fn lease_of(&self, partition: Partition) -> Partition {
+        if self.config.bus == Bus::Local { LOCAL_LEASE } else { partition }
+    }
+
+    async fn take_lease(&mut self, key: Partition) -> Result<bool, Fault> {
+        let now_ms = self.clock.monotonic_ms();
+        let (holder, ttl_ms) = (&self.config.holder, self.config.lease_ms);
+        let held = self.model.lease(key, holder, self.clock.now(), ttl_ms).await?;
+        if held {
+            self.leases.insert(key, now_ms);
+        }
+        Ok(held)
+    }
+
+    /// Somebody else has the lease: what was added and not written is theirs to add.
+    fn lose(&mut self, key: Partition) {
+        tracing::warn!(lease = %key, "somebody else counts these clicks now");
+        self.leases.remove(&key);
+        if self.config.bus == Bus::Local { self.forget_all() } else { self.forget(key) }
+    }
+
+    /// Gives the leases back, so that a successor need not wait for their end.
+    pub(super) async fn release_all(&mut self) -> Result<(), Fault> {
+        let keys: Vec<Partition> = self.leases.keys().copied().collect();
+        for key in keys {
+            self.release(key).await?;
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, key: Partition) -> Result<(), Fault> {
+        self.leases.remove(&key);
+        self.model.lease(key, &self.config.holder, self.clock.now(), 0).await?;
+        Ok(())
+    }
+
+    /// Starts `partition` at its checkpoint.
+    async fn start(&mut self, partition: Partition) -> Result<(), Fault> {
+        if !self.attached {
+            self.model.attach().await?;
+            self.attached = true;
+        }
+        let damaged = |error| Fault::Set(partition, error);
+        if let Some(checkpoint) = self.model.checkpoint(partition).await? {
+            let track = Track::resumed(partition, &checkpoint).map_err(damaged)?;
+            return self.start_at(track, Some(&checkpoint)).await;
+        }
+        let track = match own_journal(partition) {
+            Some(journal) => match self.model.retired(partition, journal).await? {
+                Some(retired) => Track::returned(journal, &retired).map_err(damaged)?,
+                None => Track::fresh(partition),
+            },
+            None => Track::fresh(partition),
+        };
+        self.start_at(track, None).await
+    }
+
+    async fn start_at(&mut self, track: Track, checkpoint: Option<&Checkpoint>) -> Result<(), Fault> {
+        self.log.start(track.partition, checkpoint.filter(|_| !track.begins())).await?;
+        tracing::debug!(partition = %track.partition, at = ?track.at, "counting its clicks");
+        self.tracks.insert(track.partition, track);
+        Ok(())
+    }
+
+    /// The log of `partition` is another one than its checkpoint's: reads it from its beginning, in a new epoch.
+    pub(super) async fn begin_epoch(&mut self, partition: Partition) -> Result<(), Fault> {
+        let Some(track) = self.tracks.get(&partition) else { return Ok(()) };
+        let Some(first) = track.next_epoch() else {
+            self.stop(partition, "its log began anew more often than there are epochs");
+            return Ok(());
+        };
+        let Some(stands) = self.model.begin_epoch(partition, &first).await? else {
+            self.superseded();
+            return Ok(());
+        };
+        tracing::error!(
+            %partition, epoch = stands.at.epoch, after = ?track.included(), last = %track.last_block(),
+            "the log of clicks began anew: what it held behind the checkpoint may be lost, or counted twice",
+        );
+        self.progress.epoch();
+        self.forget(partition);
+        let track = Track::resumed(partition, &stands).map_err(|error| Fault::Set(partition, error))?;
+        self.start_at(track, Some(&stands)).await
+    }
+
+    /// Marks journals of which the log knows that nothing is left, whether or not their last block said so.
+    fn mark_ended(&mut self) {
+        for (partition, journal) in self.log.ended() {
+            let waits = self.pending.iter().any(|pending| pending.delivery.partition == partition);
+            if let Some(track) = self.tracks.get_mut(&partition)
+                && !waits
+                && !track.done
+                && track.passed.end(journal)
+            {
+                track.dirty = true;
+                self.dirty_since_ms.get_or_insert(self.clock.monotonic_ms());
+            }
+        }
+    }
+
+    /// Leaves `partition` alone for a while, with an alarm.
+    pub(super) fn stop(&mut self, partition: Partition, why: &str) {
+        tracing::error!(%partition, why, "clicks of this partition are not counted; an operator must look");
+        self.put_aside(partition);
+    }
+
+    /// Leaves `partition` alone for a while.
+    pub(super) fn put_aside(&mut self, partition: Partition) {
+        self.forget(partition);
+        self.aside.insert(partition, self.clock.monotonic_ms() + ASIDE_MS);
+    }
+
+    /// Leaves `partition` to a newer build, which may have its lease at once.
+    pub(super) async fn wait_for_newer(&mut self, partition: Partition, format: u16) -> Result<(), Fault> {
+        tracing::warn!(%partition, format, "clicks of this partition are in a newer format and wait for a newer build");
+        self.put_aside(partition);
+        if self.config.bus == Bus::Local { Ok(()) } else { self.release(partition).await }
+    }
+
+    /// Forgets what was added to `partition` and not written, and what was taken of it.
+    fn forget(&mut self, partition: Partition) {
+        if self.config.bus == Bus::Local && self.tracks.get(&partition).is_some_and(|track| track.dirty) {
+            // The rows hold clicks of all journals: they go together, or what is written would not be one prefix.
+            return self.forget_all();
+        }
+        self.tracks.remove(&partition);
+        self.log.stop(partition);
+        self.pending.retain(|pending| pending.delivery.partition != partition);
+        if self.config.bus != Bus::Local {
+            self.rows.forget(partition);
+        }
+        self.unplan();
+    }
+
+    /// Forgets everything that isn't written; the next look starts from the checkpoints.
+    pub(super) fn forget_all(&mut self) {
+        for partition in std::mem::take(&mut self.tracks).into_keys() {
+            self.log.stop(partition);
+        }
+        self.pending.clear();
+        self.rows.clear();
+        self.unplan();
+        self.attached = false;
+        self.flight = None;
+        self.dirty_since_ms = None;
+        self.added_unwritten = 0;
+        self.next_look_ms = 0;
+    }
+
+    /// Somebody else wrote.
+    pub(super) fn superseded(&mut self) {
+        tracing::warn!("somebody else wrote the clicks' read model; going on from its checkpoints");
+        self.progress.superseded();
+        self.forget_all();
+    }
+}

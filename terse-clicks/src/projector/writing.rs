@@ -1,0 +1,121 @@
+//! Writing rows and checkpoints, and telling the log what it need not keep.
+
+use terse_core::click::JournalId;
+use terse_core::ports::clicks::{Batch, Retired, Written};
+use terse_core::stats::Partition;
+
+use super::rows::Places;
+use super::{Fault, MAX_BATCH_ROWS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal};
+
+/// A write that is under way. Rows are in it, and not in play, until it lands.
+pub(super) struct Flight {
+    batch: Batch,
+    places: Places,
+    /// The partitions whose checkpoints it has, with the journals that leave them.
+    leaving: Vec<(Partition, Vec<JournalId>)>,
+}
+
+impl Projector {
+    /// Whether rows are to be written now: old, or as many as one write may hold.
+    pub(super) fn is_time_to_write(&self) -> bool {
+        let now_ms = self.clock.monotonic_ms();
+        let old = self.dirty_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= self.write_age_ms);
+        old || self.rows.dirty_rows() >= MAX_BATCH_ROWS || self.rows.weight() > self.config.cache_bytes
+    }
+
+    /// Writes all rows that were added to, then checkpoints. After a fault they are still to be written.
+    pub(super) async fn write(&mut self) -> Result<(), Fault> {
+        if self.tracks.values().any(|track| track.dirty) {
+            let began_ms = self.clock.monotonic_ms();
+            let flight = self.flight.insert(Flight::of(&mut self.rows, self.tracks.values()));
+            match self.model.write(&flight.batch).await {
+                Ok(Written::Stands) => self.land(true),
+                Ok(Written::Superseded) => {
+                    self.superseded();
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.land(false);
+                    return Err(error.into());
+                }
+            }
+            self.last_step.wrote = true;
+            let took_ms = self.clock.monotonic_ms().saturating_sub(began_ms);
+            let most_ms = MAX_WRITE_AGE_MS.max(self.config.write_age_ms);
+            self.write_age_ms = (took_ms * WRITE_SHARE).clamp(self.config.write_age_ms, most_ms);
+        }
+        self.dirty_since_ms = None;
+        if self.rows.shrink(self.config.cache_bytes) {
+            self.unplan();
+        }
+        self.tell_passed().await
+    }
+
+    /// Brings the rows of a write back into play, if there is one. `stands` = it was done.
+    pub(super) fn land(&mut self, stands: bool) {
+        let Some(Flight { batch, places, leaving }) = self.flight.take() else { return };
+        let rows = batch.rows.len();
+        self.rows.land(batch.rows, places, stands);
+        if !stands {
+            return;
+        }
+        for (partition, journals) in leaving {
+            let Some(track) = self.tracks.get_mut(&partition) else { continue };
+            if let Some((first, _)) = track.first_unwritten.take() {
+                tracing::debug!(%partition, %first, last = %track.last_block(), rows, "counted");
+            }
+            self.progress.newest_applied(track.until);
+            track.dirty = false;
+            track.done = own_journal(partition).is_some_and(|own| journals.contains(&own));
+            track.passed.forget(&journals);
+            if !journals.is_empty() {
+                // Whether a pending part was passed has to be looked up anew.
+                self.plan.clear();
+                self.pending.iter_mut().for_each(|pending| pending.planned = None);
+            }
+        }
+        self.progress.wrote(std::mem::take(&mut self.added_unwritten), rows as u64);
+    }
+
+    /// Tells the log how far the read model includes its partitions. Partitions of which nothing is left are let go.
+    async fn tell_passed(&mut self) -> Result<(), Fault> {
+        let untold = |track: &super::Track| !track.dirty && track.at.is_some() && track.told != track.at;
+        let due: Vec<Partition> = self.tracks.values().filter(|track| untold(track)).map(|t| t.partition).collect();
+        for partition in due {
+            let Some(track) = self.tracks.get_mut(&partition) else { continue };
+            let Some(offset) = track.at else { continue };
+            self.log.passed(partition, offset).await?;
+            track.told = Some(offset);
+        }
+        let done: Vec<Partition> = self.tracks.values().filter(|track| track.done).map(|t| t.partition).collect();
+        for partition in done {
+            self.tracks.remove(&partition);
+            self.log.stop(partition);
+            // If the log still lists it, it is not begun again: only a restart reads a journal that came back.
+            self.aside.insert(partition, u64::MAX);
+        }
+        Ok(())
+    }
+}
+
+impl Flight {
+    fn of<'t>(rows: &mut super::Rows, tracks: impl Iterator<Item = &'t super::Track>) -> Self {
+        let (rows, places) = rows.take_off();
+        let mut batch = Batch { rows, ..Batch::default() };
+        let mut all_leaving = Vec::new();
+        for track in tracks.filter(|track| track.dirty) {
+            let leaving = track.passed.leaving();
+            for journal in &leaving {
+                let passed = track.passed.encode_one(*journal);
+                let retired = Retired { at: track.included(), until: track.until, passed };
+                batch.retired.push((track.partition, *journal, retired));
+            }
+            // A partition that is the journal itself has no checkpoint any more.
+            if own_journal(track.partition).is_none_or(|own| !leaving.contains(&own)) {
+                batch.checkpoints.push((track.partition, track.checkpoint(&leaving)));
+            }
+            all_leaving.push((track.partition, leaving));
+        }
+        Self { batch, places, leaving: all_leaving }
+    }
+}
