@@ -113,7 +113,7 @@ mod tests {
         }
         assert_eq!(
             line(["=HYPERLINK(\"http://x\",\"y\")", "2026-01-01", "de"]),
-            concat!("\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\",2026-01-01,de\r\n")
+            "\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\",2026-01-01,de\r\n"
         );
     }
 
