@@ -22,17 +22,10 @@ fn clock() -> (Arc<AtomicU64>, Arc<impl Fn() -> u64 + Send + Sync>) {
     (now_ms, Arc::new(move || reading.load(Ordering::SeqCst)))
 }
 
-/// As the store is wired: trips soon, asks early and seldom.
+/// The store's open times, with the textbook's policy and its one probe for tests to put others in their place.
 fn store_settings() -> BreakerSettings {
-    BreakerSettings {
-        open_ms: 500,
-        open_factor: 2,
-        max_open_ms: 4_000,
-        jitter_percent: 20,
-        calm_ms: 10_000,
-        call_limit_ms: TIMEOUT_MS,
-        ..Default::default()
-    }
+    let BreakerSettings { policy, probes, probe_successes, .. } = BreakerSettings::default();
+    BreakerSettings { policy, probes, probe_successes, ..BreakerSettings::cheap_to_probe(TIMEOUT_MS) }
 }
 
 /// How the service does at some time.
