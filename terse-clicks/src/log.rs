@@ -3,6 +3,8 @@
 //! An offset names a place in its partition for ever. A log may deliver a part again, and may begin before the asked
 //! offset; the projector passes each block once all the same.
 
+pub mod local;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use terse_core::Timestamp;

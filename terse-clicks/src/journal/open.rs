@@ -1,0 +1,178 @@
+//! A block that a worker writes to: its file, mapped.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use terse_core::Timestamp;
+use terse_core::click::BlockId;
+
+use super::block::{COMMITTED_AT, HEADER_BYTES, Header, MAGIC_AT, Seal, fold};
+use super::map::Map;
+use crate::frame::{self, FRAME_BYTES};
+use crate::record::Record;
+
+/// Files are kept in steps of this many bytes.
+const PAGE_BYTES: u64 = 4_096;
+/// The magic is one word.
+const MAGIC_BYTES: usize = 8;
+
+/// A block, prepared or being written. Whoever has it is its only user.
+pub(super) struct Block {
+    map: Map,
+    file: File,
+    path: PathBuf,
+    begun: Option<Begun>,
+}
+
+/// How far a block is that has taken its seq.
+#[derive(Clone, Copy)]
+struct Begun {
+    id: BlockId,
+    seed: u32,
+    records: u32,
+    folded: u32,
+    /// Where the next frame goes.
+    at: usize,
+}
+
+/// A sealed block that is mapped no more.
+pub(super) struct Sealed {
+    /// Which block it is.
+    pub(super) id: BlockId,
+    /// Its file, to be synced.
+    pub(super) file: File,
+    /// Where it lies.
+    pub(super) path: PathBuf,
+    /// How many bytes of the file are used.
+    pub(super) used: u64,
+}
+
+impl Block {
+    /// A new block of `len` bytes in a file at `path`, which doesn't exist yet.
+    ///
+    /// # Errors
+    /// Why the file could not be made; then it isn't there.
+    pub(super) fn create(path: PathBuf, len: usize) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        Self::prepare(file, path, len)
+    }
+
+    /// The block whose file lies at `old`, used once more, at `path`.
+    ///
+    /// # Errors
+    /// Why it could not be; [`io::ErrorKind::NotFound`] when there is no such file.
+    pub(super) fn recycle(old: &Path, path: PathBuf, len: usize) -> io::Result<Self> {
+        fs::rename(old, &path)?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        Self::prepare(file, path, len)
+    }
+
+    fn prepare(file: File, path: PathBuf, len: usize) -> io::Result<Self> {
+        match allocate(&file, len as u64).and_then(|()| Map::of(&file, len)) {
+            Ok(mut map) => {
+                map.prefault();
+                map.bytes()[..HEADER_BYTES].fill(0);
+                Ok(Self { map, file, path, begun: None })
+            }
+            Err(error) => {
+                // What was asked for is not there; that half a file stays behind as well would be worth a word.
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(path = %path.display(), %error, "a block that could not be prepared stays");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it has taken a seq.
+    pub(super) const fn is_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Makes it the block `id`.
+    pub(super) fn begin(&mut self, id: BlockId, partitions: u16, now: Timestamp) {
+        let header = Header { id, partitions, created_at: now };
+        let bytes = header.bytes();
+        let (magic, rest) = bytes.split_at(MAGIC_BYTES);
+        self.map.bytes()[MAGIC_AT + MAGIC_BYTES..COMMITTED_AT].copy_from_slice(rest);
+        self.map.publish(MAGIC_AT, magic.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        self.begun = Some(Begun { id, seed: frame::seed(id), records: 0, folded: 0, at: HEADER_BYTES });
+    }
+
+    /// Appends a bounded record and commits it. `false` = there is no room, or the block isn't begun.
+    pub(super) fn append(&mut self, record: &Record<'_>) -> bool {
+        let Some(mut begun) = self.begun else { return false };
+        let room = &mut self.map.bytes()[begun.at..];
+        if room.len() < FRAME_BYTES + record.size() {
+            return false;
+        }
+        let len = frame::write(record, begun.records, begun.seed, room);
+        let checksum = u32::from_le_bytes([room[0], room[1], room[2], room[3]]);
+        begun.folded = fold(begun.folded, checksum);
+        begun.records += 1;
+        begun.at += len;
+        self.begun = Some(begun);
+        self.map.publish(COMMITTED_AT, (begun.at - HEADER_BYTES) as u64);
+        true
+    }
+
+    /// Seals it: no record follows.
+    pub(super) fn seal(&mut self, now: Timestamp) {
+        let Some(Begun { seed, records, folded, at, .. }) = self.begun else { return };
+        let length = (at - HEADER_BYTES) as u64;
+        let seal = Seal { records, length, folded, at: now, recovered: false, end: false }.bytes(seed);
+        self.map.bytes()[COMMITTED_AT..][..seal.len()].copy_from_slice(&seal);
+    }
+
+    /// The block with its map given back. `None` = it was never begun, and its file is removed.
+    ///
+    /// # Errors
+    /// Why the file of a block that was never begun could not be removed.
+    pub(super) fn unmap(self) -> io::Result<Option<Sealed>> {
+        let Self { map, file, path, begun } = self;
+        drop(map);
+        match begun {
+            Some(Begun { id, at, .. }) => Ok(Some(Sealed { id, file, path, used: at as u64 })),
+            None => fs::remove_file(&path).map(|()| None),
+        }
+    }
+}
+
+impl Sealed {
+    /// Gives back what the file has beyond its records, if that is most of it: an idle server seals many blocks of few
+    /// records. Returns how many bytes the file has now.
+    ///
+    /// # Errors
+    /// Why that failed; the file is as it was.
+    pub(super) fn shrink(&self) -> io::Result<u64> {
+        let len = self.file.metadata()?.len();
+        let needed = self.used.next_multiple_of(PAGE_BYTES);
+        if needed > len / 2 {
+            return Ok(len);
+        }
+        self.file.set_len(needed)?;
+        Ok(needed)
+    }
+}
+
+/// Allocates `len` bytes of `file` on disk, so that no store to its map finds the disk full.
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, len),
+        Err(error) => Err(error.into()),
+        // A file used again may come from a run with larger blocks.
+        Ok(()) => file.set_len(len),
+    }
+}
+
+/// What allocates on file systems that can't be asked to.
+fn write_zeros(mut file: &File, len: u64) -> io::Result<()> {
+    let zeros = [0; PAGE_BYTES as usize];
+    for _ in 0..len.div_ceil(PAGE_BYTES) {
+        file.write_all(&zeros)?;
+    }
+    file.set_len(len)
+}

@@ -1,0 +1,92 @@
+//! Recording, on a web worker's thread.
+//!
+//! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one. Nothing
+//! here allocates, locks, or calls the system, except when a worker starts and ends.
+
+use std::sync::Arc;
+
+use terse_core::click::{BlockId, Click, ClickRecorder, Dropped};
+use terse_core::{ShortCode, Timestamp};
+
+use super::exchange::{Exchange, WorkerCounts};
+use super::open::Block;
+use super::visitor::Discretion;
+use crate::record::Record;
+
+/// Writes down the clicks of one worker.
+pub(super) struct Recorder {
+    exchange: Arc<Exchange>,
+    counts: Arc<WorkerCounts>,
+    discretion: Discretion,
+    open: Option<Open>,
+}
+
+struct Open {
+    block: Block,
+    since_ms: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(exchange: Arc<Exchange>, counts: Arc<WorkerCounts>) -> Self {
+        let discretion = Discretion::new(&exchange.keys, exchange.obey_signals);
+        Self { exchange, counts, discretion, open: None }
+    }
+
+    fn write(&mut self, record: &Record<'_>) -> Result<(), Dropped> {
+        if self.open.as_mut().is_some_and(|open| open.block.append(record)) {
+            return Ok(());
+        }
+        self.write_to_next(record)
+    }
+
+    #[cold]
+    fn write_to_next(&mut self, record: &Record<'_>) -> Result<(), Dropped> {
+        self.seal(record.at);
+        let mut block = self.exchange.take_free()?;
+        let id = BlockId { journal: self.exchange.journal, seq: self.exchange.take_seq() };
+        block.begin(id, self.exchange.partitions, record.at);
+        let appended = block.append(record);
+        self.open = Some(Open { block, since_ms: self.exchange.clock.monotonic_ms() });
+        // Blocks are made larger than the largest record.
+        if appended { Ok(()) } else { Err(Dropped::Fault) }
+    }
+
+    fn seal(&mut self, now: Timestamp) {
+        if let Some(Open { mut block, .. }) = self.open.take() {
+            block.seal(now);
+            self.exchange.give_back(block);
+        }
+    }
+}
+
+impl ClickRecorder for Recorder {
+    fn record(&mut self, click: &Click<'_>) -> Result<(), Dropped> {
+        // A text that is no code can't be read back; no redirect has one.
+        let outcome = if ShortCode::is_valid(click.code) {
+            let record = self.discretion.record_of(click);
+            self.write(&record)
+        } else {
+            Err(Dropped::Fault)
+        };
+        match outcome {
+            Ok(()) => self.counts.recorded(),
+            Err(reason) => self.counts.dropped(reason),
+        }
+        outcome
+    }
+
+    fn seal_if_old(&mut self, now_ms: u64) {
+        let Some(open) = &self.open else { return };
+        if now_ms.saturating_sub(open.since_ms) >= self.exchange.seal_age_ms || self.exchange.is_ending() {
+            self.seal(self.exchange.clock.now());
+        }
+    }
+}
+
+/// Also when the worker's thread unwinds.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.seal(self.exchange.clock.now());
+        self.exchange.remove_worker(&self.counts);
+    }
+}

@@ -1,0 +1,268 @@
+//! Journals whose process is gone: whoever gets the lock brings them to their end.
+//!
+//! A block that was being written is sealed behind its last whole record; one that was never begun is removed; one that
+//! can't be understood is put aside. Then the journal gets its last block. What a later version of terse wrote is left
+//! for that version. One step recovers at most [`MAX_RECOVERED_BLOCKS`] blocks, holding the lock, so that another process
+//! may go on where this one ends.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use terse_core::Clock;
+use terse_core::click::{BlockId, JournalId};
+
+use super::MAX_BLOCK_BYTES;
+use super::block::{self, BlockError, COMMITTED_AT, HEADER_BYTES, Left, Seal};
+use super::directory::{JournalDir, Name, remove_if_there};
+use crate::frame;
+
+/// Most blocks that are recovered in one step.
+pub const MAX_RECOVERED_BLOCKS: usize = 64;
+
+/// What a step of recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Journals that were brought to their end.
+    pub journals: u64,
+    /// Blocks that were sealed, or made visible.
+    pub blocks: u64,
+    /// Bytes that had been committed and were not whole, cut off.
+    pub torn_bytes: u64,
+    /// Blocks that were put aside.
+    pub quarantined: u64,
+}
+
+impl Recovered {
+    /// Whether anything was done.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// Recovers journals in one directory.
+pub struct Recovery {
+    root: PathBuf,
+    partitions: u16,
+    clock: Arc<dyn Clock>,
+    /// Journals that need no recovery any more, or none by this version; no more than there are.
+    settled: HashSet<JournalId>,
+    /// Journals of which the log was told already that they can't be recovered.
+    told: HashSet<JournalId>,
+}
+
+/// What became of a journal in a step.
+enum Outcome {
+    Ended,
+    Unfinished,
+    OfNewerVersion(u16),
+}
+
+impl Recovery {
+    /// Of the journals in `root`; one in which not a single block can be read is taken to be of `partitions`.
+    #[must_use]
+    pub fn new(root: &Path, partitions: u16, clock: Arc<dyn Clock>) -> Self {
+        let (settled, told) = (HashSet::new(), HashSet::new());
+        Self { root: root.to_owned(), partitions, clock, settled, told }
+    }
+
+    /// Makes one bounded step. It blocks on the disk.
+    ///
+    /// # Errors
+    /// When the directory can't be listed. A journal that can't be recovered is logged, and tried again.
+    pub fn recover_once(&mut self) -> io::Result<Recovered> {
+        let mut done = Recovered::default();
+        let journals = JournalDir::all(&self.root)?;
+        let there: HashSet<_> = journals.iter().map(JournalDir::id).collect();
+        self.settled.retain(|id| there.contains(id));
+        self.told.retain(|id| there.contains(id));
+        for journal in journals {
+            if self.settled.contains(&journal.id()) {
+                continue;
+            }
+            match self.recover(&journal, &mut done) {
+                Ok(()) => {}
+                Err(error) if self.told.insert(journal.id()) => {
+                    tracing::error!(journal = %journal.id(), %error, "a journal can't be recovered, to be tried again");
+                }
+                Err(_) => {}
+            }
+            if done.blocks + done.quarantined >= MAX_RECOVERED_BLOCKS as u64 {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn recover(&mut self, journal: &JournalDir, done: &mut Recovered) -> io::Result<()> {
+        let id = journal.id();
+        if journal.ended()?.is_some() {
+            self.settled.insert(id);
+            return Ok(());
+        }
+        let Some(_lock) = journal.try_lock()? else { return Ok(()) };
+        // Its process may have ended it in order a moment ago.
+        if journal.ended()?.is_some() {
+            return Ok(());
+        }
+        match (Step { journal, clock: &*self.clock, partitions: self.partitions, next_seq: 0 }).run(done)? {
+            Outcome::Unfinished => {}
+            Outcome::Ended => {
+                self.settled.insert(id);
+                done.journals += 1;
+                tracing::info!(journal = %id, "a journal whose process is gone was recovered");
+            }
+            Outcome::OfNewerVersion(format) => {
+                self.settled.insert(id);
+                tracing::warn!(journal = %id, format, "a journal waits for the newer version that wrote it");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One step with one journal, whose lock is held.
+struct Step<'a> {
+    journal: &'a JournalDir,
+    clock: &'a dyn Clock,
+    partitions: u16,
+    next_seq: u64,
+}
+
+impl Step<'_> {
+    fn run(mut self, done: &mut Recovered) -> io::Result<Outcome> {
+        let blocks = self.journal.blocks()?;
+        let passed = self.journal.passed()?;
+        self.next_seq = passed;
+        let most = MAX_RECOVERED_BLOCKS as u64;
+        for (name, _) in &blocks {
+            if done.blocks + done.quarantined >= most {
+                return Ok(Outcome::Unfinished);
+            }
+            match name {
+                Name::Open(_) => {
+                    if let Some(format) = self.settle(*name, passed, done)? {
+                        return Ok(Outcome::OfNewerVersion(format));
+                    }
+                }
+                Name::Block(seq) => self.saw(*seq),
+            }
+        }
+        for (name, _) in self.journal.quarantined_blocks()? {
+            if let Name::Block(seq) = name {
+                self.saw(seq);
+            }
+        }
+        self.end(done)
+    }
+
+    fn saw(&mut self, seq: u64) {
+        self.next_seq = self.next_seq.max(seq + 1);
+    }
+
+    /// Settles what becomes of an open block. Returns its format if that is a newer one.
+    fn settle(&mut self, name: Name, passed: u64, done: &mut Recovered) -> io::Result<Option<u16>> {
+        let path = self.journal.file(name);
+        let bytes = read_bounded(&path)?;
+        let left = block::recover(&bytes, self.journal.id(), self.clock.now());
+        match left {
+            Ok(Left::Free) => remove_if_there(&path)?,
+            Ok(Left::Empty(id)) => {
+                self.saw(id.seq);
+                remove_if_there(&path)?;
+            }
+            Ok(Left::Sealed(id) | Left::Open { id, .. }) if id.seq < passed => {
+                tracing::info!(block = %id, "a block that its reader had passed is removed");
+                remove_if_there(&path)?;
+            }
+            Ok(Left::Sealed(id)) => {
+                File::open(&path)?.sync_data()?;
+                self.publish(name, id, done)?;
+            }
+            Ok(Left::Open { id, seal, torn }) => {
+                self.cut(name, id, &seal, torn, done)?;
+                self.publish(name, id, done)?;
+            }
+            Err(BlockError::Newer(format)) => return Ok(Some(format)),
+            Err(error) => self.put_aside(name, &error.to_string(), done)?,
+        }
+        Ok(None)
+    }
+
+    /// Seals a block behind its last whole record. One that was torn by more than the end of its process is kept as it
+    /// was, besides.
+    fn cut(&self, name: Name, id: BlockId, seal: &Seal, torn: u64, done: &mut Recovered) -> io::Result<()> {
+        let path = self.journal.file(name);
+        if torn > 0 {
+            tracing::error!(block = %id, records = seal.records, torn, "a block was torn, and is cut and put aside");
+            self.journal.copy_aside(name)?;
+            done.torn_bytes += torn;
+        }
+        let file = File::options().write(true).open(&path)?;
+        file.write_all_at(&seal.bytes(frame::seed(id)), COMMITTED_AT as u64)?;
+        file.set_len(HEADER_BYTES as u64 + seal.length)?;
+        file.sync_data()
+    }
+
+    fn publish(&mut self, name: Name, id: BlockId, done: &mut Recovered) -> io::Result<()> {
+        self.saw(id.seq);
+        let path = self.journal.file(Name::Block(id.seq));
+        if path.try_exists()? {
+            return self.put_aside(name, "there is another block of its seq", done);
+        }
+        fs::rename(self.journal.file(name), path)?;
+        done.blocks += 1;
+        Ok(())
+    }
+
+    fn put_aside(&self, name: Name, reason: &str, done: &mut Recovered) -> io::Result<()> {
+        tracing::error!(journal = %self.journal.id(), ?name, reason, "a block can't be recovered and is put aside");
+        done.quarantined += 1;
+        self.journal.quarantine(name)
+    }
+
+    /// Gives the journal its last block. One that never had any is removed.
+    fn end(self, done: &Recovered) -> io::Result<Outcome> {
+        if self.next_seq == 0 && done.quarantined == 0 && self.journal.quarantined_bytes()? == 0 {
+            self.journal.remove()?;
+            return Ok(Outcome::Ended);
+        }
+        let id = BlockId { journal: self.journal.id(), seq: self.next_seq };
+        let partitions = self.partitions_of_the_journal()?;
+        self.journal.end(id.seq, &block::end_block(id, partitions, self.clock.now(), true))?;
+        Ok(Outcome::Ended)
+    }
+
+    /// What the journal's blocks say; what was configured, if none can be read.
+    fn partitions_of_the_journal(&self) -> io::Result<u16> {
+        for (name, _) in self.journal.blocks()? {
+            if let Name::Block(seq) = name
+                && let Some(found) = block::partitions(
+                    &read_head(&self.journal.file(name))?,
+                    BlockId { journal: self.journal.id(), seq },
+                )
+            {
+                return Ok(found);
+            }
+        }
+        Ok(self.partitions)
+    }
+}
+
+/// A block's file, as far as blocks can go.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BLOCK_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The beginning of a block's file.
+pub(crate) fn read_head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(HEADER_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,126 @@
+//! The journal as its workers and its readers see it.
+
+mod ending;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use terse_core::click::{Click, ClickRecorder, ClickRecording, JournalId, Signals};
+use terse_core::stats::Partition;
+use terse_core::{Clock, Version};
+use terse_testkit::{SeededEntropy, TestClock};
+
+use super::*;
+use crate::log::local::LocalLog;
+use crate::log::{Body, ClickLog, Delivery};
+use crate::part::Part;
+
+/// A directory of journals under a clock that stands still.
+struct Setup {
+    root: TempDir,
+    clock: Arc<TestClock>,
+    entropy: SeededEntropy,
+    config: JournalConfig,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let config = JournalConfig { block_bytes: MIN_BLOCK_BYTES, ..JournalConfig::new(root.path().join("journal")) };
+        Self { root, clock: Arc::default(), entropy: SeededEntropy::new(1), config }
+    }
+
+    fn open(&self) -> Arc<Journal> {
+        Journal::open(&self.config, Arc::clone(&self.clock) as Arc<dyn Clock>, &self.entropy).unwrap()
+    }
+
+    fn journals(&self) -> PathBuf {
+        self.root.path().join("journal")
+    }
+
+    fn directory(&self, id: JournalId) -> JournalDir {
+        JournalDir::of(&self.journals(), id)
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::new(&self.journals(), 1, Arc::clone(&self.clock) as Arc<dyn Clock>)
+    }
+
+    fn click<'a>(&self, code: &'a str) -> Click<'a> {
+        Click {
+            at: self.clock.now(),
+            code,
+            version: Version::FIRST,
+            client: Some("203.0.113.7".parse().unwrap()),
+            referrer: b"https://news.example/story",
+            user_agent: b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            language: b"en-GB,en;q=0.5",
+            signals: Signals::default(),
+        }
+    }
+
+    /// Records clicks of these codes and seals them.
+    fn record(&self, recorder: &mut dyn ClickRecorder, codes: &[&str]) {
+        for code in codes {
+            recorder.record(&self.click(code)).unwrap();
+        }
+        recorder.seal_if_old(self.clock.monotonic_ms() + self.config.seal_age_ms);
+    }
+}
+
+/// Waits for deliveries: much longer than anything takes.
+const WAIT_MS: u64 = 10_000;
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn part(delivery: &Delivery) -> &Part {
+    match &delivery.body {
+        Body::Part(part) => part,
+        other => panic!("no part: {other:?}"),
+    }
+}
+
+fn codes(delivery: &Delivery) -> Vec<String> {
+    part(delivery).records().map(|(_, record)| record.code.to_owned()).collect()
+}
+
+/// All deliveries of `journal` from its beginning to its end.
+fn read_to_end(log: &mut LocalLog, journal: JournalId) -> Vec<Delivery> {
+    block_on(async {
+        log.start(Partition::Journal(journal), None).await.unwrap();
+        let mut all = Vec::new();
+        while log.ended().is_empty() {
+            let found = log.next(1 << 20, WAIT_MS).await.unwrap();
+            assert!(!found.is_empty() || !log.ended().is_empty(), "the journal doesn't end");
+            all.extend(found);
+        }
+        all
+    })
+}
+
+#[test]
+fn a_recorded_click_is_delivered() {
+    let setup = Setup::new();
+    let journal = setup.open();
+    let mut log = LocalLog::new(&setup.journals(), Some(Arc::clone(&journal)));
+    let mut recorder = journal.of_a_worker();
+    setup.record(&mut *recorder, &["one", "two", "one"]);
+    let partition = Partition::Journal(journal.id());
+    block_on(async {
+        assert_eq!(log.partitions().await.unwrap(), [partition]);
+        log.start(partition, None).await.unwrap();
+        let deliveries = log.next(1 << 20, WAIT_MS).await.unwrap();
+        assert_eq!(deliveries.len(), 1);
+        assert_eq!((deliveries[0].partition, deliveries[0].offset), (partition, 0));
+        assert_eq!(codes(&deliveries[0]), ["one", "two", "one"]);
+        let header = part(&deliveries[0]).header;
+        assert_eq!((header.block.seq, header.block_records, header.recovered, header.end), (0, 3, false, false));
+        assert_eq!(header.sealed_at, setup.clock.now());
+        let (index, record) = part(&deliveries[0]).records().next().unwrap();
+        assert_eq!((index, record.referrer), (0, &b"https://news.example"[..]));
+        assert_eq!((record.network, record.visitor), (Some("203.0.113.0".parse().unwrap()), None));
+    });
+}

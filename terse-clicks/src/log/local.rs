@@ -1,0 +1,332 @@
+//! The local bus: the journal directories themselves are the log. A journal is a partition, a block's seq its offset.
+//!
+//! Whoever reads looks at sealed blocks only, in the order of their seqs. In a journal whose process lives, a seq that is
+//! missing is a block that is still written, and is waited for; once a journal has ended, a missing seq is void. A block
+//! that can't be read goes to the journal's `quarantine/`, and is skipped from then on. The file `passed` tells the
+//! journal's process which blocks it may use again.
+//!
+//! The relay to a broker reads journals the same way.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use terse_core::Timestamp;
+use terse_core::click::{BlockId, JournalId};
+use terse_core::ports::clicks::Checkpoint;
+use terse_core::stats::Partition;
+use tokio::time::Instant;
+
+use super::{Body, ClickLog, Delivery, LogError};
+use crate::journal::directory::{JournalDir, Name};
+use crate::journal::{self, BlockError, Journal};
+
+/// How often journals of other processes are looked at, in milliseconds.
+pub const LOOK_MS: u64 = 50;
+/// Most blocks that are put aside or void and are skipped in one look at a journal.
+const MAX_SKIPPED: usize = 1_024;
+
+/// The journals in a directory, as a log.
+pub struct LocalLog {
+    root: PathBuf,
+    journal: Option<Arc<Journal>>,
+    replay: bool,
+    reading: BTreeMap<JournalId, Reader>,
+    /// Where the last look ended: the others come first in the next.
+    last: Option<JournalId>,
+}
+
+/// How far a journal was read.
+#[derive(Clone)]
+struct Reader {
+    directory: Arc<JournalDir>,
+    next: u64,
+    /// The journal's last block, once known.
+    end: Option<u64>,
+    /// A block of a newer version was delivered: nothing follows.
+    waits: bool,
+    replay: bool,
+}
+
+/// What a look found: the deliveries, and how far the journals were read with them.
+type Found = (Vec<Delivery>, Vec<Reader>);
+
+impl LocalLog {
+    /// The journals in `directory`, the one of this process, if it has one, among them: what it seals is delivered at once.
+    #[must_use]
+    pub fn new(directory: &Path, journal: Option<Arc<Journal>>) -> Self {
+        Self { root: directory.to_owned(), journal, replay: false, reading: BTreeMap::new(), last: None }
+    }
+
+    /// All that the journals in `directory` have kept, for building another read model. What was passed is delivered too;
+    /// nothing is noted or put aside.
+    #[must_use]
+    pub fn for_replay(directory: &Path) -> Self {
+        Self { replay: true, ..Self::new(directory, None) }
+    }
+
+    /// The first block of `partition` that is kept; above 0, earlier ones are there no more, or were void. `None` = there
+    /// is none.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    pub fn begins_at(&self, partition: Partition) -> Result<Option<u64>, LogError> {
+        first_kept(&JournalDir::of(&self.root, journal_of(partition)?)).map_err(unavailable)
+    }
+
+    /// The readers, the one that was served last at the end.
+    fn in_turn(&self) -> Vec<Reader> {
+        let after = self.reading.iter().filter(|(id, _)| Some(**id) > self.last);
+        let before = self.reading.iter().filter(|(id, _)| Some(**id) <= self.last);
+        after.chain(before).map(|(_, reader)| reader.clone()).filter(|reader| !reader.is_done()).collect()
+    }
+
+    async fn look(&mut self, most_bytes: usize) -> Result<Vec<Delivery>, LogError> {
+        let readers = self.in_turn();
+        if readers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = tokio::task::spawn_blocking(move || look(readers, most_bytes)).await;
+        let (deliveries, readers) = found.map_err(|error| LogError::Unavailable(error.to_string()))??;
+        // Only now: whoever gives up this call while the look goes on gets the same deliveries from the next one.
+        if let Some(Delivery { partition: Partition::Journal(id), .. }) = deliveries.last() {
+            self.last = Some(*id);
+        }
+        for reader in readers {
+            self.reading.insert(reader.directory.id(), reader);
+        }
+        Ok(deliveries)
+    }
+}
+
+/// Reads about `most_bytes`, block by block from each journal in turn.
+fn look(mut readers: Vec<Reader>, most_bytes: usize) -> Result<Found, LogError> {
+    let mut deliveries = Vec::new();
+    let mut bytes = 0;
+    let mut any = true;
+    while any && bytes < most_bytes {
+        any = false;
+        for reader in &mut readers {
+            let Some((delivery, size)) = reader.read()? else { continue };
+            any = true;
+            bytes += size;
+            deliveries.push(delivery);
+            if bytes >= most_bytes {
+                break;
+            }
+        }
+    }
+    Ok((deliveries, readers))
+}
+
+impl Reader {
+    fn id(&self) -> BlockId {
+        BlockId { journal: self.directory.id(), seq: self.next }
+    }
+
+    fn is_done(&self) -> bool {
+        self.waits || self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.end.is_some_and(|end| self.next > end)
+    }
+
+    /// The next block, and the bytes it took.
+    fn read(&mut self) -> Result<Option<(Delivery, usize)>, LogError> {
+        for _ in 0..MAX_SKIPPED {
+            if self.is_done() {
+                return Ok(None);
+            }
+            if let Some(bytes) = self.bytes_of_next()? {
+                return Ok(Some(self.deliver(bytes)?));
+            }
+            if !self.skip()? {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// All bytes of the next block's file, if it is there.
+    fn bytes_of_next(&self) -> Result<Option<Bytes>, LogError> {
+        match journal::read_bounded(&self.directory.file(Name::Block(self.next))) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    fn deliver(&mut self, bytes: Bytes) -> Result<(Delivery, usize), LogError> {
+        let id = self.id();
+        let size = bytes.len();
+        let body = match journal::read(&bytes, id) {
+            Ok(part) => {
+                if part.header.end {
+                    self.end = Some(id.seq);
+                }
+                Body::Part(part)
+            }
+            Err(BlockError::Newer(format)) => {
+                self.waits = true;
+                Body::Newer(format)
+            }
+            // It was used again while it was read: others have passed it.
+            Err(_) if !self.directory.file(Name::Block(id.seq)).exists() => return Err(self.gap()),
+            Err(error) => Body::Undecodable { bytes, reason: error.to_string() },
+        };
+        self.next += 1;
+        Ok((Delivery { partition: Partition::Journal(id.journal), offset: id.seq, body }, size))
+    }
+
+    /// Goes past a block that never comes. `false` = the next one may come still.
+    fn skip(&mut self) -> Result<bool, LogError> {
+        let directory = Arc::clone(&self.directory);
+        if directory.quarantined(Name::Block(self.next)).exists() {
+            self.next += 1;
+            return Ok(true);
+        }
+        if !self.replay && self.next < directory.passed().map_err(unavailable)? {
+            return Err(self.gap());
+        }
+        let Some(end) = directory.ended().map_err(unavailable)? else {
+            return Ok(false);
+        };
+        self.end = Some(end);
+        // All that the journal has was there before its end was noted.
+        let next = directory.blocks().map_err(unavailable)?.into_iter().find_map(|(name, _)| match name {
+            Name::Block(seq) if seq >= self.next => Some(seq),
+            _ => None,
+        });
+        self.next = next.unwrap_or(end + 1);
+        Ok(true)
+    }
+
+    fn gap(&self) -> LogError {
+        let detail = format!("block {} was passed by somebody else and is gone", self.next);
+        LogError::Gap { partition: Partition::Journal(self.directory.id()), detail }
+    }
+}
+
+#[async_trait]
+impl ClickLog for LocalLog {
+    async fn partitions(&mut self) -> Result<Vec<Partition>, LogError> {
+        let mut partitions = Vec::new();
+        for journal in JournalDir::all(&self.root).map_err(unavailable)? {
+            let end = journal.ended().map_err(unavailable)?;
+            let over = end.is_some_and(|end| journal.passed().is_ok_and(|passed| passed > end));
+            if self.replay || !over || self.reading.contains_key(&journal.id()) {
+                partitions.push(Partition::Journal(journal.id()));
+            }
+        }
+        Ok(partitions)
+    }
+
+    async fn start(&mut self, partition: Partition, checkpoint: Option<&Checkpoint>) -> Result<(), LogError> {
+        let directory = JournalDir::of(&self.root, journal_of(partition)?);
+        let mut next = checkpoint.map_or(0, |checkpoint| checkpoint.at.offset + 1);
+        let first = first_kept(&directory).map_err(unavailable)?;
+        if self.replay {
+            next = next.max(first.unwrap_or(0));
+        } else if next < directory.passed().map_err(unavailable)? && first.is_none_or(|first| first > next) {
+            let detail = format!("blocks from {next} on were passed, and are kept no more");
+            return Err(LogError::Gap { partition, detail });
+        }
+        let id = directory.id();
+        let reader = Reader { directory: Arc::new(directory), next, end: None, waits: false, replay: self.replay };
+        self.reading.insert(id, reader);
+        Ok(())
+    }
+
+    async fn next(&mut self, most_bytes: usize, wait_ms: u64) -> Result<Vec<Delivery>, LogError> {
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        let journal = self.journal.clone();
+        loop {
+            let mut sealed = pin!(journal.as_ref().map(|journal| journal.sealed()));
+            // What is sealed from here on is noticed.
+            if let Some(sealed) = sealed.as_mut().as_pin_mut() {
+                sealed.enable();
+            }
+            let deliveries = self.look(most_bytes).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !deliveries.is_empty() || left.is_zero() {
+                return Ok(deliveries);
+            }
+            let wait = left.min(Duration::from_millis(LOOK_MS));
+            match sealed.as_pin_mut() {
+                // Either way it is time to look again.
+                Some(sealed) => drop(tokio::time::timeout(wait, sealed).await),
+                None => tokio::time::sleep(wait).await,
+            }
+        }
+    }
+
+    async fn passed(&mut self, partition: Partition, offset: u64) -> Result<(), LogError> {
+        if self.replay {
+            return Ok(());
+        }
+        let directory = JournalDir::of(&self.root, journal_of(partition)?);
+        let passed = directory.passed().map_err(unavailable)?;
+        if passed > offset { Ok(()) } else { directory.set_passed(offset + 1).map_err(unavailable) }
+    }
+
+    async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError> {
+        let directory = JournalDir::of(&self.root, journal_of(delivery.partition)?);
+        let id = BlockId { journal: directory.id(), seq: delivery.offset };
+        let reason = match &delivery.body {
+            Body::Undecodable { reason, .. } => reason.clone(),
+            Body::Part(_) => "refused by its reader".to_owned(),
+            Body::Newer(format) => BlockError::Newer(*format).to_string(),
+        };
+        tracing::error!(block = %id, reason, "a block can't be counted");
+        if self.replay {
+            return Ok(());
+        }
+        let put_aside = tokio::task::spawn_blocking(move || directory.quarantine(Name::Block(id.seq))).await;
+        put_aside.map_err(|error| LogError::Unavailable(error.to_string()))?.map_err(unavailable)
+    }
+
+    fn stop(&mut self, partition: Partition) {
+        if let Partition::Journal(id) = partition {
+            self.reading.remove(&id);
+        }
+    }
+
+    fn ended(&self) -> Vec<(Partition, JournalId)> {
+        let ended = self.reading.iter().filter(|(_, reader)| reader.has_ended());
+        ended.map(|(id, _)| (Partition::Journal(*id), *id)).collect()
+    }
+
+    /// It reads the beginning of one file per journal that is read.
+    fn oldest_waiting(&self) -> Option<Timestamp> {
+        let waiting = self.reading.values().filter(|reader| !reader.is_done()).filter_map(|reader| {
+            let head = journal::read_head(&reader.directory.file(Name::Block(reader.next))).ok()?;
+            journal::sealed_at(&head, reader.id()).ok()
+        });
+        waiting.min()
+    }
+}
+
+fn first_kept(directory: &JournalDir) -> io::Result<Option<u64>> {
+    let blocks = directory.blocks()?;
+    Ok(blocks.into_iter().find_map(|(name, _)| match name {
+        Name::Block(seq) => Some(seq),
+        Name::Open(_) => None,
+    }))
+}
+
+fn journal_of(partition: Partition) -> Result<JournalId, LogError> {
+    match partition {
+        Partition::Journal(id) => Ok(id),
+        Partition::Stream(_) => Err(LogError::Unavailable(format!("{partition} is not in a directory of journals"))),
+    }
+}
+
+fn unavailable(error: io::Error) -> LogError {
+    LogError::Unavailable(error.to_string())
+}
