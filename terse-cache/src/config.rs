@@ -5,7 +5,9 @@ use std::time::Duration;
 /// The cache's bounds. Each has a stated answer when it is hit.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Bytes that links in memory may take, by estimate with all overhead; beyond, the coldest are evicted.
+    /// Bytes that links in memory may take, by estimate with all overhead; beyond, the coldest are evicted. Up to an
+    /// eighth of them is for knowing a link that was evicted when it comes back. What the tables grow ahead of
+    /// their need, and the allocator keeps, comes on top: some 10 % of a large cache.
     pub max_bytes: u64,
     /// Links in memory; beyond, the coldest are evicted.
     pub max_links: usize,
@@ -70,7 +72,7 @@ impl Default for CacheConfig {
 pub struct Stats {
     /// Links in memory, fresh or not.
     pub links: usize,
-    /// Bytes that they take, by estimate.
+    /// Bytes that they take, by estimate, without what is known of evicted ones.
     pub bytes: u64,
     /// Negative entries in memory, fresh or not.
     pub negative: usize,
