@@ -26,10 +26,13 @@ use terse_core::ShortCode;
 use terse_core::code::is_reserved;
 
 use crate::body::Incoming;
+use crate::lifecycle::Requests;
 use crate::open::{Active, Activity};
 use crate::problem::{Kind, Problem};
 use crate::redirect::{METHODS, Redirects};
 use crate::{InFlight, Phase, State, request_id};
+
+const NS_PER_MS: u64 = 1_000_000;
 
 /// Makes a [`Front`] around the routes that `routes` makes, one per worker.
 pub(crate) struct FrontFactory<F> {
@@ -42,6 +45,7 @@ pub(crate) struct Front<S> {
     routes: S,
     state: State,
     redirects: Rc<Redirects>,
+    requests: Rc<Requests>,
 }
 
 /// A request in flight, and underway on its connection.
@@ -81,8 +85,8 @@ where
         let routes = self.routes.new_service(config);
         let state = self.state.clone();
         Box::pin(async move {
-            let redirects = Rc::new(Redirects::new(&state));
-            Ok(Front { routes: routes.await?, state, redirects })
+            let (redirects, requests) = (Rc::new(Redirects::new(&state)), state.lifecycle.requests());
+            Ok(Front { routes: routes.await?, state, redirects, requests })
         })
     }
 }
@@ -99,7 +103,7 @@ where
     actix_service::forward_ready!(routes);
 
     fn call(&self, mut request: Request) -> Answer {
-        let in_flight = (self.state.lifecycle.begin(), request.conn_data().map(Activity::begin));
+        let in_flight = (self.requests.begin(), request.conn_data().map(Activity::begin));
         let started_ns = self.state.clock.monotonic_ns();
         match self.step(&request, started_ns) {
             Step::Answered(answer) => Answer::Now(Some(leave(answer, in_flight, request.take_payload()))),
@@ -107,7 +111,7 @@ where
                 let (resolver, redirects) = (Arc::clone(&self.state.resolver), Rc::clone(&self.redirects));
                 Answer::Later(Box::pin(async move {
                     let answer = match resolver.resolve(&code).await {
-                        Ok(lookup) => redirects.answer(&request, started_ns, &lookup),
+                        Ok(lookup) => redirects.answer(&request, started_ns, lookup),
                         Err(error) => redirects.unavailable(&request, started_ns, &error),
                     };
                     Ok(leave(answer, in_flight, request.take_payload()))
@@ -141,9 +145,9 @@ impl<S> Front<S> {
             return Step::Answered(refuse(request, &Problem::method_not_allowed(METHODS)));
         }
         if ShortCode::is_valid(code)
-            && let Some(lookup) = self.state.resolver.peek(code)
+            && let Some(lookup) = self.state.resolver.peek_at(code, started_ns / NS_PER_MS)
         {
-            return Step::Answered(self.redirects.answer(request, started_ns, &lookup));
+            return Step::Answered(self.redirects.answer(request, started_ns, lookup));
         }
         match ShortCode::parse(code) {
             Ok(code) => Step::Look(code),

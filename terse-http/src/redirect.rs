@@ -12,7 +12,7 @@ use terse_core::link::Verdict;
 use terse_core::metrics::{Outcome, RedirectCounts};
 use terse_core::ports::{Lookup, StoreError, Tier};
 use terse_core::target::TargetUrl;
-use terse_core::{Clock, Entropy};
+use terse_core::{Clock, Entropy, Resolution, Timestamp};
 
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{self, Kind, Problem};
@@ -58,10 +58,10 @@ impl Redirects {
     }
 
     /// Answers with what `lookup` found, judged at this moment.
-    pub(crate) fn answer(&self, request: &Request, started_ns: u64, lookup: &Lookup) -> Response<BoxBody> {
-        let verdict = lookup.link.as_ref().map_or(Verdict::Missing, |link| link.verdict(self.clock.now()));
-        match (verdict, &lookup.link) {
-            (Verdict::Found, Some(link)) => match self.found(request, &link.target) {
+    pub(crate) fn answer(&self, request: &Request, started_ns: u64, lookup: Lookup) -> Response<BoxBody> {
+        let verdict = lookup.link.as_ref().map_or(Verdict::Missing, |link| self.verdict(link));
+        match (verdict, lookup.link) {
+            (Verdict::Found, Some(link)) => match self.found(request, link.target) {
                 Some(response) => {
                     self.count(lookup.tier, Outcome::Found, started_ns);
                     response
@@ -81,6 +81,12 @@ impl Redirects {
                 self.refuse(request, &no_such_link())
             }
         }
+    }
+
+    /// What `link` answers at this moment. Most links have no times, and need no clock.
+    fn verdict(&self, link: &Resolution) -> Verdict {
+        let now = if link.has_times() { self.clock.now() } else { Timestamp::from_millis(0) };
+        link.verdict(now)
     }
 
     /// Answers 404 for what can't be a code; no tier was asked.
@@ -104,8 +110,8 @@ impl Redirects {
         self.refuse(request, &Problem::unavailable(Kind::StoreUnavailable, "the link's target is damaged", 1_000))
     }
 
-    fn found(&self, request: &Request, target: &TargetUrl) -> Option<Response<BoxBody>> {
-        let location = HeaderValue::from_maybe_shared(target.as_bytes().clone()).ok()?;
+    fn found(&self, request: &Request, target: TargetUrl) -> Option<Response<BoxBody>> {
+        let location = HeaderValue::from_maybe_shared(target.into_bytes()).ok()?;
         let mut response = Response::with_body(self.status, BoxBody::new(()));
         let headers = response.headers_mut();
         headers.insert(header::LOCATION, location);
