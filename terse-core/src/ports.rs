@@ -315,6 +315,14 @@ pub trait SettingsStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; the value may stand nevertheless, which is harmless.
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError>;
+
+    /// Removes the value of `name`, if it has one. Only for values that nobody
+    /// may use any more: whoever settles `name` afterwards begins anew, and
+    /// while a store has no quorum it may still tell the removed one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; with [`StoreErrorKind::UnknownOutcome`] it may be removed. Removing it again does no harm.
+    async fn forget(&self, name: &str) -> Result<(), StoreError>;
 }
 
 /// Most bytes of the text that tells who holds a lease; a longer one is cut by [`Lease::holder_text`].

@@ -5,16 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
-use terse_core::ports::clicks::ClickStats;
-use terse_core::ports::{IdempotencyStore, StoreError, StoreErrorKind};
+use terse_core::ports::{IdempotencyStore, StoreErrorKind};
 use terse_core::shorten::IDEMPOTENCY_MS;
-use terse_core::stats::{Row, Span};
-use terse_core::{Clock, ShortCode, Timestamp, UrlPolicy};
+use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 
+use crate::clicks::Clicks;
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
 use crate::data_dir::{self, HttpLock};
 use crate::exit::{Exit, StartError};
@@ -53,6 +51,7 @@ pub struct Application {
     tasks: Tasks,
     stores: Arc<Stores>,
     warm: Option<Arc<WarmStart>>,
+    clicks: Clicks,
     _lock: Option<HttpLock>,
 }
 
@@ -85,13 +84,28 @@ impl Application {
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
         let links = Links::open(&config, &stores, &identity, &codes, &world)?;
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
-        let state = state(&config, address, &stores, &links, &keys, &lifecycle, &world)?;
+        let mut clicks = Clicks::open(&config, &world).await?;
+        clicks.project(&config, holder(address), &world)?;
+        let parts = Parts { stores: &stores, links: &links, clicks: &clicks, keys: &keys, lifecycle: &lifecycle };
+        let state = state(&config, address, &parts, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
         links.run(&mut tasks);
+        clicks.run(&mut tasks, stores.home(), &world);
         warm.iter().for_each(|warm| warm.run(&mut tasks));
         lifecycle.enter(Phase::Ready);
-        Ok(Self { address, shutdown: config.shutdown, lifecycle, server, signals, tasks, stores, warm, _lock: lock })
+        Ok(Self {
+            address,
+            shutdown: config.shutdown,
+            lifecycle,
+            server,
+            signals,
+            tasks,
+            stores,
+            warm,
+            clicks,
+            _lock: lock,
+        })
     }
 
     /// The address that is listened on, with its real port.
@@ -112,6 +126,7 @@ impl Application {
                 tracing::info!(signal = name, "draining");
                 None
             }
+            reason = self.clicks.failed() => Some(reason),
             task = self.tasks.failed() => Some(format!("the task '{task}' has died")),
             ended = &mut server => Some(format!("the HTTP server ended by itself: {ended:?}")),
         };
@@ -127,6 +142,8 @@ impl Application {
             if !shutdown::stop(&handle, left).await {
                 tracing::warn!("the HTTP server did not stop in time");
             }
+            // All web workers have ended, and given back the blocks that they wrote to.
+            self.clicks.end(grace, LAST_STEPS).await;
             end_tasks_and_stores(self.tasks, self.warm, self.stores, grace).await
         };
         let ended = tokio::select! {
@@ -190,8 +207,12 @@ fn lock_if_serving(config: &Config) -> Result<Option<HttpLock>, StartError> {
 
 fn codes(config: &Config, address: SocketAddr, stores: &Stores, identity: &Identity, world: &World) -> LeasedCodes {
     let space = CodeSpace::new(identity.permutation_key);
-    let holder = format!("{} {address}", system::host_name());
-    LeasedCodes::new(space, stores.home().clone(), config.store.code_block, holder, Arc::clone(&world.clock))
+    LeasedCodes::new(space, stores.home().clone(), config.store.code_block, holder(address), Arc::clone(&world.clock))
+}
+
+/// How this server is called where it takes leases.
+fn holder(address: SocketAddr) -> String {
+    format!("{} {address}", system::host_name())
 }
 
 /// The keys, read once, so that the first request can be authenticated.
@@ -234,28 +255,30 @@ fn warm_start(
     })
 }
 
-fn state(
-    config: &Config,
-    address: SocketAddr,
-    stores: &Stores,
-    links: &Links,
-    keys: &Arc<KeyDirectory>,
-    lifecycle: &Arc<Lifecycle>,
-    world: &World,
-) -> Result<State, StartError> {
+/// What the handlers reach of the server's parts.
+struct Parts<'a> {
+    stores: &'a Stores,
+    links: &'a Links,
+    clicks: &'a Clicks,
+    keys: &'a Arc<KeyDirectory>,
+    lifecycle: &'a Arc<Lifecycle>,
+}
+
+fn state(config: &Config, address: SocketAddr, parts: &Parts<'_>, world: &World) -> Result<State, StartError> {
+    let Parts { stores, links, clicks, keys, lifecycle } = *parts;
     Ok(State {
         shortener: Arc::clone(&links.shortener),
         resolver: links.cache.clone(),
         catalog: stores.links.clone(),
-        stats: Arc::new(NoReadModel),
-        recording: None,
+        stats: clicks.stats(),
+        recording: clicks.recording(),
         policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
         access: match config.http.auth {
             AuthMode::Open => Access::Open,
-            AuthMode::Keys => Access::Keys(keys.clone()),
+            AuthMode::Keys => Access::Keys(Arc::clone(keys) as Arc<dyn terse_core::access::Authenticator>),
         },
         store_health: stores.links.clone(),
-        dependencies: links.dependencies(),
+        dependencies: links.dependencies().into_iter().chain(clicks.dependencies(&world.clock)).collect(),
         breakers: links.breakers(stores)?,
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),
@@ -263,30 +286,6 @@ fn state(
         entropy: Arc::clone(&world.entropy),
         settings: Arc::new(settings(&config.http, address)),
     })
-}
-
-/// No clicks are counted yet, so nothing is known of them: every question is answered 503, never 0.
-struct NoReadModel;
-
-impl NoReadModel {
-    fn away<T>() -> Result<T, StoreError> {
-        Err(StoreError::new(StoreErrorKind::Unavailable, "there is no read model"))
-    }
-}
-
-#[async_trait]
-impl ClickStats for NoReadModel {
-    async fn overall(&self, _code: &ShortCode) -> Result<Option<Row>, StoreError> {
-        Self::away()
-    }
-
-    async fn spans(&self, _code: &ShortCode, _first: Span, _last: Span) -> Result<Vec<(Span, Row)>, StoreError> {
-        Self::away()
-    }
-
-    async fn as_of(&self, _code: &ShortCode) -> Result<Option<Timestamp>, StoreError> {
-        Self::away()
-    }
 }
 
 fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {

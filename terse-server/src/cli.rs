@@ -84,7 +84,7 @@ pub enum RoleName {
     Redirect,
     /// `/api` and `/`
     Api,
-    /// Clicks, in a later version; for now health and metrics alone
+    /// Clicks: counts what was recorded
     Analytics,
 }
 

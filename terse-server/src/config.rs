@@ -3,6 +3,7 @@
 //! one readable line that never repeats a secret.
 
 pub mod address;
+pub mod clicks;
 pub mod keys;
 pub mod raw;
 pub mod shards;
@@ -18,7 +19,8 @@ use terse_store::ShardMap;
 
 use crate::exit::{Exit, StartError};
 use crate::telemetry::{Filter, LogFormat};
-use address::{CqlAddress, RedisAddress, ServiceUrl};
+use address::RedisAddress;
+use clicks::ClickConfig;
 use keys::Key;
 use raw::{Inputs, RawConfig, Source};
 use shards::{ShardBackend, ShardConfig};
@@ -104,15 +106,6 @@ pub struct CacheConfig {
     pub shared: Option<RedisAddress>,
 }
 
-/// What is recorded of clicks, once they are.
-#[derive(Clone, Debug)]
-pub struct ClickConfig {
-    /// The broker; `None` = the local bus.
-    pub bus: Option<ServiceUrl>,
-    /// The keyspace of the read model; `None` = SQLite, or beside the store.
-    pub stats: Option<CqlAddress>,
-}
-
 /// How the program logs.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -144,6 +137,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Clicks.
     pub clicks: ClickConfig,
+    /// Whether this process counts clicks: it does, unless `serve --role` says otherwise.
+    pub analytics: bool,
     /// Whether rate limits apply, once there are any.
     pub limits: bool,
     /// Whether targets on private addresses are fine.
@@ -176,10 +171,13 @@ impl Config {
         let raw = RawConfig::read(inputs)?;
         let mut check = Check { raw: &raw, shown: vec![] };
         let http = http(&mut check)?;
+        let data_dir = check.key(&keys::DATA_DIR, data_dir)?;
+        let store = store(&mut check)?;
         let mut config = Self {
-            data_dir: check.key(&keys::DATA_DIR, data_dir)?,
-            store: store(&mut check)?,
-            clicks: clicks(&mut check)?,
+            clicks: clicks::clicks(&mut check, &store.shards)?,
+            data_dir,
+            store,
+            analytics: true,
             cache: cache(&mut check)?,
             limits: check.key(&keys::LIMITS, |text| values::one_of(text, &[("on", true), ("off", false)]))?,
             allow_private_targets: check.key(&keys::ALLOW_PRIVATE_TARGETS, boolean)?,
@@ -341,26 +339,6 @@ fn shards_of_file(check: &Check<'_>) -> Result<shards::Shards, StartError> {
 
 fn blame_name(source: &Source) -> String {
     if matches!(source, Source::File(_)) { "store".to_owned() } else { source.to_string() }
-}
-
-fn clicks(check: &mut Check<'_>) -> Result<ClickConfig, StartError> {
-    let stats = check.optional(&keys::STATS, |text| match text {
-        "sqlite" => Ok((None, text.to_owned())),
-        text if text.starts_with("cql:") => {
-            CqlAddress::parse(text).map(|address| (Some(address.clone()), address.url.to_string()))
-        }
-        text => Err(unknown_service("sqlite or cql://host[:port],.../keyspace", text, ["sqlite", "cql"])),
-    })?;
-    let bus = check.optional(&keys::BUS, |text| match text {
-        "local" => Ok((None, text.to_owned())),
-        text if text.starts_with("amqp:") => address::parse_amqp(text).map(|url| (Some(url.clone()), url.to_string())),
-        text => Err(unknown_service("local or amqp://[user:password@]host[:port]/vhost", text, ["local", "amqp"])),
-    })?;
-    if stats.is_none() {
-        let beside = bus.as_ref().is_some_and(Option::is_some);
-        check.show(&keys::STATS, if beside { "beside the store" } else { "sqlite" }.to_owned(), Source::Default);
-    }
-    Ok(ClickConfig { stats: stats.flatten(), bus: bus.flatten() })
 }
 
 /// The fault of a value that may hold a password: only its scheme is compared, nothing repeated.

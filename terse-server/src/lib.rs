@@ -9,6 +9,7 @@
 pub mod application;
 pub mod cache_gauges;
 pub mod cli;
+pub mod clicks;
 mod commands;
 pub mod config;
 pub mod data_dir;
@@ -22,6 +23,7 @@ pub mod stores;
 pub mod system;
 pub mod tasks;
 pub mod telemetry;
+mod visitor_keys;
 pub mod warm_start;
 pub mod world;
 

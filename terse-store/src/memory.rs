@@ -164,6 +164,11 @@ impl SettingsStore for MemoryStore {
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
         Ok(self.state.lock().settings.entry(name.to_owned()).or_insert_with(|| value.to_vec()).clone())
     }
+
+    async fn forget(&self, name: &str) -> Result<(), StoreError> {
+        self.state.lock().settings.remove(name);
+        Ok(())
+    }
 }
 
 #[async_trait]

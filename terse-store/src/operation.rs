@@ -17,6 +17,7 @@ pub(crate) enum Operation {
     PurgeKeys,
     Setting,
     Settle,
+    Forget,
     Lease,
     Leases,
     AddKey,
@@ -29,7 +30,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// All operations, in the order of their numbers.
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Resolve,
         Self::Insert,
         Self::Update,
@@ -41,6 +42,7 @@ impl Operation {
         Self::PurgeKeys,
         Self::Setting,
         Self::Settle,
+        Self::Forget,
         Self::Lease,
         Self::Leases,
         Self::AddKey,
@@ -65,6 +67,7 @@ impl Operation {
             Self::PurgeKeys => "purge_keys",
             Self::Setting => "setting",
             Self::Settle => "settle",
+            Self::Forget => "forget",
             Self::Lease => "lease",
             Self::Leases => "leases",
             Self::AddKey => "add_key",

@@ -24,6 +24,7 @@ pub enum Operation {
     PurgeKeys,
     Setting,
     Settle,
+    Forget,
     Lease,
     Leases,
     AddKey,

@@ -108,6 +108,10 @@ impl<S: SettingsStore + ?Sized> SettingsStore for FaultyStore<S> {
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
         self.faults.apply(Operation::Settle, self.inner.settle(name, value)).await
     }
+
+    async fn forget(&self, name: &str) -> Result<(), StoreError> {
+        self.faults.apply(Operation::Forget, self.inner.forget(name)).await
+    }
 }
 
 #[async_trait]

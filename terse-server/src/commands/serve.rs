@@ -15,15 +15,13 @@ use crate::telemetry;
 /// Serves until a signal.
 pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Result<(), StartError> {
     config.http.surfaces = surfaces(roles);
+    config.analytics = serves(roles, RoleName::Analytics);
     telemetry::start(&config.log.filter, config.log.format)?;
     in_runtime(async {
         let about = config.clone();
         let application = Application::build(config).await?;
         for warning in &about.warnings {
             tracing::warn!("{warning}");
-        }
-        if roles.contains(&RoleName::Analytics) {
-            tracing::warn!("the analytics role is not in this version yet: it serves health and metrics alone");
         }
         let address = application.address();
         // Nobody may be reading; that is no reason not to serve.
@@ -36,8 +34,11 @@ pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Re
 }
 
 fn surfaces(roles: &[RoleName]) -> Surfaces {
-    let any = |role| roles.contains(&RoleName::All) || roles.contains(&role);
-    Surfaces { redirect: any(RoleName::Redirect), api: any(RoleName::Api) }
+    Surfaces { redirect: serves(roles, RoleName::Redirect), api: serves(roles, RoleName::Api) }
+}
+
+fn serves(roles: &[RoleName], role: RoleName) -> bool {
+    roles.contains(&RoleName::All) || roles.contains(&role)
 }
 
 /// Where it listens, how it is protected, and one line to try.

@@ -11,6 +11,8 @@ use percent_encoding::percent_decode_str;
 const CQL_PORT: u16 = 9_042;
 /// The port of Redis where none is written.
 const REDIS_PORT: u16 = 6_379;
+/// The port of AMQP where none is written.
+const AMQP_PORT: u16 = 5_672;
 /// Most hosts in one address.
 const MAX_HOSTS: usize = 64;
 /// Longest host name, in bytes (RFC 1035).
@@ -160,6 +162,15 @@ impl CqlAddress {
         Ok(Self { url, keyspace, replication })
     }
 
+    /// The keyspace on the same nodes whose name ends in `suffix`, cut to the longest that there may be.
+    #[must_use]
+    pub fn beside(&self, suffix: &str) -> Self {
+        let stem = &self.keyspace[..self.keyspace.len().min(MAX_KEYSPACE_LEN - suffix.len())];
+        let keyspace = format!("{stem}{suffix}");
+        let url = ServiceUrl { path: Some(keyspace.clone()), ..self.url.clone() };
+        Self { url, keyspace, replication: self.replication }
+    }
+
     /// The contact points as `host:port`, IPv6 in brackets.
     #[must_use]
     pub fn hosts(&self) -> Vec<String> {
@@ -223,16 +234,45 @@ impl RedisAddress {
     }
 }
 
-/// Reads `amqp://[user:password@]host[:port][/vhost]`.
-///
-/// # Errors
-/// What is wrong, without repeating anything of `text`.
-pub fn parse_amqp(text: &str) -> Result<ServiceUrl, String> {
-    let url = ServiceUrl::parse("amqp", text)?.one_host_without_query()?;
-    if url.path().is_some_and(|vhost| vhost.contains('/')) {
-        return Err("has '/' in its vhost; write it as %2F".to_owned());
+/// A virtual host of a message broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmqpAddress {
+    /// The broker, with credentials.
+    pub url: ServiceUrl,
+    /// Host name or address, IPv6 without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The virtual host, decoded.
+    pub vhost: String,
+}
+
+impl AmqpAddress {
+    /// Reads `amqp://[user:password@]host[:port][/vhost]`.
+    ///
+    /// # Errors
+    /// What is wrong, without repeating anything of `text`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = ServiceUrl::parse("amqp", text)?.one_host_without_query()?;
+        if url.path().is_some_and(|vhost| vhost.contains('/')) {
+            return Err("has '/' in its vhost; write it as %2F".to_owned());
+        }
+        if url.userinfo.as_deref().is_some_and(|userinfo| decoded_credentials(userinfo).is_none()) {
+            return Err("needs user:password before '@', special characters as %XX".to_owned());
+        }
+        let vhost = match url.path().unwrap_or_default() {
+            "" => "/".to_owned(),
+            path => percent_decode_str(path).decode_utf8().map_err(|_| "has a vhost that is not UTF-8")?.into_owned(),
+        };
+        let Host { name, port } = url.hosts[0].clone();
+        Ok(Self { url, host: name, port: port.unwrap_or(AMQP_PORT), vhost })
     }
-    Ok(url)
+
+    /// User and password, decoded. Secrets.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(String, String)> {
+        self.url.reveal_userinfo().and_then(decoded_credentials)
+    }
 }
 
 fn parse_replication(query: &str) -> Result<u8, String> {
@@ -341,9 +381,33 @@ mod tests {
         ] {
             assert!(RedisAddress::parse(text).is_err(), "{text}");
         }
-        for text in ["amqp://", "amqp://a,b/v", "amqp://a//", "amqp://a/v?heartbeat=1", "amqps://a/v"] {
-            assert!(parse_amqp(text).is_err(), "{text}");
+        for text in ["amqp://", "amqp://a,b/v", "amqp://a//", "amqp://a/v?heartbeat=1", "amqps://a/v", "amqp://a@b/"] {
+            assert!(AmqpAddress::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_broker_has_its_usual_port_and_host_and_credentials_are_decoded() {
+        for (text, vhost) in [("amqp://bus", "/"), ("amqp://bus/", "/"), ("amqp://bus/%2f", "/"), ("amqp://bus/v", "v")]
+        {
+            let address = AmqpAddress::parse(text).unwrap();
+            assert_eq!((address.host.as_str(), address.port, address.vhost.as_str()), ("bus", 5_672, vhost), "{text}");
+            assert_eq!(address.credentials(), None);
+        }
+        let full = AmqpAddress::parse("amqp://me:p%40ss@[::1]:7000/a%2Fb").unwrap();
+        assert_eq!((full.host.as_str(), full.port, full.vhost.as_str()), ("::1", 7_000, "a/b"));
+        assert_eq!(full.credentials(), Some(("me".to_owned(), "p@ss".to_owned())));
+    }
+
+    #[test]
+    fn a_keyspace_beside_another_is_on_the_same_nodes() {
+        let links = CqlAddress::parse("cql://me:pw@a,b:9043/terse?replication=2").unwrap();
+        let beside = links.beside("_stats");
+        assert_eq!((beside.keyspace.as_str(), beside.replication), ("terse_stats", 2));
+        assert_eq!((beside.hosts(), beside.credentials()), (links.hosts(), links.credentials()));
+        assert_eq!(beside.url.to_string(), "cql://***@a,b:9043/terse_stats?replication=2");
+        let long = CqlAddress::parse(&format!("cql://a/{}", "k".repeat(MAX_KEYSPACE_LEN))).unwrap();
+        assert_eq!(long.beside("_stats").keyspace.len(), MAX_KEYSPACE_LEN);
     }
 
     #[test]
@@ -362,7 +426,7 @@ mod tests {
     fn credentials_never_appear_in_a_print() {
         let urls = [
             RedisAddress::parse("redis://:s3cret@cache:6379/1").unwrap().url,
-            parse_amqp("amqp://me:s3cret@bus/%2f").unwrap(),
+            AmqpAddress::parse("amqp://me:s3cret@bus/%2f").unwrap().url,
             CqlAddress::parse("cql://me:s3@cret@a,b/k?replication=2").unwrap().url,
         ];
         let printed: Vec<String> = urls.iter().map(|url| format!("{url} {url:?}")).collect();
@@ -384,7 +448,7 @@ mod tests {
             for url in urls {
                 let told = [
                     RedisAddress::parse(&url).map_or_else(|fault| fault, |address| format!("{address:?}")),
-                    parse_amqp(&url).map_or_else(|fault| fault, |url| format!("{url} {url:?}")),
+                    AmqpAddress::parse(&url).map_or_else(|fault| fault, |address| format!("{address:?}")),
                     CqlAddress::parse(&url).map_or_else(|fault| fault, |address| format!("{address:?}")),
                 ];
                 prop_assert!(told.iter().all(|text| !text.contains("QQQ")), "{url}: {told:?}");

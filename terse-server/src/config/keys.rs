@@ -226,6 +226,34 @@ pub static CACHE_STALE_FOR: Key = Key::new(
     "1h",
     "how long a cached link still redirects while the store is out of reach",
 );
+/// Bytes that journals of clicks take.
+pub static JOURNAL_BYTES: Key = Key::new(
+    ["journal_bytes", "journal-bytes", "TERSE_JOURNAL_BYTES"],
+    "SIZE",
+    "2GiB",
+    "disk that recorded clicks take at most; beyond, clicks are dropped and counted",
+);
+/// When journals are synced.
+pub static JOURNAL_SYNC: Key = Key::new(
+    ["journal_sync", "journal-sync", "TERSE_JOURNAL_SYNC"],
+    "sealed|none",
+    "sealed",
+    "what of the click journal is synced to disk: each sealed block, or nothing (a power cut then loses more)",
+);
+/// Whether `DNT` and `Sec-GPC` are obeyed.
+pub static PRIVACY_SIGNALS: Key = Key::new(
+    ["privacy_signals", "privacy-signals", "TERSE_PRIVACY_SIGNALS"],
+    "obey|ignore",
+    "obey",
+    "of clicks with DNT or Sec-GPC nothing is kept that could tell visitors apart; or it is ignored",
+);
+/// The file that knows countries.
+pub static COUNTRIES: Key = Key::new(
+    ["countries", "countries", "TERSE_COUNTRIES"],
+    "FILE",
+    "none",
+    "file in MaxMind's mmdb format that tells the countries of clicks, or none",
+);
 /// Ids leased at once.
 pub static CODE_BLOCK: Key = Key::new(
     ["code_block", "code-block", "TERSE_CODE_BLOCK"],
@@ -242,7 +270,7 @@ pub static STORE_READERS: Key = Key::new(
 );
 
 /// All keys, in the order of `--help` and `check-config`.
-pub static KEYS: [&Key; 28] = [
+pub static KEYS: [&Key; 32] = [
     &LISTEN,
     &PUBLIC_URL,
     &DATA_DIR,
@@ -269,6 +297,10 @@ pub static KEYS: [&Key; 28] = [
     &CACHE_BYTES,
     &CACHE_MAX_AGE,
     &CACHE_STALE_FOR,
+    &JOURNAL_BYTES,
+    &JOURNAL_SYNC,
+    &PRIVACY_SIGNALS,
+    &COUNTRIES,
     &CODE_BLOCK,
     &STORE_READERS,
 ];

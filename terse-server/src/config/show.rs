@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::clicks::BusConfig;
 use super::raw::Source;
 use super::shards::ShardBackend;
 use super::{AuthMode, Config, keys};
@@ -56,11 +57,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
     let later = "is not in this version yet";
-    if config.clicks.bus.is_some() {
-        warnings.push(format!("a message bus {later}: running without; clicks are not recorded"));
-    }
-    if *config.source(&keys::STATS) != Source::Default {
-        warnings.push(format!("the statistics read model {later}: running without"));
+    if matches!(config.clicks.bus, BusConfig::Amqp(_)) {
+        warnings.push(format!("a message broker {later}: running without; clicks are not recorded"));
     }
     if *config.source(&keys::LIMITS) != Source::Default {
         warnings.push(format!("rate limiting {later}: running without limits"));
@@ -95,9 +93,10 @@ mod tests {
 
     #[test]
     fn defaults_that_follow_from_other_keys_are_described_as_they_come_out() {
-        let described = config(&[(&keys::LISTEN, "0.0.0.0:1"), (&keys::BUS, "amqp://h/v")]).describe();
+        let flags = [(&keys::LISTEN, "0.0.0.0:1"), (&keys::STORE, "cql://h/links"), (&keys::BUS, "amqp://h/v")];
+        let described = config(&flags).describe();
         assert!(described.contains("auth = \"keys\""), "{described}");
-        assert!(described.contains("stats = \"beside the store\""), "{described}");
+        assert!(described.contains("stats = \"cql://h/links_stats\""), "{described}");
     }
 
     #[test]

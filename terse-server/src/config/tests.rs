@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::clicks::{BusConfig, StatsConfig};
 use super::*;
 use crate::config::keys::KEYS;
 
@@ -47,7 +48,10 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.store.shards[0].backend, ShardBackend::Sqlite { file: "links.sqlite".into() });
     assert_eq!(config.http.auth, AuthMode::Open);
     assert_eq!(config.http.redirect_status, RedirectStatus::Found);
-    assert!(config.http.trusted_proxies.is_empty() && config.cache.shared.is_none() && config.clicks.bus.is_none());
+    assert!(config.http.trusted_proxies.is_empty() && config.cache.shared.is_none());
+    assert_eq!((&config.clicks.bus, &config.clicks.stats), (&BusConfig::Local, &StatsConfig::Sqlite));
+    assert_eq!((config.clicks.journal_bytes, config.clicks.journal_sync), (2 << 30, true));
+    assert!(config.clicks.obey_signals && config.clicks.countries.is_none() && config.analytics);
     assert!(config.limits && !config.allow_private_targets);
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.warnings, Vec::<String>::new());
@@ -143,7 +147,6 @@ fn a_value_can_come_from_a_file() {
 fn no_secret_is_ever_shown() {
     for (key, value) in [
         (&keys::STORE, "cql://me:s3cret@db/links"),
-        (&keys::STATS, "cql://me:s3cret@db/stats"),
         (&keys::CACHE, "redis://me:s3cret@cache"),
         (&keys::BUS, "amqp://me:s3cret@bus/terse"),
     ] {
@@ -158,6 +161,9 @@ fn no_secret_is_ever_shown() {
             assert!(!refused.contains("s3cret"), "{refused}");
         }
     }
+    let flags = &[(&keys::STATS, "cql://me:s3cret@db/stats"), (&keys::BUS, "amqp://bus")];
+    let config = Setup { flags, ..Setup::default() }.load().unwrap();
+    assert!(!format!("{}{config:?}", config.describe()).contains("s3cret"));
     let file = "[[shard]]\nname='a'\nslots='0-4095'\nstore='cql://me:s3cret@db/links'";
     let config = Setup { file, ..Setup::default() }.load().unwrap();
     assert!(!format!("{}{config:?}", config.describe()).contains("s3cret"));
@@ -180,10 +186,24 @@ fn access_is_open_on_loopback_and_keyed_elsewhere() {
 }
 
 #[test]
+fn the_read_model_goes_with_the_click_log() {
+    let stats = |environment: &[(&str, &str)]| Setup { environment, ..Setup::default() }.load().unwrap().clicks.stats;
+    let (bus, store) = (("TERSE_BUS", "amqp://bus/terse"), ("TERSE_STORE", "cql://a,b/links"));
+    for environment in [&[][..], &[store], &[bus], &[bus, store, ("TERSE_STATS", "sqlite")]] {
+        assert_eq!(stats(environment), StatsConfig::Sqlite, "{environment:?}");
+    }
+    let beside = stats(&[bus, store]);
+    assert!(matches!(&beside, StatsConfig::Cql(address) if address.keyspace == "links_stats"), "{beside:?}");
+    let own = stats(&[bus, ("TERSE_STATS", "cql://c/own")]);
+    assert!(matches!(&own, StatsConfig::Cql(address) if address.keyspace == "own"), "{own:?}");
+    let refused = Setup { environment: &[("TERSE_STATS", "cql://c/own")], ..Setup::default() }.refused();
+    assert!(refused.contains("need a message broker"), "{refused}");
+}
+
+#[test]
 fn what_comes_later_is_accepted_and_says_so() {
     for (variable, value, told) in [
-        ("TERSE_BUS", "amqp://bus/terse", "message bus"),
-        ("TERSE_STATS", "cql://db/stats", "statistics"),
+        ("TERSE_BUS", "amqp://bus/terse", "message broker"),
         ("TERSE_LIMITS", "off", "rate limiting"),
         ("TERSE_TRUSTED_PROXIES", "10.0.0.0/8", "forwarded headers"),
     ] {

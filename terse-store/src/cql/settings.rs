@@ -1,4 +1,5 @@
-//! Values that a deployment agrees on once: rows that are inserted if absent and never change.
+//! Values that a deployment agrees on once: rows that are inserted if absent, never change, and may be removed when
+//! nobody uses them any more. Removed bytes leave the disks with the engine's next compactions.
 
 use async_trait::async_trait;
 use scylla::response::query_result::QueryRowsResult;
@@ -11,12 +12,14 @@ use super::{CqlStore, Live, by, levels, rows};
 
 pub(super) const GET: &str = "SELECT value FROM {keyspace}.settings WHERE name = ?";
 const SETTLE: &str = "INSERT INTO {keyspace}.settings (name, value) VALUES (?, ?) IF NOT EXISTS";
+const FORGET: &str = "DELETE FROM {keyspace}.settings WHERE name = ? IF EXISTS";
 
 pub(super) struct Statements {
     get: PreparedStatement,
     get_from_one: PreparedStatement,
     get_serial: PreparedStatement,
     settle: PreparedStatement,
+    forget: PreparedStatement,
 }
 
 impl Statements {
@@ -26,15 +29,16 @@ impl Statements {
             get_from_one: preparer.statement(Use::SingleReplica, GET).await?,
             get_serial: preparer.statement(Use::SerialRead, GET).await?,
             settle: preparer.statement(Use::Conditional, SETTLE).await?,
+            forget: preparer.statement(Use::Conditional, FORGET).await?,
         })
     }
 }
 
 #[async_trait]
 impl SettingsStore for CqlStore {
-    /// What stands never changes, so one replica that has it is enough when
-    /// there is no quorum: a server starts beside a single one. One that hasn't
-    /// got it says nothing.
+    /// What stands never changes while anybody uses it, so one replica that
+    /// has it is enough when there is no quorum: a server starts beside a
+    /// single one. One that hasn't got it says nothing.
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let live = self.connected()?;
         let failed = match self.quorum_rows(live, "reading a setting", &live.settings.get, (name,)).await {
@@ -58,6 +62,36 @@ impl SettingsStore for CqlStore {
             Some(standing) => Ok(standing),
             None => self.decide(deadline, &Settling { live, name, value }).await,
         }
+    }
+
+    async fn forget(&self, name: &str) -> Result<(), StoreError> {
+        let live = self.connected()?;
+        let deadline = self.write_deadline();
+        let _turn = self.home_turns.turn(name, deadline).await?;
+        self.decide(deadline, &Forgetting { live, name }).await
+    }
+}
+
+/// A value on its way out.
+struct Forgetting<'a> {
+    live: &'a Live,
+    name: &'a str,
+}
+
+#[async_trait]
+impl Decision for Forgetting<'_> {
+    type Answer = ();
+
+    async fn try_once(&self, _again: bool) -> Result<Option<()>, StoreError> {
+        // Applied or not, there is none now.
+        lwt::conditional(self.live, "forgetting a setting", &self.live.settings.forget, (self.name,)).await?;
+        Ok(Some(()))
+    }
+
+    async fn read_back(&self) -> Result<Option<()>, StoreError> {
+        let found =
+            levels::rows(self.live, "reading a forgotten setting back", &self.live.settings.get_serial, (self.name,));
+        Ok(value(&found.await?)?.is_none().then_some(()))
     }
 }
 

@@ -88,6 +88,10 @@ impl<S: SettingsStore + ?Sized> SettingsStore for Guarded<S> {
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
         self.write(Operation::Settle, || self.inner.settle(name, value)).await
     }
+
+    async fn forget(&self, name: &str) -> Result<(), StoreError> {
+        self.write(Operation::Forget, || self.inner.forget(name)).await
+    }
 }
 
 #[async_trait]

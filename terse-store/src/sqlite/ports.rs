@@ -100,6 +100,11 @@ impl SettingsStore for SqliteStore {
         let (name, value) = (name.to_owned(), value.to_vec());
         self.write(Operation::Settle, move |connection| writes::settle(connection, &name, &value)).await
     }
+
+    async fn forget(&self, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.write(Operation::Forget, move |connection| writes::forget(connection, &name)).await
+    }
 }
 
 #[async_trait]

@@ -168,6 +168,12 @@ pub(super) fn settle(connection: &Connection, name: &str, value: &[u8]) -> Resul
     reads::setting(connection, name)?.ok_or_else(|| Fault::corrupt("a setting that was just written is missing"))
 }
 
+const FORGET: &str = "DELETE FROM settings WHERE name = ?1";
+
+pub(super) fn forget(connection: &Connection, name: &str) -> Result<(), Fault> {
+    execute(connection, FORGET, [name]).map(drop)
+}
+
 const LEASE: &str = "INSERT INTO leases (counter, next_id) VALUES (?1, ?2) \
      ON CONFLICT (counter) DO UPDATE SET next_id = excluded.next_id";
 

@@ -116,6 +116,10 @@ impl SettingsStore for Patient {
     async fn settle(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, StoreError> {
         patiently(|| self.0.settle(name, value)).await
     }
+
+    async fn forget(&self, name: &str) -> Result<(), StoreError> {
+        patiently(|| self.0.forget(name)).await
+    }
 }
 
 #[async_trait]

@@ -12,6 +12,7 @@ pub(crate) async fn run(store: Store) {
     the_first_value_stands(&store).await;
     any_bytes_come_back(&store).await;
     concurrent_callers_settle_on_one_value(&store).await;
+    a_value_that_was_forgotten_is_gone_and_can_be_settled_anew(&store).await;
 }
 
 async fn an_unknown_name_has_no_value(store: &Store) {
@@ -31,6 +32,20 @@ async fn any_bytes_come_back(store: &Store) {
         assert_eq!(store.settle(name, value).await.unwrap(), value);
         assert_eq!(store.setting(name).await.unwrap().as_deref(), Some(value), "{name}");
     }
+}
+
+async fn a_value_that_was_forgotten_is_gone_and_can_be_settled_anew(store: &Store) {
+    store.forget("never settled").await.unwrap();
+    for (name, value) in [("old", b"one"), ("kept", b"two")] {
+        store.settle(name, value).await.unwrap();
+    }
+    for _ in 0..2 {
+        store.forget("old").await.unwrap();
+        assert_eq!(store.setting("old").await.unwrap(), None);
+    }
+    assert_eq!(store.setting("kept").await.unwrap().as_deref(), Some(&b"two"[..]));
+    assert_eq!(store.settle("old", b"three").await.unwrap(), b"three");
+    assert_eq!(store.setting("old").await.unwrap().as_deref(), Some(&b"three"[..]));
 }
 
 async fn concurrent_callers_settle_on_one_value(store: &Store) {
