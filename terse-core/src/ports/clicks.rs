@@ -152,7 +152,9 @@ pub trait ReadModel: Send + Sync + 'static {
     /// [`StoreError`]; then any part of it may stand, which is harmless: writing it again makes it whole.
     async fn write(&self, batch: &Batch) -> Result<Written, StoreError>;
 
-    /// Up to `limit` rows after `after`, in the order of their keys, for comparing two read models.
+    /// Up to `limit` rows after `after`, in an order of the store's own that stays, for comparing two read models:
+    /// that of their keys where rows are kept in it, that of their partitions' tokens on a cluster. So what one has
+    /// is looked for in the other by [`ReadModel::load`].
     ///
     /// # Errors
     /// [`StoreError`] when the store could not answer.

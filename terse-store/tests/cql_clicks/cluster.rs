@@ -1,137 +1,52 @@
-//! The cluster of the tests, keyspaces on it, the wire to it, and rows to write.
+//! The wire to the cluster, what is changed about it, and rows to write.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use scylla::client::execution_profile::ExecutionProfile;
-use scylla::client::session::Session;
-use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::response::query_result::QueryResult;
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 use terse_core::Timestamp;
 use terse_core::click::{BlockId, JournalId};
-use terse_core::ports::StoreError;
 use terse_core::ports::clicks::{Batch, Checkpoint, ReadModel, StoredRow, Written};
 use terse_core::stats::{Dimension, Partition, Position, Row, RowKey, Span};
 use terse_store::{CqlReadModel, CqlReadModelConfig};
+use terse_testkit::Proxy;
 use terse_testkit::links::code;
-use terse_testkit::{Proxy, SeededEntropy};
 
-pub(crate) use crate::hosts::hosts;
-use crate::system_clock::{SystemClock, since_epoch};
+use crate::hosts::hosts;
+pub(crate) use crate::keyspace::{Keyspace, PATIENCE, connect, connected, patiently, unconnected, with_keyspace};
 
-/// Longest wait for the cluster to do what it will do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A keyspace of one test.
-pub(crate) struct Keyspace {
-    pub(crate) name: String,
-    pub(crate) session: Session,
-}
-
-impl Keyspace {
-    pub(crate) fn config(&self) -> CqlReadModelConfig {
-        let mut config = CqlReadModelConfig::new(hosts(), self.name.clone());
-        // Three nodes on two cores, and other tests beside this one.
-        config.cluster.limits.list_timeout_ms = 5_000;
-        config.cluster.limits.write_timeout_ms = 5_000;
-        config.cluster.limits.write_deadline_ms = 15_000;
-        config.cluster.limits.startup_timeout_ms = 20_000;
-        config.cluster.limits.schema_timeout_ms = 15_000;
-        config.cluster.limits.speculative_delay_ms = 500;
-        config
-    }
-
-    /// Runs `text`, in which `KS` stands for this keyspace.
-    pub(crate) async fn run(&self, text: &str) -> QueryResult {
-        self.session.query_unpaged(text.replace("KS", &self.name), ()).await.unwrap()
-    }
-
-    /// Asks for more replicas than there are nodes, so that no quorum can be had, or for three. `quorum` tells
-    /// which of both, and every node is waited for: each takes the change over by itself.
-    pub(crate) async fn set_replicas(&self, replicas: u8, quorum: bool) {
-        let here = self.run("SELECT data_center FROM system.local").await.into_rows_result().unwrap();
-        let (here,) = here.first_row::<(String,)>().unwrap();
-        let replication = format!("{{'class': 'NetworkTopologyStrategy', '{here}': {replicas}}}");
-        self.run(&format!("ALTER KEYSPACE KS WITH replication = {replication}")).await;
-        let deadline = Instant::now() + PATIENCE;
-        for text in self.at_each_node("SELECT log FROM KS.click_leases WHERE log = 'missing'") {
-            while self.session.query_unpaged(text.clone(), ()).await.is_ok() != quorum {
-                assert!(Instant::now() < deadline, "a node does not take {replicas} replicas over");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
-
-    /// `text`, once for each node to answer at a quorum.
-    pub(crate) fn at_each_node(&self, text: &str) -> Vec<Statement> {
-        let text = text.replace("KS", &self.name);
-        let nodes = self.session.get_cluster_state().get_nodes_info().to_vec();
-        let statements = nodes.into_iter().map(|node| {
-            let mut statement = Statement::new(text.clone());
-            let alone = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(node), None);
-            statement.set_load_balancing_policy(Some(alone));
-            statement.set_consistency(Consistency::LocalQuorum);
-            statement
-        });
-        statements.collect()
-    }
-}
-
-/// A read model of `config`, not connected yet.
-pub(crate) fn unconnected(config: CqlReadModelConfig) -> Arc<CqlReadModel> {
-    let seed = since_epoch().as_nanos() as u64;
-    CqlReadModel::new(config, Arc::new(SystemClock), Arc::new(SeededEntropy::new(seed)))
-}
-
-/// A connected read model of `config`.
-pub(crate) async fn connect(config: CqlReadModelConfig) -> Arc<CqlReadModel> {
-    let model = unconnected(config);
-    patiently(|| model.connect_once()).await;
-    model
-}
-
-/// A connected read model on `keyspace`, as one more server has it.
-pub(crate) async fn connected(keyspace: &Keyspace) -> Arc<CqlReadModel> {
-    connect(keyspace.config()).await
-}
-
-/// What `call` answers, asked again while it fails: three nodes on two cores may be slow.
-pub(crate) async fn patiently<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> T {
+/// Asks for more replicas than there are nodes, so that no quorum can be had, or for three. `quorum` tells
+/// which of both, and every node is waited for: each takes the change over by itself.
+pub(crate) async fn set_replicas(keyspace: &Keyspace, replicas: u8, quorum: bool) {
+    let here = keyspace.run("SELECT data_center FROM system.local").await.into_rows_result().unwrap();
+    let (here,) = here.first_row::<(String,)>().unwrap();
+    let replication = format!("{{'class': 'NetworkTopologyStrategy', '{here}': {replicas}}}");
+    keyspace.run(&format!("ALTER KEYSPACE KS WITH replication = {replication}")).await;
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match call().await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(Instant::now() < deadline, "{error}: {:?}", error.source),
+    for text in at_each_node(keyspace, "SELECT log FROM KS.click_leases WHERE log = 'missing'") {
+        while keyspace.session.query_unpaged(text.clone(), ()).await.is_ok() != quorum {
+            assert!(Instant::now() < deadline, "a node does not take {replicas} replicas over");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-/// Runs `test` on a keyspace of its own, which is dropped in the end, whatever became of it.
-pub(crate) async fn with_keyspace<C, R>(test: C)
-where
-    C: FnOnce(Arc<Keyspace>) -> R,
-    R: Future<Output = ()>,
-{
-    static MADE: AtomicU32 = AtomicU32::new(0);
-    let number = MADE.fetch_add(1, Ordering::Relaxed);
-    let name = format!("clicks_{}_{:x}_{number}", std::process::id(), since_epoch().as_millis());
-    let patient = ExecutionProfile::builder().request_timeout(Some(PATIENCE)).build().into_handle();
-    let builder = SessionBuilder::new().known_nodes(hosts()).default_execution_profile_handle(patient);
-    let session = builder.connection_timeout(PATIENCE).build().await.unwrap();
-    let keyspace = Arc::new(Keyspace { name, session });
-    let outcome = AssertUnwindSafe(test(Arc::clone(&keyspace))).catch_unwind().await;
-    keyspace.run("DROP KEYSPACE IF EXISTS KS").await;
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
+/// `text`, once for each node to answer at a quorum.
+pub(crate) fn at_each_node(keyspace: &Keyspace, text: &str) -> Vec<Statement> {
+    let text = text.replace("KS", &keyspace.name);
+    let nodes = keyspace.session.get_cluster_state().get_nodes_info().to_vec();
+    let statements = nodes.into_iter().map(|node| {
+        let mut statement = Statement::new(text.clone());
+        let alone = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(node), None);
+        statement.set_load_balancing_policy(Some(alone));
+        statement.set_consistency(Consistency::LocalQuorum);
+        statement
+    });
+    statements.collect()
 }
 
 /// A proxy before every node, and a configuration that knows the cluster by them.

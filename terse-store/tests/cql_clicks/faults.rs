@@ -9,8 +9,8 @@ use terse_testkit::links::code;
 use terse_testkit::{Mode, Proxy};
 
 use crate::cluster::{
-    at, checkpoint, checkpoints, connect, connected, key, load, patiently, row, rows, stored, wire, with_keyspace,
-    write,
+    at, checkpoint, checkpoints, connect, connected, key, load, patiently, row, rows, set_replicas, stored, wire,
+    with_keyspace, write,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -115,7 +115,7 @@ async fn without_a_quorum_everything_fails_and_no_number_is_smaller() {
         write(&model, &rows(spans.map(|span| (key("abc", span), stored(at(0, 1), 7))))).await;
         write(&model, &checkpoints(log, at(0, 1))).await;
         // Of nine replicas three exist: five can't be asked.
-        keyspace.set_replicas(9, false).await;
+        set_replicas(&keyspace, 9, false).await;
         for _ in 0..10 {
             for answer in [
                 model.overall(&abc).await.map(drop),
@@ -129,7 +129,7 @@ async fn without_a_quorum_everything_fails_and_no_number_is_smaller() {
                 assert_eq!(answer.unwrap_err().kind, StoreErrorKind::Unavailable);
             }
         }
-        keyspace.set_replicas(3, true).await;
+        set_replicas(&keyspace, 3, true).await;
         write(&model, &rows([(key("abc", Span::All), stored(at(0, 2), 8))])).await;
         assert_eq!(patiently(|| model.overall(&abc)).await, Some(row(8)));
     })

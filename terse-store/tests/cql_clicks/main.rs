@@ -8,6 +8,7 @@ mod cluster;
 mod faults;
 #[path = "../cql/hosts.rs"]
 mod hosts;
+mod keyspace;
 mod positions;
 mod rates;
 mod schema;

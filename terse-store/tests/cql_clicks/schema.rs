@@ -13,13 +13,15 @@ use terse_store::{CoreClock, CqlStore};
 use terse_testkit::SeededEntropy;
 use terse_testkit::links::code;
 
-use crate::cluster::{Keyspace, at, connected, key, load, patiently, rows, stored, unconnected, with_keyspace, write};
+use crate::cluster::{
+    Keyspace, at, at_each_node, connected, key, load, patiently, rows, stored, unconnected, with_keyspace, write,
+};
 use crate::system_clock::SystemClock;
 
 /// The ids of the keyspace's tables, as each node knows them.
 async fn table_ids(keyspace: &Keyspace) -> Vec<BTreeMap<String, String>> {
     let mut ids = Vec::new();
-    for query in keyspace.at_each_node("SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = ?") {
+    for query in at_each_node(keyspace, "SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = ?") {
         let answer = keyspace.session.query_unpaged(query, (&keyspace.name,)).await.unwrap();
         let rows = answer.into_rows_result().unwrap();
         let rows = rows.rows::<(String, CqlValue)>().unwrap().map(Result::unwrap);

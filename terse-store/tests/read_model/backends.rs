@@ -34,6 +34,8 @@ pub(crate) struct Traits {
     pub(crate) transactional: bool,
     /// Whether one lease is for all partitions together.
     pub(crate) one_lease: bool,
+    /// Whether a scan is in the order of the keys.
+    pub(crate) in_order: bool,
     /// How many times less it is made to do where much is done, because it is dear. Every check runs all the same.
     pub(crate) less: usize,
 }
@@ -64,7 +66,7 @@ impl Backend {
 
 pub(crate) fn memory(bus: Bus) -> Backend {
     let first = MemoryReadModel::new();
-    let traits = Traits { bus, transactional: true, one_lease: true, less: 1 };
+    let traits = Traits { bus, transactional: true, one_lease: true, in_order: true, less: 1 };
     Backend::new(traits, move || {
         let instance: Instance = Arc::new(first.another());
         Box::pin(async { instance })
@@ -73,7 +75,7 @@ pub(crate) fn memory(bus: Bus) -> Backend {
 
 pub(crate) fn sqlite(bus: Bus) -> Backend {
     let directory = tempfile::tempdir().unwrap();
-    let traits = Traits { bus, transactional: true, one_lease: true, less: 1 };
+    let traits = Traits { bus, transactional: true, one_lease: true, in_order: true, less: 1 };
     Backend::new(traits, move || {
         let path = directory.path().join("stats.sqlite");
         Box::pin(async { SqliteReadModel::open(SqliteReadModelConfig::new(path)).unwrap() as Instance })

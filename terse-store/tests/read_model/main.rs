@@ -9,7 +9,12 @@
 mod backends;
 mod builders;
 mod checkpoints;
+mod cql;
 mod epochs;
+#[path = "../cql/hosts.rs"]
+mod hosts;
+#[path = "../cql_clicks/keyspace.rs"]
+mod keyspace;
 mod leases;
 mod model;
 #[path = "../conformance/race.rs"]
@@ -18,6 +23,8 @@ mod races;
 mod rows;
 mod scans;
 mod statistics;
+#[path = "../cql/system_clock.rs"]
+mod system_clock;
 mod writers;
 
 use backends::Backend;
@@ -55,4 +62,12 @@ async fn sqlite_keeps_the_contract_on_a_local_bus() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite_keeps_the_contract_on_streams() {
     run(backends::sqlite(Bus::Streams { partitions: 4 })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cluster_keeps_the_contract_on_streams() {
+    keyspace::with_keyspace(|keyspace| async move {
+        run(cql::cql(Bus::Streams { partitions: 4 }, &keyspace).await).await;
+    })
+    .await;
 }
