@@ -54,6 +54,8 @@ pub const MAX_BATCH_ROWS: usize = 60_000;
 const MAX_LOAD_ROWS: usize = 4_096;
 /// How often leases and partitions are looked at.
 const LOOK_MS: u64 = 500;
+/// How often the log is asked what waits in it.
+const LAG_MS: u64 = 100;
 /// When a partition is tried again that waits or has stopped.
 const ASIDE_MS: u64 = 30_000;
 /// Rows are written at most so rarely, however long a write takes.
@@ -153,6 +155,8 @@ pub struct Projector {
     write_age_ms: u64,
     flight: Option<Flight>,
     last_step: Step,
+    /// When the oldest block was sealed that the log has not delivered, and when it was asked.
+    waits_in_log: (Option<Timestamp>, u64),
 }
 
 /// A delivery that was taken.
@@ -219,6 +223,7 @@ impl Projector {
             dirty_since_ms: None,
             flight: None,
             last_step: Step::default(),
+            waits_in_log: (None, 0),
         })
     }
 
@@ -343,10 +348,14 @@ impl Projector {
         Ok(())
     }
 
-    fn tell_progress(&self) {
+    fn tell_progress(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        if now_ms.saturating_sub(self.waits_in_log.1) >= LAG_MS {
+            self.waits_in_log = (self.log.oldest_waiting(), now_ms);
+        }
         let unwritten = self.tracks.values().filter_map(|track| track.first_unwritten.map(|(_, sealed)| sealed));
         let pending = self.pending.iter().filter_map(|pending| pending.sealed_at());
-        let oldest = unwritten.chain(pending).chain(self.log.oldest_waiting()).min();
+        let oldest = unwritten.chain(pending).chain(self.waits_in_log.0).min();
         let stopped = self.aside.values().filter(|until_ms| **until_ms != u64::MAX).count();
         self.progress.holds(self.tracks.len(), stopped, oldest);
     }

@@ -9,6 +9,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod clicks;
 mod clock;
 mod entropy;
 mod faults;

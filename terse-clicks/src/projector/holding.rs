@@ -6,6 +6,7 @@ use terse_core::stats::Partition;
 
 use super::track::Track;
 use super::{ASIDE_MS, Fault, LOOK_MS, MAX_PARTITIONS, Projector, own_journal};
+use crate::log::LogError;
 
 /// On the local bus all rows are everybody's, so one lease is for all partitions.
 const LOCAL_LEASE: Partition = Partition::Journal(JournalId([0; 16]));
@@ -95,14 +96,21 @@ impl Projector {
             let track = Track::resumed(partition, &checkpoint).map_err(damaged)?;
             return self.start_at(track, Some(&checkpoint)).await;
         }
-        let track = match own_journal(partition) {
-            Some(journal) => match self.model.retired(partition, journal).await? {
-                Some(retired) => Track::returned(journal, &retired).map_err(damaged)?,
-                None => Track::fresh(partition),
-            },
-            None => Track::fresh(partition),
-        };
-        self.start_at(track, None).await
+        if let Some(journal) = own_journal(partition)
+            && let Some(retired) = self.model.retired(partition, journal).await?
+        {
+            let track = Track::returned(journal, &retired).map_err(damaged)?;
+            return match self.start_at(track, None).await {
+                // It never was away: the process before this one ended before it could tell the log that all was passed.
+                Err(Fault::Log(LogError::Gap { .. })) => {
+                    let checkpoint = Track::checkpoint_of_retired(&retired);
+                    let track = Track::retired(journal, &retired).map_err(damaged)?;
+                    self.start_at(track, Some(&checkpoint)).await
+                }
+                started => started,
+            };
+        }
+        self.start_at(Track::fresh(partition), None).await
     }
 
     async fn start_at(&mut self, track: Track, checkpoint: Option<&Checkpoint>) -> Result<(), Fault> {

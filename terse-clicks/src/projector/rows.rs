@@ -314,3 +314,165 @@ fn count(row: &mut Row, span: Span, click: &Counted<'_>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use terse_core::Version;
+    use terse_core::click::{JournalId, Signals};
+
+    use super::*;
+    use crate::enrich::Enrichment;
+    use crate::record::Record;
+
+    const STREAMS: Bus = Bus::Streams { partitions: 2 };
+    const AT: Timestamp = Timestamp::from_millis(90_000_000);
+
+    fn position(offset: u64) -> Option<Position> {
+        Some(Position { epoch: 0, offset })
+    }
+
+    /// Adds a click on `code` at `at`, with all rows that the read model has none of.
+    fn add(rows: &mut Rows, code: &str, at: Timestamp, position: Option<Position>) {
+        let number = rows.want(code, at).unwrap();
+        let missing = rows.missing(100).len();
+        rows.fill(vec![None; missing]);
+        add_loaded(rows, number, at, position);
+    }
+
+    fn add_loaded(rows: &mut Rows, number: u32, at: Timestamp, position: Option<Position>) {
+        let mut enrichment = Enrichment::new([], None);
+        let record = Record {
+            at,
+            code: "any",
+            version: Version(1),
+            network: None,
+            visitor: Some(7),
+            referrer: b"",
+            user_agent: b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            language: b"",
+            signals: Signals::default(),
+        };
+        let rules = enrichment.version();
+        let block = BlockId { journal: JournalId([1; 16]), seq: 0 };
+        let facts = enrichment.facts(&record);
+        rows.add(number, position, &Counted { at, block, index: 0, visitor: Some(7), facts, rules });
+    }
+
+    fn write(rows: &mut Rows) -> Vec<(RowKey, StoredRow)> {
+        let (written, places) = rows.take_off();
+        rows.land(written.clone(), places, true);
+        written
+    }
+
+    fn codes(rows: &Rows) -> Vec<&str> {
+        let mut codes: Vec<&str> = rows.entries.iter().map(|entry| entry.code.as_str()).collect();
+        codes.sort_unstable();
+        codes
+    }
+
+    #[test]
+    fn a_click_wants_three_rows_once() {
+        let mut rows = Rows::new(STREAMS);
+        rows.want("abc", AT);
+        rows.want("abc", AT);
+        let spans: Vec<Span> = rows.missing(9).into_iter().map(|key| key.span).collect();
+        assert_eq!(spans, [Span::All, Span::Day(1), Span::Hour(25)]);
+        assert_eq!(rows.missing(2).len(), 2);
+        rows.fill(vec![None, None]);
+        assert_eq!(rows.missing(9).len(), 1);
+        rows.fill(vec![None]);
+        rows.want("abc", AT.plus_millis(3_600_000));
+        assert_eq!(rows.missing(9).iter().map(|key| key.span).collect::<Vec<_>>(), [Span::Hour(26)]);
+        assert_eq!(rows.want("no code!", AT), None);
+    }
+
+    #[test]
+    fn what_a_stored_row_includes_is_not_added_to_it_again() {
+        let mut rows = Rows::new(STREAMS);
+        let number = rows.want("abc", AT).unwrap();
+        let stored =
+            |offset| Some(StoredRow { at: position(offset).unwrap(), row: Row { clicks: 10, ..Row::default() } });
+        rows.fill(vec![stored(5), stored(4), None]);
+        add_loaded(&mut rows, number, AT, position(5));
+        assert_eq!(rows.dirty_rows(), 2);
+        let written = write(&mut rows);
+        let counts: Vec<(Span, u64, Position)> =
+            written.iter().map(|(key, stored)| (key.span, stored.row.clicks, stored.at)).collect();
+        let at = position(5).unwrap();
+        assert_eq!(counts, [(Span::Day(1), 11, at), (Span::Hour(25), 1, at)]);
+    }
+
+    #[test]
+    fn clicks_of_one_part_are_all_added() {
+        let mut rows = Rows::new(STREAMS);
+        for _ in 0..3 {
+            add(&mut rows, "abc", AT, position(7));
+        }
+        assert!(write(&mut rows).iter().all(|(_, stored)| stored.row.clicks == 3));
+        // It was written with what it includes, so the same part adds nothing more.
+        add(&mut rows, "abc", AT, position(7));
+        assert_eq!(rows.dirty_rows(), 0);
+    }
+
+    #[test]
+    fn without_positions_rows_are_written_with_the_default_and_everything_is_added() {
+        let mut rows = Rows::new(Bus::Local);
+        let number = rows.want("abc", AT).unwrap();
+        rows.fill(vec![Some(StoredRow { at: Position::default(), row: Row::default() }), None, None]);
+        add_loaded(&mut rows, number, AT, None);
+        let written = write(&mut rows);
+        assert_eq!(written.len(), 3);
+        assert!(written.iter().all(|(_, stored)| stored.at == Position::default()));
+    }
+
+    #[test]
+    fn rows_of_a_write_that_failed_are_written_again() {
+        let mut rows = Rows::new(STREAMS);
+        add(&mut rows, "abc", AT, position(1));
+        let (first, places) = rows.take_off();
+        rows.land(first.clone(), places, false);
+        assert_eq!(rows.dirty_rows(), 3);
+        assert_eq!(write(&mut rows), first);
+        assert_eq!(rows.dirty_rows(), 0);
+        assert!(write(&mut rows).is_empty());
+    }
+
+    #[test]
+    fn the_rows_that_were_not_used_longest_are_dropped_and_only_after_a_write() {
+        let mut rows = Rows::new(STREAMS);
+        for code in ["a", "b", "c", "d", "a"] {
+            rows.tick();
+            add(&mut rows, code, AT, position(1));
+        }
+        let weight = rows.weight();
+        assert!(!rows.shrink(weight / 2), "rows wait to be written");
+        write(&mut rows);
+        let weight = rows.weight();
+        assert!(!rows.shrink(weight), "all of it fits");
+        assert!(rows.shrink(weight - 1));
+        assert!(rows.weight() <= weight / 4 * 3);
+        assert_eq!(codes(&rows), ["a", "c", "d"]);
+        assert!(rows.shrink(1));
+        assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_stream_is_forgotten_with_what_waits_to_be_written_or_loaded() {
+        let mut rows = Rows::new(STREAMS);
+        let (gone, kept) = ("abc", "x");
+        assert_ne!(Partition::of(gone, 2), Partition::of(kept, 2));
+        for code in [gone, kept] {
+            add(&mut rows, code, AT, position(1));
+        }
+        rows.want(gone, AT.plus_millis(3_600_000));
+        rows.want(kept, AT.plus_millis(3_600_000));
+        rows.forget(Partition::of(gone, 2));
+        assert_eq!((codes(&rows), rows.dirty_rows(), rows.missing(9).len()), (vec![kept], 3, 1));
+        rows.fill(vec![None]);
+        add(&mut rows, kept, AT, position(2));
+        let written = write(&mut rows);
+        assert!(written.iter().all(|(key, stored)| key.code.as_str() == kept && stored.row.clicks == 2));
+        rows.clear();
+        assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
+    }
+}

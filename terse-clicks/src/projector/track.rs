@@ -91,6 +91,19 @@ impl Track {
         Ok(track)
     }
 
+    /// A journal that was retired, of which nothing more is wanted than that its log hears so.
+    pub(super) fn retired(journal: JournalId, retired: &Retired) -> Result<Self, PassedError> {
+        let mut track = Self::returned(journal, retired)?;
+        track.epoch = retired.at.epoch;
+        track.at = Some(retired.at.offset);
+        Ok(track)
+    }
+
+    /// Where the log of a retired journal goes on.
+    pub(super) fn checkpoint_of_retired(retired: &Retired) -> Checkpoint {
+        Checkpoint { at: retired.at, until: retired.until, anchor: NOTHING_YET, passed: Vec::new() }
+    }
+
     /// The first checkpoint of the epoch after this one; `None` = there are no more epochs.
     pub(super) fn next_epoch(&self) -> Option<Checkpoint> {
         let epoch = self.epoch + 1;

@@ -1,0 +1,7 @@
+//! What the projector makes of a log, whatever happens: scenarios, and random logs with deaths at every await against
+//! the model of `terse-testkit`.
+
+mod log;
+mod properties;
+mod scenarios;
+mod world;
