@@ -478,6 +478,16 @@ mod tests {
     }
 
     #[test]
+    fn an_age_keeps_limit_and_shard_and_a_limit_too_late_comes_down() {
+        let age = Age::new(1_234_567_890_123, 65_534);
+        assert_eq!((age.aged_at_ms(), age.shard()), (1_234_567_890_123, 65_534));
+        assert_eq!((age.never_fresh().aged_at_ms(), age.never_fresh().shard()), (1_234_567_890_123, NO_SHARD));
+        let late = Age::new(u64::MAX, 7);
+        assert_eq!((late.aged_at_ms(), late.shard()), (Age::LAST_MS, 7));
+        assert_eq!(size_of::<Entry>(), 40);
+    }
+
+    #[test]
     fn a_long_code_weighs_what_it_takes() {
         let weigh = |code: &str| {
             let link = PackedResolution::of(&links::resolution("abc", 1));
