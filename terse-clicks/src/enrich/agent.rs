@@ -2,7 +2,7 @@
 //!
 //! The tables are in an order: the first entry of which a text occurs counts, so what a browser is stands before what
 //! it claims to be as well. One automaton finds all texts of all tables in one pass. The tables are our own and not
-//! those of the crate woothee, which had no release since 2021 and knows neither tablets nor the browsers inside apps,
+//! those of the crate woothee, which had no release in years and knows neither tablets nor the browsers inside apps,
 //! where most short links are opened.
 
 use aho_corasick::AhoCorasick;
@@ -88,45 +88,57 @@ const BROWSERS: [(&[&str], &str); 46] = [
 ];
 
 /// What a system runs on, if nothing else is said.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Runs {
-    OnDesktops,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Desktop,
     /// Unless it says that it is no phone.
-    OnPhones,
+    Phone,
     /// If it says that it is a phone, else on tablets.
-    OnTabletsToo,
-    OnTablets,
-    OnOthers,
+    PhoneOrTablet,
+    Tablet,
+    Other,
 }
 
 /// Systems; at most 64.
-const SYSTEMS: [(&[&str], &str, Runs); 20] = [
-    (&["Windows Phone", "IEMobile"], "Windows Phone", Runs::OnPhones),
-    (&["Xbox"], "Xbox", Runs::OnOthers),
-    (&["PlayStation", "PLAYSTATION"], "PlayStation", Runs::OnOthers),
-    (&["Nintendo"], "Nintendo", Runs::OnOthers),
-    (&["KAIOS/"], "KaiOS", Runs::OnPhones),
-    (&["HarmonyOS", "OpenHarmony"], "HarmonyOS", Runs::OnTabletsToo),
-    (&["Tizen"], "Tizen", Runs::OnTabletsToo),
-    (&["Web0S", "webOS", "hpwOS"], "webOS", Runs::OnOthers),
-    (&["Roku"], "Roku", Runs::OnOthers),
-    (&["iPad"], IPADOS, Runs::OnTablets),
-    (&["iPhone", "iPod"], IOS, Runs::OnPhones),
-    (&["CrOS "], "ChromeOS", Runs::OnDesktops),
-    (&["Android", "Adr "], ANDROID, Runs::OnTabletsToo),
-    (&["Windows", "Win64", "Win32"], "Windows", Runs::OnDesktops),
-    (&["BlackBerry", "BB10"], "BlackBerry", Runs::OnPhones),
-    (&["Symbian", "Series60", "SymbOS"], "Symbian", Runs::OnPhones),
-    (&["Macintosh", "Mac OS X", "Mac_PowerPC"], "macOS", Runs::OnDesktops),
-    (&["FreeBSD", "OpenBSD", "NetBSD"], "BSD", Runs::OnDesktops),
-    (&["Linux", "X11", "Ubuntu"], LINUX, Runs::OnDesktops),
-    (&["J2ME", "MIDP"], "Java ME", Runs::OnPhones),
+const SYSTEMS: [(&[&str], &str, Class); 20] = [
+    (&["Windows Phone", "IEMobile"], "Windows Phone", Class::Phone),
+    (&["Xbox"], "Xbox", Class::Other),
+    (&["PlayStation", "PLAYSTATION"], "PlayStation", Class::Other),
+    (&["Nintendo"], "Nintendo", Class::Other),
+    (&["KAIOS/"], "KaiOS", Class::Phone),
+    (&["HarmonyOS", "OpenHarmony"], "HarmonyOS", Class::PhoneOrTablet),
+    (&["Tizen"], "Tizen", Class::PhoneOrTablet),
+    (&["Web0S", "webOS", "hpwOS"], "webOS", Class::Other),
+    (&["Roku"], "Roku", Class::Other),
+    (&["iPad"], IPADOS, Class::Tablet),
+    (&["iPhone", "iPod"], IOS, Class::Phone),
+    (&["CrOS "], "ChromeOS", Class::Desktop),
+    (&["Android", "Adr "], ANDROID, Class::PhoneOrTablet),
+    (&["Windows", "Win64", "Win32"], "Windows", Class::Desktop),
+    (&["BlackBerry", "BB10"], "BlackBerry", Class::Phone),
+    (&["Symbian", "Series60", "SymbOS"], "Symbian", Class::Phone),
+    (&["Macintosh", "Mac OS X", "Mac_PowerPC"], "macOS", Class::Desktop),
+    (&["FreeBSD", "OpenBSD", "NetBSD"], "BSD", Class::Desktop),
+    (&["Linux", "X11", "Ubuntu"], LINUX, Class::Desktop),
+    (&["J2ME", "MIDP"], "Java ME", Class::Phone),
 ];
 
 /// What else tells the device.
 const TRAITS: [&[&str]; 3] = [
     // A television, a watch, a headset.
-    &["TV", "BRAVIA", "AFTS", "AFTM", "AFTT", "CrKey", "Watch OS", "OculusBrowser/", "Quest"],
+    &[
+        " TV",
+        "-TV",
+        "SmartTV",
+        "GoogleTV",
+        "AppleTV",
+        "HbbTV",
+        "BRAVIA",
+        "; AFT",
+        "CrKey",
+        "Watch OS",
+        "OculusBrowser/",
+    ],
     &["Tablet", "PlayBook", "Kindle", "Nexus 7", "Nexus 9", "Nexus 10"],
     &["Mobile", "Mobi", "Opera Mini", "Opera Mobi"],
 ];
@@ -182,13 +194,13 @@ impl Agents {
             }
         }
         let browser = BROWSERS.get(browsers.trailing_zeros() as usize).map_or("", |(_, name)| name);
-        let (system, runs) =
-            SYSTEMS.get(systems.trailing_zeros() as usize).map_or(("", None), |(_, name, runs)| (*name, Some(*runs)));
+        let (system, class) =
+            SYSTEMS.get(systems.trailing_zeros() as usize).map_or(("", None), |(_, name, class)| (*name, Some(*class)));
         let like_a_browser = text.starts_with(b"Mozilla/") && !system.is_empty();
         if browser.is_empty() && !like_a_browser {
             return of_program(Program::Unnamed, "");
         }
-        Agent { browser: inside_apps(browser, system), system, device: device(runs, traits), program: None }
+        Agent { browser: inside_apps(browser, system), system, device: device(class, traits), program: None }
     }
 }
 
@@ -205,23 +217,29 @@ fn inside_apps(browser: &'static str, system: &'static str) -> &'static str {
     }
 }
 
-fn device(runs: Option<Runs>, traits: u64) -> &'static str {
+fn device(class: Option<Class>, traits: u64) -> &'static str {
     let has = |bit| traits & bit != 0;
-    match runs {
+    match class {
         _ if has(SCREEN) => OTHER,
-        Some(Runs::OnOthers) => OTHER,
-        Some(Runs::OnTablets) => TABLET,
-        Some(Runs::OnPhones) if has(SLATE) => TABLET,
-        Some(Runs::OnPhones) => MOBILE,
-        Some(Runs::OnTabletsToo) if has(PHONE) && !has(SLATE) => MOBILE,
-        Some(Runs::OnTabletsToo) => TABLET,
+        Some(Class::Other) => OTHER,
+        Some(Class::Tablet) => TABLET,
+        Some(Class::Phone) if has(SLATE) => TABLET,
+        Some(Class::Phone) => MOBILE,
+        Some(Class::PhoneOrTablet) if has(PHONE) && !has(SLATE) => MOBILE,
+        Some(Class::PhoneOrTablet) => TABLET,
         // Windows says "Tablet PC" where it could be one, which nearly all can.
-        Some(Runs::OnDesktops) if has(PHONE) => MOBILE,
-        Some(Runs::OnDesktops) => DESKTOP,
+        Some(Class::Desktop) if has(PHONE) => MOBILE,
+        Some(Class::Desktop) => DESKTOP,
         None if has(SLATE) => TABLET,
         None if has(PHONE) => MOBILE,
         None => OTHER,
     }
+}
+
+/// All that the tables say, to notice a change.
+#[cfg(test)]
+pub(super) fn tables() -> String {
+    format!("{BROWSERS:?} {SYSTEMS:?} {TRAITS:?}")
 }
 
 #[cfg(test)]

@@ -10,8 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use super::agent::Agent;
 
-/// Most agents that are remembered: with the longest ones that is 2.5 MiB.
-pub(super) const MAX_CACHED_AGENTS: usize = SETS * WAYS;
+/// Sets of [`WAYS`] agents that are remembered: 4,096 agents in all, with the longest ones 2.5 MiB.
 const SETS: usize = 1 << 10;
 const WAYS: usize = 4;
 
@@ -86,7 +85,7 @@ mod tests {
             cache.get_or_tell(&number.to_le_bytes(), || agent("once"));
             assert_eq!(cache.get_or_tell(b"often", || panic!("it was told")), agent("often"));
         }
-        assert_eq!(told(&cache), MAX_CACHED_AGENTS);
+        assert_eq!(told(&cache), SETS * WAYS);
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
-use maxminddb::{PathElement, Reader};
+use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
 
 /// Most bytes of a file of countries; a larger one is refused. The largest that are known have some 100 MiB.
 pub const MAX_COUNTRY_FILE_BYTES: u64 = 512 << 20;
+
+/// Most networks that a node of the tree leads to, and some more.
+const NETWORKS_PER_NODE: usize = 3;
 
 /// Networks whose country is remembered: 128 KiB.
 const MAX_CACHED_NETWORKS: usize = 1 << 12;
@@ -34,10 +37,13 @@ pub enum CountryError {
     /// It is no mmdb file, or a damaged one.
     #[error("it is no mmdb file, or a damaged one: {0}")]
     Damaged(String),
+    /// It is an mmdb file of something else.
+    #[error("it tells the country of no network")]
+    NoCountries,
 }
 
 impl Countries {
-    /// Reads the file at `path`, and checks all of it, which takes up to some seconds. To take a file that was
+    /// Reads the file at `path`, and looks at each of its networks, which takes up to some seconds. To take a file that was
     /// replaced, load it again and hand it to [`Enrichment::use_countries`](super::Enrichment::use_countries).
     ///
     /// # Errors
@@ -53,9 +59,23 @@ impl Countries {
 
     fn read(bytes: Vec<u8>) -> Result<Self, CountryError> {
         let checksum = crc32fast::hash(&bytes);
-        let damaged = |error: maxminddb::MaxMindDbError| CountryError::Damaged(error.to_string());
+        let damaged = |error: MaxMindDbError| CountryError::Damaged(error.to_string());
         let reader = Reader::from_source(bytes).map_err(damaged)?;
-        reader.verify().map_err(damaged)?;
+        // The reader's own check refuses files without a description, as the free ones are. Networks without data are
+        // counted too, so that a damaged tree, which may lead in a circle, ends at the bound.
+        let most = reader.metadata().node_count as usize * NETWORKS_PER_NODE;
+        let mut countries = 0_u64;
+        let all = reader.networks(WithinOptions::default().include_networks_without_data()).map_err(damaged)?;
+        for (number, network) in all.enumerate() {
+            if number > most {
+                return Err(CountryError::Damaged("its tree has more networks than it could".into()));
+            }
+            let code = network.and_then(|network| code_of(&network)).map_err(damaged)?;
+            countries += u64::from(code.and_then(letters).is_some());
+        }
+        if countries == 0 {
+            return Err(CountryError::NoCountries);
+        }
         Ok(Self { reader, checksum })
     }
 
@@ -69,14 +89,21 @@ impl Countries {
         if address.is_ipv6() && self.reader.metadata().ip_version == 4 {
             return None;
         }
-        // The whole file was checked when it was loaded: what isn't there, or is no text, is not known.
+        // Each network was looked at when the file was loaded: there is nothing left that could fail.
         let found = self.reader.lookup(address).ok()?;
-        let paths =
-            [&[PathElement::Key("country"), PathElement::Key("iso_code")][..], &[PathElement::Key("country_code")]];
-        let code = paths.iter().find_map(|path| found.decode_path::<&str>(path).ok().flatten())?;
-        let letters: [u8; 2] = code.as_bytes().try_into().ok()?;
-        letters.iter().all(u8::is_ascii_alphabetic).then(|| letters.map(|b| b.to_ascii_uppercase()))
+        code_of(&found).ok().flatten().and_then(letters)
     }
+}
+
+fn code_of<'d>(found: &LookupResult<'d, Vec<u8>>) -> Result<Option<&'d str>, MaxMindDbError> {
+    let nested = found.decode_path(&[PathElement::Key("country"), PathElement::Key("iso_code")])?;
+    if nested.is_some() { Ok(nested) } else { found.decode_path(&[PathElement::Key("country_code")]) }
+}
+
+/// `code` as two capital letters, if that is what it is.
+fn letters(code: &str) -> Option<[u8; 2]> {
+    let letters: [u8; 2] = code.as_bytes().try_into().ok()?;
+    letters.iter().all(u8::is_ascii_alphabetic).then(|| letters.map(|b| b.to_ascii_uppercase()))
 }
 
 /// The countries of networks that were asked for lately. Each network has one place; whoever comes next takes it.
@@ -147,7 +174,7 @@ pub(super) mod tests {
             ("binary_format_minor_version", number(5, 0)),
             ("build_epoch", number(9, 1_700_000_000)),
             ("database_type", text("Test-Country")),
-            ("description", map(&[("en", text("test"))])),
+            ("description", map(&[])),
             ("ip_version", number(5, 6)),
             ("languages", vec![0, 4]),
             ("node_count", number(6, count)),
@@ -231,6 +258,8 @@ pub(super) mod tests {
         assert!(matches!(Countries::load(&path), Err(CountryError::Damaged(_))));
         std::fs::write(&path, mmdb(&NETWORKS, true)).unwrap();
         assert_eq!(Countries::load(&path).unwrap().country("192.0.2.7".parse().unwrap()), Some(*b"DE"));
+        std::fs::write(&path, mmdb(&NETWORKS[2..3], true)).unwrap();
+        assert!(matches!(Countries::load(&path), Err(CountryError::NoCountries)));
         let huge = File::create(&path).unwrap();
         huge.set_len(MAX_COUNTRY_FILE_BYTES + 1).unwrap();
         assert!(matches!(Countries::load(&path), Err(CountryError::TooLarge)));
@@ -241,11 +270,13 @@ pub(super) mod tests {
         let whole = mmdb(&NETWORKS, false);
         let addresses: Vec<IpAddr> = NETWORKS.iter().map(|(network, ..)| network.parse().unwrap()).collect();
         for place in 0..whole.len() {
-            for change in [0x00, 0x20, 0x7f, 0xff] {
+            for change in [0x01, 0x20, 0xff] {
                 let mut bytes = whole.clone();
                 bytes[place] ^= change;
                 if let Ok(countries) = Countries::read(bytes) {
-                    addresses.iter().for_each(|address| drop(countries.country(*address)));
+                    assert!(
+                        addresses.iter().filter_map(|address| countries.country(*address)).count() <= addresses.len()
+                    );
                 }
             }
             assert!(Countries::read(whole[..place].to_vec()).is_err(), "cut to {place} bytes");

@@ -151,6 +151,12 @@ fn begins_word(agent: &[u8], start: usize) -> bool {
     start.checked_sub(1).is_none_or(|before| !agent[before].is_ascii_alphanumeric())
 }
 
+/// All that the signs say, to notice a change.
+#[cfg(test)]
+pub(super) fn signs() -> String {
+    format!("{SIGNS:?} {SHORT_BYTES}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
