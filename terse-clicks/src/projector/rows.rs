@@ -390,8 +390,11 @@ mod tests {
     fn what_a_stored_row_includes_is_not_added_to_it_again() {
         let mut rows = Rows::new(STREAMS);
         let number = rows.want("abc", AT).unwrap();
-        let stored =
-            |offset| Some(StoredRow { at: position(offset).unwrap(), row: Row { clicks: 10, ..Row::default() } });
+        let stored = |offset| {
+            let mut row = Row::default();
+            row.clicks = 10;
+            Some(StoredRow { at: position(offset).unwrap(), row })
+        };
         rows.fill(vec![stored(5), stored(4), None]);
         add_loaded(&mut rows, number, AT, position(5));
         assert_eq!(rows.dirty_rows(), 2);

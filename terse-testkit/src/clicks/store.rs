@@ -377,7 +377,8 @@ mod tests {
 
     fn batch(offset: u64, clicks: u64) -> Batch {
         let at = Position { epoch: 0, offset };
-        let row = Row { clicks, ..Row::default() };
+        let mut row = Row::default();
+        row.clicks = clicks;
         let rows = ["a", "b", "c", "d"].map(|code| (key(code), StoredRow { at, row: row.clone() })).to_vec();
         let until = Timestamp::from_millis(1);
         let anchor = BlockId { journal: JournalId([1; 16]), seq: offset };
