@@ -184,7 +184,7 @@ impl CqlReadModel {
         F: Future<Output = Result<(), StoreError>>,
     {
         let numbers = stream::iter((0..count).map(Ok));
-        numbers.try_for_each_concurrent(self.config.bounds.writes_at_once, step).await
+        numbers.try_for_each_concurrent(self.config.bounds.writes_at_once.max(1), step).await
     }
 }
 
