@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use serde::Serialize;
 use terse_core::ports::{DependencyHealth, StoreError, StoreErrorKind};
 use utoipa::ToSchema;
@@ -98,8 +98,8 @@ pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs
             Err(_) => (Status::Down, vec![down("store".to_owned(), "timeout")]),
         }
     };
-    let (stores, dependencies) =
-        futures_util::join!(stores, join_all(state.dependencies.iter().map(|dependency| ask(&**dependency))));
+    let dependencies = join_all(state.dependencies.iter().map(|dependency| ask(&**dependency)));
+    let (stores, dependencies) = join(stores, dependencies).await;
     let (mut status, mut checks) = stores;
     if status == Status::Ok && dependencies.iter().any(|check| check.status != Status::Ok) {
         status = Status::Degraded;

@@ -11,6 +11,7 @@ mod accept;
 mod api;
 mod auth;
 mod body;
+mod clicks;
 mod connection;
 mod docs;
 mod front;

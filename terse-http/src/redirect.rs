@@ -3,6 +3,7 @@
 //! 302, 307 and every error are never cached. 301 and 308 may be cached by
 //! the browser alone, for a time that the operator chose.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_http::body::BoxBody;
@@ -14,6 +15,7 @@ use terse_core::ports::{Lookup, StoreError, Tier};
 use terse_core::target::TargetUrl;
 use terse_core::{Clock, Entropy, Resolution, Timestamp};
 
+use crate::clicks::Clicks;
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{self, Kind, Problem};
 use crate::{RedirectStatus, State, front, request_id};
@@ -26,6 +28,7 @@ pub(crate) struct Redirects {
     status: StatusCode,
     cache_control: HeaderValue,
     counts: RedirectCounts,
+    clicks: Option<Rc<Clicks>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -48,10 +51,15 @@ impl Redirects {
             Ok(value) if cacheable => value,
             _ => HeaderValue::from_static("no-store"),
         };
+        let clicks = state
+            .recording
+            .as_deref()
+            .map(|recording| Clicks::of_this_worker(recording, &state.metrics, Arc::clone(&state.clock)));
         Self {
             status,
             cache_control,
             counts: state.metrics.redirect_counts(),
+            clicks,
             clock: Arc::clone(&state.clock),
             entropy: Arc::clone(&state.entropy),
         }
@@ -59,10 +67,13 @@ impl Redirects {
 
     /// Answers with what `lookup` found, judged at this moment.
     pub(crate) fn answer(&self, request: &Request, started_ns: u64, lookup: Lookup) -> Response<BoxBody> {
-        let verdict = lookup.link.as_ref().map_or(Verdict::Missing, |link| self.verdict(link));
+        let (verdict, now) = lookup.link.as_ref().map_or((Verdict::Missing, None), |link| self.verdict(link));
         match (verdict, lookup.link) {
             (Verdict::Found, Some(link)) => match self.found(request, link.target) {
                 Some(response) => {
+                    if let (Some(clicks), Some(now)) = (&self.clicks, now) {
+                        clicks.note(request, link.version, now);
+                    }
                     self.count(lookup.tier, Outcome::Found, started_ns);
                     response
                 }
@@ -83,10 +94,11 @@ impl Redirects {
         }
     }
 
-    /// What `link` answers at this moment. Most links have no times, and need no clock.
-    fn verdict(&self, link: &Resolution) -> Verdict {
-        let now = if link.has_times() { self.clock.now() } else { Timestamp::from_millis(0) };
-        link.verdict(now)
+    /// What `link` answers at this moment, and the moment. Most links have no times: where no click is noted either,
+    /// no clock is read.
+    fn verdict(&self, link: &Resolution) -> (Verdict, Option<Timestamp>) {
+        let now = (self.clicks.is_some() || link.has_times()).then(|| self.clock.now());
+        (link.verdict(now.unwrap_or(Timestamp::from_millis(0))), now)
     }
 
     /// Answers 404 for what can't be a code; no tier was asked.

@@ -144,6 +144,7 @@ async fn serve_bare(listener: TcpListener) {
 fn a_redirect_from_memory_allocates_nothing_of_its_own() {
     CLIENT.with(|client| client.set(true));
     let server = Server::start();
+    server.recorded.quiet.store(true, Ordering::Relaxed);
     server.reader.known.lock().insert("abc".into(), link("abc").resolution());
     let bare = bare();
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {

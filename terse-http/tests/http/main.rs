@@ -12,6 +12,7 @@ mod links;
 mod log;
 mod operation;
 mod page;
+mod recording;
 mod redirects;
 mod server;
 mod stats;

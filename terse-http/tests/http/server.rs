@@ -25,9 +25,12 @@ use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
 
 use self::counts::Counts;
+use self::recorded::Recorded;
 
 #[path = "counts.rs"]
 pub(crate) mod counts;
+#[path = "recorded.rs"]
+pub(crate) mod recorded;
 
 /// No answer of these tests takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +69,8 @@ pub(crate) struct Server {
     pub(crate) breakers: Arc<Breakers>,
     /// What was counted of clicks.
     pub(crate) counted: Arc<Counts>,
+    /// What was recorded of clicks.
+    pub(crate) recorded: Arc<Recorded>,
     state: State,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
@@ -85,7 +90,7 @@ impl Server {
         let clock = Arc::new(TestClock::default());
         let entropy = Arc::new(SeededEntropy::new(7));
         let breakers = Arc::new(breakers(&clock));
-        let counted = Arc::new(Counts::default());
+        let (counted, recorded) = (Arc::new(Counts::default()), Arc::new(Recorded::default()));
         let (lifecycle, metrics) = (Lifecycle::starting(), Arc::new(Metrics::new()));
         lifecycle.enter(Phase::Ready);
         let shortener = Shortener {
@@ -111,7 +116,7 @@ impl Server {
             resolver: reader.clone(),
             catalog: store.clone(),
             stats: counted.clone(),
-            recording: None,
+            recording: Some(recorded.clone()),
             policy: Arc::new(UrlPolicy::new("go.example.org", false)),
             access: choices.keys.map_or(Access::Open, |keys| Access::Keys(keys)),
             store_health: store.clone(),
@@ -132,6 +137,7 @@ impl Server {
             lifecycle,
             metrics,
             counted,
+            recorded,
             breakers,
             state,
             handle,
