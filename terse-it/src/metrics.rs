@@ -9,6 +9,13 @@ pub const STORE_REQUESTS: &str = "terse_store_request_seconds_count";
 /// Calls that have a place in a bulkhead.
 pub const BULKHEAD_IN_USE: &str = "terse_bulkhead_in_use";
 
+/// Clicks counted by this process.
+pub const CLICKS_APPLIED: &str = "terse_clicks_applied_total";
+/// Clicks that could not be recorded, by reason.
+pub const CLICKS_DROPPED: &str = "terse_clicks_dropped_total";
+/// Sealed blocks of clicks that are not counted yet.
+pub const CLICK_BLOCKS_PENDING: &str = "terse_click_blocks_pending";
+
 /// All samples of one scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Scrape(Vec<Sample>);

@@ -5,6 +5,7 @@
 //! Bounds: [`WORKERS`] requests under way, each for at most
 //! [`ANSWER_LIMIT`](crate::ANSWER_LIMIT); beyond that requests begin late, and the lateness counts.
 
+pub mod clicks;
 mod ledger;
 mod report;
 
