@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,10 +44,33 @@ pub fn binary() -> PathBuf {
     }
 }
 
+/// The directory of a setup and of all that were made from it.
+#[derive(Debug)]
+struct Place {
+    directory: TempDir,
+    kept_on_failure: AtomicBool,
+}
+
+impl Place {
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Place {
+    #[allow(clippy::print_stdout)] // The test runner shows it with the failure.
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.kept_on_failure.load(Ordering::SeqCst) {
+            self.directory.disable_cleanup(true);
+            println!("what was found is kept in {}", self.path().display());
+        }
+    }
+}
+
 /// How a server is to be started.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    place: Arc<TempDir>,
+    place: Arc<Place>,
     data: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -66,6 +90,7 @@ impl Setup {
     pub fn new() -> Self {
         let place = tempfile::Builder::new().prefix("terse-it-").tempdir();
         let place = place.unwrap_or_else(|e| panic!("no temporary directory: {e}"));
+        let place = Place { directory: place, kept_on_failure: AtomicBool::new(false) };
         let data = place.path().join("data");
         let (arguments, environment) = (Vec::new(), Vec::new());
         Self { place: Arc::new(place), data, arguments, environment, start_limit: START_LIMIT }
@@ -108,6 +133,19 @@ impl Setup {
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.start_limit = limit;
         self
+    }
+
+    /// The same, but its directory, with data and logs, is left behind when the test fails.
+    #[must_use]
+    pub fn kept_on_failure(self) -> Self {
+        self.place.kept_on_failure.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// The working directory, with the logs of all that was started.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        self.place.path()
     }
 
     /// The data directory.
@@ -455,6 +493,23 @@ mod tests {
         let text = "é".repeat(LOG_TAIL_BYTES);
         assert!(tail(&text).len() <= LOG_TAIL_BYTES);
         assert_eq!(tail("short"), "short");
+    }
+
+    #[test]
+    fn what_a_failed_test_leaves_behind_is_kept_if_asked_for() {
+        let left_by = |setup: Setup| {
+            let place = setup.place().to_path_buf();
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let _owned = setup;
+                panic!("as tests do");
+            }));
+            assert!(failed.is_err());
+            place
+        };
+        let place = left_by(Setup::new().kept_on_failure());
+        assert!(place.is_dir());
+        std::fs::remove_dir_all(place).unwrap();
+        assert!(!left_by(Setup::new()).exists());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use terse_it::cluster::Cluster;
-use terse_it::drills::{DRILLS, Drill, Form, find};
+use terse_it::drills::{DRILLS, Drill, Form, find_all};
 
 /// Exit code of a command line that can't be understood.
 const USAGE: u8 = 64;
@@ -39,7 +39,13 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "all" => drills.extend(&DRILLS),
             "--quick" => form = Form::Quick,
             "--json" => json = Some(arguments.next().ok_or("--json wants a file")?),
-            name => drills.push(find(name).ok_or_else(|| format!("there is no drill '{name}'"))?),
+            name => {
+                let found = find_all(name);
+                if found.is_empty() {
+                    return Err(format!("there is no drill '{name}'"));
+                }
+                drills.extend(found);
+            }
         }
     }
     if drills.is_empty() {

@@ -8,6 +8,7 @@
 mod alias_race;
 mod all_down;
 mod celebrity;
+mod clicks;
 mod expiry;
 mod first_start;
 mod lost_answer;
@@ -70,7 +71,7 @@ pub struct Drill {
 }
 
 /// All drills, in the order in which they are run.
-pub static DRILLS: [Drill; 18] = [
+pub static DRILLS: [Drill; 25] = [
     Drill {
         name: "kill-node",
         about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
@@ -179,7 +180,60 @@ pub static DRILLS: [Drill; 18] = [
         needs_cluster: false,
         run: celebrity::celebrity,
     },
+    Drill {
+        name: "clicks-kill",
+        about: "kill -9 of the server under load: each click whose 302 was received is counted exactly once",
+        needs_cluster: false,
+        run: clicks::kill,
+    },
+    Drill {
+        name: "clicks-copy",
+        about: "a journal comes back from an older copy, then the original: each click is counted once",
+        needs_cluster: false,
+        run: clicks::copy,
+    },
+    Drill {
+        name: "clicks-projector",
+        about: "kill -9 of the process that counts, and one that wakes beside its successor: counted = answered",
+        needs_cluster: false,
+        run: clicks::projector,
+    },
+    Drill {
+        name: "clicks-redis",
+        about: "Redis killed, stopped and brought back: counted = answered",
+        needs_cluster: false,
+        run: clicks::redis,
+    },
+    Drill {
+        name: "clicks-budget",
+        about: "the journal's disk budget used up: redirects are unharmed, counted + dropped = answered",
+        needs_cluster: false,
+        run: clicks::budget,
+    },
+    Drill {
+        name: "clicks-term",
+        about: "SIGTERM under load, again and again: counted = answered",
+        needs_cluster: false,
+        run: clicks::term,
+    },
+    Drill {
+        name: "clicks-chaos",
+        about: "all of that at random for five minutes: each click whose 302 was received is counted exactly once",
+        needs_cluster: false,
+        run: clicks::chaos,
+    },
 ];
+
+/// The drill called `name`, or all of the group `name`, such as `clicks`; none if there is neither.
+#[must_use]
+pub fn find_all(name: &str) -> Vec<&'static Drill> {
+    let of_group = |drill: &&Drill| drill.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    match find(name) {
+        Some(drill) => vec![drill],
+        None if name == "clicks" => DRILLS.iter().filter(of_group).collect(),
+        None => Vec::new(),
+    }
+}
 
 /// The drill called `name`.
 #[must_use]
@@ -294,6 +348,14 @@ mod tests {
             assert!(drill.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
         }
         assert!(find("no-such-drill").is_none());
+    }
+
+    #[test]
+    fn the_click_drills_are_found_by_one_name() {
+        let names = |name| find_all(name).iter().map(|drill| drill.name).collect::<Vec<_>>();
+        assert_eq!(names("scan"), ["scan"]);
+        assert!(names("clicks").len() >= 7 && names("clicks").iter().all(|name| name.starts_with("clicks-")));
+        assert!(names("visible-no").is_empty() && names("").is_empty() && names("click").is_empty());
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! A journal's directory comes back from a copy that is older than what it
+//! became: the copy is recovered and counted, then the original beside it, then
+//! the copy once more. Only the records that are new each time may count.
+//!
+//! Nobody counts while the copy is taken and the original goes on, so that what
+//! the two share is counted from the copy and the rest from the original.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{ANSWERED_LIMIT, Bound, Deployment, Roles, entries};
+use crate::drills::Stage;
+use crate::load::clicks::ClickLedger;
+use crate::{Stop, await_some};
+
+/// How long until a journal of a process is there.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
+
+pub(in crate::drills) fn copy(stage: &mut Stage<'_>) {
+    let mut deployment = Deployment::start(stage, Roles::Apart);
+    let aside = Aside::of(&deployment);
+    let clicks = stage.form.pick(400, 4_000);
+    let load = deployment.load(stage);
+    load.await_more(clicks, ANSWERED_LIMIT);
+    deployment.stop_analytics(Stop::AtOnce);
+    load.await_more(clicks, ANSWERED_LIMIT);
+    let paused = deployment.front.pause();
+    aside.copy_out();
+    let answered_by_then = load.answered();
+    drop(paused);
+    load.await_more(clicks, ANSWERED_LIMIT);
+    deployment.front.stop(Stop::AtOnce);
+    let mut ledger = load.stop();
+
+    // The copy takes the place of the original.
+    aside.swap("original", "copy");
+    deployment.start_both();
+    deployment.await_drained();
+    let of_the_copy: u64 = deployment.counted().values().sum();
+    stage.report.count("clicks counted from the copy", usize::try_from(of_the_copy).unwrap_or(usize::MAX));
+    assert!(of_the_copy >= answered_by_then, "the copy had {answered_by_then} clicks, {of_the_copy} were counted");
+    assert!(of_the_copy < ledger.sum().received, "the original had no more than its copy: nothing was tried");
+
+    // The original comes back, and goes on being clicked on meanwhile.
+    for (away, back) in [("copy", "original"), ("original", "copy")] {
+        deployment.stop_both();
+        aside.swap(away, back);
+        deployment.start_both();
+        ledger.add(more(stage, &deployment));
+        deployment.settle(stage, &ledger, Bound::Between);
+    }
+}
+
+fn more(stage: &Stage<'_>, deployment: &Deployment) -> ClickLedger {
+    let load = deployment.load(stage);
+    load.await_more(100, ANSWERED_LIMIT);
+    load.stop()
+}
+
+impl Deployment {
+    #[track_caller]
+    fn start_both(&mut self) {
+        self.front.restart();
+        if let Some(analytics) = &mut self.analytics {
+            analytics.restart();
+        }
+    }
+
+    #[track_caller]
+    fn stop_both(&mut self) {
+        self.stop_analytics(Stop::Politely);
+        self.front.stop(Stop::Politely);
+    }
+}
+
+/// Where versions of a journal's directory are kept.
+struct Aside {
+    journal: PathBuf,
+    place: PathBuf,
+}
+
+impl Aside {
+    /// Of the journal that the front writes to, the only one there is.
+    #[track_caller]
+    fn of(deployment: &Deployment) -> Self {
+        let journals = deployment.setup.data().join("journal");
+        let journal = await_some("a journal", JOURNAL_LIMIT, || entries(&journals).into_iter().next());
+        Self { journal, place: deployment.setup.place().to_path_buf() }
+    }
+
+    /// Copies what is there now.
+    #[track_caller]
+    fn copy_out(&self) {
+        copy_tree(&self.journal, &self.place.join("copy")).unwrap_or_else(|error| panic!("no copy: {error}"));
+    }
+
+    /// Moves what is there to `away`, and a copy of `back` to its place.
+    #[track_caller]
+    fn swap(&self, away: &str, back: &str) {
+        let away = self.place.join(away);
+        let swapped = remove_if_there(&away)
+            .and_then(|()| if self.journal.exists() { fs::rename(&self.journal, &away) } else { Ok(()) })
+            .and_then(|()| copy_tree(&self.place.join(back), &self.journal));
+        swapped.unwrap_or_else(|error| panic!("{back} can't be put in its place: {error}"));
+    }
+}
+
+fn remove_if_there(directory: &Path) -> std::io::Result<()> {
+    if directory.exists() { fs::remove_dir_all(directory) } else { Ok(()) }
+}
+
+/// Copies a directory of files and directories.
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

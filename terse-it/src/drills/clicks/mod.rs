@@ -1,0 +1,257 @@
+//! The click drills: each breaks one thing under load while a ledger notes, code
+//! by code, how many requests were sent (S) and how many 302 answers came (R).
+//! After the drain the API tells how many clicks were counted (C), and for each
+//! code R ≤ C ≤ S has to hold; C = R where no server was killed that redirects.
+//!
+//! All servers of a drill are on one data directory, with SQLite and the local
+//! bus, and come back on the port that they had. A drill that fails leaves that
+//! directory behind, with the logs and the ledger.
+//!
+//! Bounds: [`START_LIMIT`](crate::START_LIMIT) per start, [`DRAIN_LIMIT`] until all is counted.
+
+mod budget;
+mod chaos;
+mod copy;
+mod kill;
+mod projector;
+mod redis;
+mod term;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Stage;
+use crate::load::clicks::{ClickLedger, ClickLoad, ClickPlan};
+use crate::load::{KnownLink, seed};
+use crate::metrics::{CLICK_BLOCKS_PENDING, CLICKS_APPLIED, Scrape};
+use crate::{Request, Server, Setup, await_some, await_true, code_path};
+
+pub(super) use budget::budget;
+pub(super) use chaos::chaos;
+pub(super) use copy::copy;
+pub(super) use kill::kill;
+pub(super) use projector::projector;
+pub(super) use redis::redis;
+pub(super) use term::term;
+
+use verdict::{Bound, Verdict};
+
+/// How long it may take until all clicks are counted: a projector that was killed has its lease for 10 s more.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// All is counted when nothing is pending and the count stood still for so long: longer than the second between two
+/// recoveries, the two seconds between two looks at other journals and the half between two gauges together.
+const QUIET: Duration = Duration::from_secs(4);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long the load may take to get answers again.
+const ANSWERED_LIMIT: Duration = Duration::from_secs(30);
+/// Ports that no system gives to whoever connects, so that a server finds its own free when it comes back, and nobody
+/// who asks for it meanwhile reaches himself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Names the seed of what happens by chance.
+const SEED: &str = "TERSE_DRILL_SEED";
+
+/// How the roles are spread over processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Roles {
+    /// One process does it all.
+    Together,
+    /// One redirects and has the API, another one counts.
+    Apart,
+}
+
+/// Servers on one data directory, and the links that are clicked on.
+struct Deployment {
+    setup: Setup,
+    /// Redirects, and answers the API.
+    front: Server,
+    /// Counts, where that is a process of its own.
+    analytics: Option<Server>,
+    links: Vec<KnownLink>,
+}
+
+impl Deployment {
+    /// Starts the servers and makes the links.
+    #[track_caller]
+    fn start(stage: &Stage<'_>, roles: Roles) -> Self {
+        Self::start_with(stage, roles, |setup| setup)
+    }
+
+    /// The same with a setup that was changed.
+    #[track_caller]
+    fn start_with(stage: &Stage<'_>, roles: Roles, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let setup = change(Setup::new().kept_on_failure());
+        let front = match roles {
+            Roles::Together => on_steady_port(&setup),
+            Roles::Apart => on_steady_port(&["redirect", "api"].iter().fold(setup.clone(), role)),
+        };
+        let links = seed(&front.client(), "clicked", stage.form.pick(100, 500));
+        let mut deployment = Self { setup, front, analytics: None, links };
+        if roles == Roles::Apart {
+            deployment.analytics = Some(deployment.start_analytics());
+        }
+        deployment
+    }
+
+    /// Starts a process that counts, or stands by.
+    #[track_caller]
+    fn start_analytics(&self) -> Server {
+        on_steady_port(&role(self.setup.clone(), &"analytics"))
+    }
+
+    /// Starts visitors.
+    fn load(&self, stage: &Stage<'_>) -> ClickLoad {
+        self.load_with(stage, |plan| plan)
+    }
+
+    /// The same with a plan that was changed.
+    fn load_with(&self, stage: &Stage<'_>, change: impl FnOnce(ClickPlan) -> ClickPlan) -> ClickLoad {
+        let (per_second, visitors) = stage.form.pick((600, 12), (3_000, 24));
+        let (server, links) = (self.front.address(), self.links.clone());
+        let load = ClickLoad::start(change(ClickPlan { server, links, per_second, visitors, wordy: false, seed: 1 }));
+        load.await_more(1, ANSWERED_LIMIT);
+        load
+    }
+
+    /// What the counting process tells of itself.
+    fn applied(&self) -> u64 {
+        let counting = self.analytics.as_ref().unwrap_or(&self.front);
+        Scrape::of(&counting.client()).sum(CLICKS_APPLIED, &[])
+    }
+
+    /// Blocks that wait to be counted, as the front last saw it.
+    fn pending(&self) -> u64 {
+        Scrape::of(&self.front.client()).sum(CLICK_BLOCKS_PENDING, &[])
+    }
+
+    /// Waits until all clicks are counted. Nobody may be clicking.
+    #[track_caller]
+    fn await_drained(&self) {
+        let mut seen = (0, self.applied());
+        let mut since = Instant::now();
+        await_true("all clicks to be counted", DRAIN_LIMIT, || {
+            std::thread::sleep(LOOK);
+            let now = (self.pending(), self.applied());
+            if now != seen || now.0 > 0 {
+                (seen, since) = (now, Instant::now());
+            }
+            since.elapsed() >= QUIET
+        });
+    }
+
+    /// The clicks counted of each link, of all time; the days must add up to the same.
+    #[track_caller]
+    fn counted(&self) -> BTreeMap<String, u64> {
+        let mut wire = self.front.client().connect();
+        let mut ask = |code: &str| {
+            let answer = wire.call(&Request::new("GET", &format!("{}/stats", code_path(code))));
+            let answer = answer.unwrap_or_else(|error| panic!("no statistics of {code}: {error}")).expect(200).json();
+            let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("no number in {answer}"));
+            let points = answer["series"].as_array().unwrap_or_else(|| panic!("no series in {answer}"));
+            let of_days: u64 = points.iter().map(|point| number(&point["clicks"]) + number(&point["bots"])).sum();
+            let total = number(&answer["total"]);
+            assert_eq!(total, of_days, "{code}: the total and the sum of the days");
+            total
+        };
+        self.links.iter().map(|link| (link.code.clone(), ask(&link.code))).collect()
+    }
+
+    /// Waits until all is counted, and fails unless it is what the ledger says.
+    #[track_caller]
+    fn settle(&self, stage: &mut Stage<'_>, ledger: &ClickLedger, bound: Bound) {
+        let began = Instant::now();
+        self.await_drained();
+        stage.report.time("until all was counted", began.elapsed() - QUIET);
+        let counted = self.counted();
+        let evidence = ledger.json(&counted).to_string();
+        let path = self.setup.place().join("ledger.json");
+        fs::write(&path, evidence).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let verdict = Verdict::of(ledger, &counted, bound);
+        verdict.report(&mut stage.report);
+        verdict.assert_held();
+        let aside = self.put_aside();
+        assert!(aside.is_empty(), "blocks were put aside: {aside:?}");
+    }
+
+    /// The journals' blocks that nobody could read.
+    fn put_aside(&self) -> Vec<PathBuf> {
+        let journals = entries(&self.setup.data().join("journal"));
+        journals.iter().flat_map(|journal| entries(&journal.join("quarantine"))).collect()
+    }
+}
+
+/// What is in a directory; nothing, if it isn't there.
+fn entries(directory: &std::path::Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn role(setup: Setup, role: &&str) -> Setup {
+    setup.flag("--role").flag(role)
+}
+
+/// Starts a server on a port that it has again when it is started again.
+#[track_caller]
+fn on_steady_port(setup: &Setup) -> Server {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let width = PORTS.end - PORTS.start;
+    // Processes that run at once begin at different places.
+    let first = (std::process::id().wrapping_mul(97) % u32::from(width)) as u16;
+    let port = await_some("a free port", ANSWERED_LIMIT, || {
+        let port = PORTS.start + (first + NEXT.fetch_add(1, Ordering::SeqCst) % width) % width;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+    });
+    setup.clone().env("TERSE_LISTEN", &format!("127.0.0.1:{port}")).start()
+}
+
+/// The seed of what happens by chance: that of the environment, else another one each time. It is printed.
+#[allow(clippy::print_stdout)] // It has to be known above all when the drill fails.
+fn chance(name: &str) -> u64 {
+    let given = std::env::var(SEED).ok().map(|text| text.parse());
+    let seed = match given {
+        Some(Ok(seed)) => seed,
+        Some(Err(error)) => panic!("{SEED}: {error}"),
+        None => crate::now_ms().unsigned_abs(),
+    };
+    println!("{name}: {SEED}={seed}");
+    seed
+}
+
+/// A time between two, by chance.
+fn between(dice: &mut crate::Dice, least_ms: u64, most_ms: u64) -> Duration {
+    Duration::from_millis(least_ms + dice.below(most_ms - least_ms))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_stays_between_its_bounds() {
+        let mut dice = crate::Dice::seeded(3);
+        for _ in 0..100 {
+            let time = between(&mut dice, 200, 300);
+            assert!((Duration::from_millis(200)..Duration::from_millis(300)).contains(&time), "{time:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_has_nothing_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(entries(&place.path().join("none")).is_empty());
+        fs::write(place.path().join("one"), "").unwrap();
+        assert_eq!(entries(place.path()), [place.path().join("one")]);
+    }
+
+    #[test]
+    fn steady_ports_are_none_that_a_connection_may_come_from() {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(PORTS.end <= first, "{range}");
+    }
+}

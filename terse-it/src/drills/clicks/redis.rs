@@ -1,0 +1,35 @@
+//! Redis is killed, stopped and brought back under a server that caches in it: clicks are none of its business.
+
+use std::time::Duration;
+
+use super::{ANSWERED_LIMIT, Bound, Deployment, Roles};
+use crate::drills::Stage;
+use crate::redis::Redis;
+
+pub(in crate::drills) fn redis(stage: &mut Stage<'_>) {
+    let mut redis = Redis::start();
+    let url = redis.url();
+    // Few links stay in memory, so that Redis is asked all the time.
+    let cached = |setup: crate::Setup| setup.env("TERSE_CACHE", &url).env("TERSE_CACHE_ENTRIES", "20");
+    let deployment = Deployment::start_with(stage, Roles::Together, cached);
+    let load = deployment.load(stage);
+    let time = stage.form.pick(Duration::from_secs(2), Duration::from_secs(10));
+    let hold = || {
+        std::thread::sleep(time);
+        load.await_more(20, ANSWERED_LIMIT);
+    };
+    hold();
+    redis.kill();
+    hold();
+    redis.restart();
+    hold();
+    let paused = redis.pause();
+    hold();
+    paused.resume();
+    hold();
+    redis.kill();
+    hold();
+    let ledger = load.stop();
+    ledger.assert_all_answered();
+    deployment.settle(stage, &ledger, Bound::Exact);
+}

@@ -1,0 +1,29 @@
+//! SIGTERM under load, again and again: nothing is lost, nothing is counted that was not answered.
+
+use std::time::{Duration, Instant};
+
+use super::{ANSWERED_LIMIT, Bound, Deployment, Roles, between, chance};
+use crate::drills::Stage;
+use crate::{Dice, Stop};
+
+pub(in crate::drills) fn term(stage: &mut Stage<'_>) {
+    let mut dice = Dice::seeded(chance("clicks-term"));
+    let mut deployment = Deployment::start(stage, Roles::Together);
+    let load = deployment.load(stage);
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(12), Duration::from_secs(60)));
+    let mut ends = 0;
+    while began.elapsed() < time {
+        load.await_more(20, ANSWERED_LIMIT);
+        std::thread::sleep(between(&mut dice, 200, 2_000));
+        let ended = deployment.front.stop(Stop::Politely);
+        assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+        stage.report.time("a server's end under load", ended.took);
+        deployment.front.restart();
+        ends += 1;
+    }
+    load.await_more(20, ANSWERED_LIMIT);
+    let ledger = load.stop();
+    stage.report.count("servers ended", ends);
+    ledger.assert_truthful();
+    deployment.settle(stage, &ledger, Bound::Exact);
+}
