@@ -152,7 +152,7 @@ impl Journal {
             exchange: Arc::clone(&exchange),
             inventory: Arc::clone(&inventory),
             directory: directory.clone(),
-            block_bytes,
+            zeros: vec![0; block_bytes],
             budget_bytes: config.budget_bytes,
             number: 0,
             told: None,

@@ -304,8 +304,10 @@ pub(super) fn recover(block: &[u8], journal: JournalId, now: Timestamp) -> Resul
     {
         return Ok(Left::Sealed(id));
     }
-    if whole.records == 0 {
-        return Ok(Left::Empty(id));
+    match (whole.records, committed) {
+        (0, 0) => return Ok(Left::Empty(id)),
+        (0, _) => return Err(BlockError::Torn),
+        _ => {}
     }
     let (records, length, folded) = (whole.records, whole.length as u64, whole.folded);
     let seal = Seal { records, length, folded, at: now, recovered: true, end: false };
@@ -320,3 +322,6 @@ pub(super) fn end_block(id: BlockId, partitions: u16, now: Timestamp, recovered:
     out[COMMITTED_AT..SEAL_END].copy_from_slice(&seal.bytes(frame::seed(id)));
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,6 +179,7 @@ impl Exchange {
     /// Puts a prepared block where workers find it.
     pub(super) fn add_free(&self, block: Block) {
         self.mapped.fetch_add(1, Ordering::AcqRel);
+        self.set_shortage(Dropped::NoBlock);
         let pushed = self.free.push(block).is_ok();
         debug_assert!(pushed, "the queues hold all blocks that can be mapped");
     }

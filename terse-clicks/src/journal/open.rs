@@ -1,7 +1,8 @@
 //! A block that a worker writes to: its file, mapped.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -51,30 +52,29 @@ pub(super) struct Sealed {
 }
 
 impl Block {
-    /// A new block of `len` bytes in a file at `path`, which doesn't exist yet.
+    /// A new block in a file at `path`, which doesn't exist yet. `zeros` are as many as the block has bytes.
     ///
     /// # Errors
     /// Why the file could not be made; then it isn't there.
-    pub(super) fn create(path: PathBuf, len: usize) -> io::Result<Self> {
+    pub(super) fn create(path: PathBuf, zeros: &[u8]) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        Self::prepare(file, path, len)
+        Self::prepare(file, path, zeros)
     }
 
     /// The block whose file lies at `old`, used once more, at `path`.
     ///
     /// # Errors
-    /// Why it could not be; [`io::ErrorKind::NotFound`] when there is no such file.
-    pub(super) fn recycle(old: &Path, path: PathBuf, len: usize) -> io::Result<Self> {
+    /// Why it could not be, [`io::ErrorKind::NotFound`] when there is no such file. The file is gone then.
+    pub(super) fn recycle(old: &Path, path: PathBuf, zeros: &[u8]) -> io::Result<Self> {
         fs::rename(old, &path)?;
         let file = File::options().read(true).write(true).open(&path)?;
-        Self::prepare(file, path, len)
+        Self::prepare(file, path, zeros)
     }
 
-    fn prepare(file: File, path: PathBuf, len: usize) -> io::Result<Self> {
-        match allocate(&file, len as u64).and_then(|()| Map::of(&file, len)) {
+    fn prepare(file: File, path: PathBuf, zeros: &[u8]) -> io::Result<Self> {
+        match allocate(&file, zeros).and_then(|()| Map::of(&file, zeros.len())) {
             Ok(mut map) => {
                 map.prefault();
-                map.bytes()[..HEADER_BYTES].fill(0);
                 Ok(Self { map, file, path, begun: None })
             }
             Err(error) => {
@@ -158,21 +158,17 @@ impl Sealed {
     }
 }
 
-/// Allocates `len` bytes of `file` on disk, so that no store to its map finds the disk full.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
+/// Allocates `file` on disk, so that no store to its map finds the disk full, and writes it over with `zeros`: the kernel
+/// brings pages that are written in large pieces, and makes them writable in the map at a fraction of what it costs to
+/// do so one by one. The zeros also wipe what an earlier block has left.
+fn allocate(file: &File, zeros: &[u8]) -> io::Result<()> {
+    let len = zeros.len() as u64;
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, len),
-        Err(error) => Err(error.into()),
-        // A file used again may come from a run with larger blocks.
-        Ok(()) => file.set_len(len),
+        // Where it can't be asked for in advance, writing allocates.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(error) => return Err(error.into()),
     }
-}
-
-/// What allocates on file systems that can't be asked to.
-fn write_zeros(mut file: &File, len: u64) -> io::Result<()> {
-    let zeros = [0; PAGE_BYTES as usize];
-    for _ in 0..len.div_ceil(PAGE_BYTES) {
-        file.write_all(&zeros)?;
-    }
-    file.set_len(len)
+    // A file used again may come from a run with larger blocks.
+    file.set_len(len)?;
+    file.write_all_at(zeros, 0)
 }

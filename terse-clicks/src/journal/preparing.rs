@@ -26,7 +26,8 @@ pub(super) struct Preparer {
     pub(super) exchange: Arc<Exchange>,
     pub(super) inventory: Arc<Mutex<Inventory>>,
     pub(super) directory: JournalDir,
-    pub(super) block_bytes: usize,
+    /// As many zeros as a block has bytes.
+    pub(super) zeros: Vec<u8>,
     pub(super) budget_bytes: u64,
     /// The next file's number.
     pub(super) number: u64,
@@ -82,14 +83,14 @@ impl Preparer {
 
     /// One more block. `None` = the budget is used up.
     fn prepare_one(&mut self, full_disk: bool) -> io::Result<Option<Block>> {
-        let bytes = self.block_bytes as u64;
+        let bytes = self.zeros.len() as u64;
         let room = self.inventory.lock().room(bytes, self.budget_bytes, full_disk)?;
         let path = self.directory.file(Name::Open(self.number));
         self.number += 1;
         let block = match room {
             Room::None => return Ok(None),
-            Room::Free => Block::create(path, self.block_bytes)?,
-            Room::Recycle(old) => Block::recycle(&old, path, self.block_bytes)?,
+            Room::Free => Block::create(path, &self.zeros)?,
+            Room::Recycle(old) => Block::recycle(&old, path, &self.zeros)?,
         };
         self.inventory.lock().prepared(bytes);
         Ok(Some(block))

@@ -1,6 +1,10 @@
 //! The journal as its workers and its readers see it.
 
+mod budget;
 mod ending;
+mod reading;
+mod recording;
+mod recovering;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +70,28 @@ impl Setup {
             recorder.record(&self.click(code)).unwrap();
         }
         recorder.seal_if_old(self.clock.monotonic_ms() + self.config.seal_age_ms);
+    }
+}
+
+/// A crash of the journal's process, as its directory shows it: a copy of all files as they are now, nobody's lock held.
+fn crashed_copy(setup: &Setup, id: JournalId) -> Setup {
+    let copy = Setup { entropy: SeededEntropy::new(2), ..Setup::new() };
+    let (from, to) = (setup.journals().join(id.to_string()), copy.journals().join(id.to_string()));
+    std::fs::create_dir_all(&to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        // What is renamed meanwhile is in the copy under one name or none, as with any copy of a live directory.
+        let _ = std::fs::copy(entry.path(), to.join(entry.file_name()));
+    }
+    copy
+}
+
+/// Waits for what no condition tells of; much longer than it takes.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_millis(WAIT_MS);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "{what} in time");
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

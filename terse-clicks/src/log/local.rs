@@ -217,7 +217,10 @@ impl Reader {
 impl ClickLog for LocalLog {
     async fn partitions(&mut self) -> Result<Vec<Partition>, LogError> {
         let mut partitions = Vec::new();
-        for journal in JournalDir::all(&self.root).map_err(unavailable)? {
+        let journals = JournalDir::all(&self.root).map_err(unavailable)?;
+        // One that is gone had nothing left to read.
+        self.reading.retain(|id, _| journals.iter().any(|journal| journal.id() == *id));
+        for journal in journals {
             let end = journal.ended().map_err(unavailable)?;
             let over = end.is_some_and(|end| journal.passed().is_ok_and(|passed| passed > end));
             if self.replay || !over || self.reading.contains_key(&journal.id()) {

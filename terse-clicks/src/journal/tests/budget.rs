@@ -1,0 +1,136 @@
+//! What happens when there is no room.
+
+use directory::Name;
+
+use super::*;
+
+const BLOCKS: u64 = 12;
+
+/// A journal with room for [`BLOCKS`] blocks.
+fn tight() -> Setup {
+    let mut setup = Setup::new();
+    setup.config.budget_bytes = BLOCKS * MIN_BLOCK_BYTES as u64;
+    setup
+}
+
+/// Records until there is no room any more; returns how many clicks were recorded.
+fn fill(setup: &Setup, recorder: &mut dyn ClickRecorder) -> u64 {
+    let mut recorded = 0;
+    eventually("the budget is used up", || {
+        loop {
+            match recorder.record(&setup.click("one")) {
+                Ok(()) => recorded += 1,
+                Err(Dropped::NoBlock) => return false,
+                Err(reason) => {
+                    assert_eq!(reason, Dropped::Budget);
+                    return true;
+                }
+            }
+        }
+    });
+    recorded
+}
+
+#[test]
+fn clicks_beyond_the_budget_are_dropped_and_counted_and_recording_goes_on_with_room() {
+    let setup = tight();
+    let journal = setup.open();
+    let mut recorder = journal.of_a_worker();
+    let recorded = fill(&setup, &mut *recorder);
+    let mut log = LocalLog::new(&setup.journals(), Some(Arc::clone(&journal)));
+    let partition = Partition::Journal(journal.id());
+    let mut read = 0;
+    block_on(async {
+        log.start(partition, None).await.unwrap();
+        let mut passed = 0;
+        while read < recorded {
+            for delivery in log.next(1 << 20, WAIT_MS).await.unwrap() {
+                read += codes(&delivery).len() as u64;
+                passed = delivery.offset;
+            }
+        }
+        log.passed(partition, passed).await.unwrap();
+    });
+    let dropped = journal.counts().unwrap().dropped[Dropped::Budget as usize];
+    assert!(dropped > 0);
+    eventually("there is room again", || recorder.record(&setup.click("two")).is_ok());
+    let counts = journal.counts().unwrap();
+    assert_eq!(counts.recorded, recorded + 1);
+    assert!(journal.inventory.lock().bytes() <= setup.config.budget_bytes);
+    recorder.seal_if_old(u64::MAX);
+    block_on(async {
+        let deliveries = log.next(1 << 20, WAIT_MS).await.unwrap();
+        assert_eq!(codes(&deliveries[0]), ["two"], "a file used again has no old clicks");
+    });
+    assert!(!setup.directory(journal.id()).file(Name::Block(0)).exists(), "the oldest made place");
+}
+
+#[test]
+fn what_others_have_not_passed_is_never_removed() {
+    let setup = tight();
+    let first = setup.open();
+    let mut recorder = first.of_a_worker();
+    let recorded = fill(&setup, &mut *recorder);
+    drop(recorder);
+    first.end().unwrap();
+    let second = setup.open();
+    let mut recorder = second.of_a_worker();
+    eventually("there is no room", || recorder.record(&setup.click("two")) == Err(Dropped::Budget));
+    let deliveries = read_to_end(&mut LocalLog::new(&setup.journals(), None), first.id());
+    assert_eq!(deliveries.iter().map(|delivery| codes(delivery).len() as u64).sum::<u64>(), recorded);
+    // Once it is, its blocks go, and in the end the journal.
+    setup.directory(first.id()).set_passed(deliveries.last().unwrap().offset + 1).unwrap();
+    setup.clock.advance(Duration::from_millis(inventory::RELIST_MS));
+    eventually("there is room again", || recorder.record(&setup.click("two")).is_ok());
+    fill(&setup, &mut *recorder);
+    assert!(setup.directory(first.id()).blocks().unwrap().is_empty());
+}
+
+#[test]
+fn blocks_of_a_journal_whose_process_lives_are_its_own() {
+    let setup = tight();
+    let first = setup.open();
+    let mut recorder = first.of_a_worker();
+    fill(&setup, &mut *recorder);
+    setup.directory(first.id()).set_passed(3).unwrap();
+    let mut other = Inventory::new(&setup.journals(), setup.directory(JournalId([9; 16])));
+    other.refresh(0).unwrap();
+    let room = other.room(MIN_BLOCK_BYTES as u64, setup.config.budget_bytes, false).unwrap();
+    assert!(matches!(room, inventory::Room::None));
+}
+
+#[test]
+fn a_full_disk_gets_room_from_passed_blocks_only() {
+    let setup = Setup::new();
+    let journal = setup.open();
+    let mut recorder = journal.of_a_worker();
+    for _ in 0..3 {
+        setup.record(&mut *recorder, &["one"]);
+    }
+    eventually("all are sealed", || journal.counts().unwrap().pending == 3);
+    let bytes = MIN_BLOCK_BYTES as u64;
+    let room = || journal.inventory.lock().room(bytes, u64::MAX, true).unwrap();
+    assert!(matches!(room(), inventory::Room::None));
+    setup.directory(journal.id()).set_passed(2).unwrap();
+    assert!(matches!(room(), inventory::Room::Free), "a small file was removed, and it is worth another try");
+    let kept = setup.directory(journal.id());
+    assert!(!kept.file(Name::Block(0)).exists() && kept.file(Name::Block(1)).exists());
+}
+
+#[test]
+fn passed_blocks_are_kept_within_their_bound() {
+    let setup = Setup::new();
+    let id = JournalId([9; 16]);
+    let (directory, lock) = JournalDir::create(&setup.journals(), id).unwrap();
+    let mut inventory = Inventory::new(&setup.journals(), directory.clone());
+    let many = inventory::MAX_KEPT_BLOCKS as u64 + 10;
+    for seq in 0..many {
+        inventory.sealed(seq, 0, 1);
+    }
+    inventory.refresh(0).unwrap();
+    assert_eq!(inventory.bytes(), many, "what was not passed stays");
+    directory.set_passed(many).unwrap();
+    inventory.refresh(inventory::RELIST_MS).unwrap();
+    assert_eq!(inventory.bytes(), inventory::MAX_KEPT_BLOCKS as u64);
+    drop(lock);
+}

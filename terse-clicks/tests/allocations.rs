@@ -1,0 +1,84 @@
+//! Recording a click allocates nothing on the worker's thread, also when one block is full and the next is taken.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use terse_clicks::journal::{DayKey, Journal, JournalConfig};
+use terse_core::click::{Click, ClickRecording, Signals};
+use terse_core::{Clock, Version};
+use terse_testkit::{SeededEntropy, TestClock};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    /// Allocations of this thread.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counted.
+struct Counting;
+
+fn count() {
+    // A thread that is ending has no such cell any more, and records nothing.
+    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+}
+
+#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
+// SAFETY: every call goes to the system's allocator with the arguments that came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+/// Clicks of some 230 bytes: these fill several blocks, and fewer than are prepared.
+const CLICKS: u64 = 5_000;
+
+#[test]
+fn recording_allocates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::default());
+    let config = JournalConfig::new(directory.path().join("journal"));
+    let journal = Journal::open(&config, Arc::clone(&clock) as Arc<dyn Clock>, &SeededEntropy::new(1)).unwrap();
+    let mut recorder = journal.of_a_worker();
+    let day = (clock.now().as_millis() / 86_400_000) as u32;
+    journal.visitor_keys().set([Some(DayKey { day, key: [7; 16] }), None]);
+    let click = Click {
+        at: clock.now(),
+        code: "2nX9Kq1",
+        version: Version::FIRST,
+        client: Some([203, 0, 113, 7].into()),
+        referrer: b"https://www.example.org/a/path?with=a&query=too",
+        user_agent: b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
+            Chrome/141.0.0.0 Safari/537.36",
+        language: b"en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7",
+        signals: Signals::default(),
+    };
+    let before = COUNT.get();
+    let recorded = (0..CLICKS).filter(|_| recorder.record(&click).is_ok()).count();
+    recorder.seal_if_old(u64::MAX);
+    assert_eq!(COUNT.get() - before, 0);
+    assert_eq!(recorded as u64, CLICKS);
+    drop(recorder);
+    journal.end().unwrap();
+    let blocks = std::fs::read_dir(config.directory.join(journal.id().to_string())).unwrap();
+    let blocks = blocks.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "block"));
+    assert!(blocks.count() > 4, "blocks were exchanged while it was counted");
+}
