@@ -14,6 +14,8 @@
 //! - Every edit writes a mark before and after itself, see [`marks`] and [`owed`];
 //!   a server whose clock is off the store's makes none, see [`store_clock`].
 //!
+//! The read model of clicks ([`read_model`]) has a session and tables of its own, and how these come to be from here.
+//!
 //! Every wait is bounded by [`CqlLimits`]. Nothing here queues: how many calls
 //! run at once is bounded by the guard around the store.
 

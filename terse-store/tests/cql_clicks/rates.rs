@@ -68,7 +68,7 @@ async fn rates_of_rows() {
         let bytes: usize = batch(1).iter().map(|(_, row)| row.encode().len()).sum();
         eprintln!("a row has {} bytes on average", bytes / (CODES as usize * 3));
         let mut from = 1;
-        for round in 0..3 {
+        for round in 0..2 {
             for at_once in AT_ONCE {
                 let rate = written_per_second(&keyspace, at_once, from).await;
                 eprintln!("round {round}: {at_once} at once: {rate:.0} rows a second written");
