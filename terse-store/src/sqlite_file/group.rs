@@ -11,13 +11,14 @@
 //! has gathered, so no caller waits for its own group's checkpoint.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use terse_core::ports::{StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
 use super::Tuning;
-use super::connection::open_writer;
+use super::connection::{BUSY_TIMEOUT, open_writer};
 use super::fault::{Fault, commit_failure};
 
 /// An operation in the writer's queue.
@@ -197,14 +198,26 @@ impl Wal {
         if frames < self.tuning.checkpoint_frames {
             self.due_at = self.tuning.checkpoint_frames;
         }
-        if frames < self.due_at || frames == moved {
+        if frames <= self.tuning.wal_max_frames && (frames < self.due_at || frames == moved) {
             return Ok(());
         }
         // When all is moved and nobody reads from the WAL, the next write starts it over.
         let (frames, _) = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
         self.due_at = frames + self.tuning.checkpoint_retry_frames;
+        if frames > self.tuning.wal_max_frames {
+            // There is no next write while it is too long.
+            self.frames = start_over(connection)?;
+        }
         Ok(())
     }
+}
+
+/// Empties the WAL unless somebody reads from it; how many frames it has then. Waits for nobody.
+fn start_over(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let truncated = checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(truncated?.0)
 }
 
 /// Frames in the WAL, and how many of them are in the file already.

@@ -5,7 +5,7 @@
 //! - **A batch is a transaction**, rows and checkpoints together, in the order
 //!   of the keys, so that each page is touched once. A commit has one operation,
 //!   for a batch may be large, and its failure undoes it and nothing else.
-//! - **It knows its writers** (PROOFS: a paused projector wakes beside its
+//! - **It knows its writers** (a paused projector may wake beside its
 //!   successor). Each batch finds the file's generation as this instance left
 //!   it and raises it, or changes nothing and is superseded. Batches of one
 //!   instance take turns.
@@ -86,10 +86,12 @@ impl SqliteReadModelConfig {
             readers: 2,
             write_queue: 64,
             read_queue: 256,
-            page_bytes: 4_096,
-            writer_cache_mib: 32,
+            // Smaller ones make rows of a kilobyte overflow; larger ones are written whole for one row, once links
+            // have days of old between the rows in play.
+            page_bytes: 8_192,
+            writer_cache_mib: 64,
             reader_cache_mib: 4,
-            checkpoint_mib: 128,
+            checkpoint_mib: 256,
         }
     }
 
