@@ -15,13 +15,15 @@
 //! | the read model or the log is out of reach | pauses with backoff; nothing is discarded |
 //!
 //! [`Projector::run_once`] is one bounded step; [`Projector::run`] repeats it. Bounds: [`ProjectorConfig`] for bytes
-//! and times, [`MAX_PARTITIONS`], [`MAX_BATCH_ROWS`], and in `passed` the journals that a checkpoint speaks of.
+//! and times, [`MAX_PARTITIONS`], [`MAX_BATCH_ROWS`], [`MAX_BATCH_CLICKS`], and in `passed` the journals that a checkpoint
+//! speaks of.
 
 mod apply;
 mod holding;
 mod passed;
 mod progress;
 mod rows;
+mod tally;
 mod track;
 mod writing;
 
@@ -38,7 +40,7 @@ use terse_resilience::SettingsError;
 use terse_resilience::backoff::{Backoff, BackoffSettings, Jitter};
 use tokio::sync::watch;
 
-pub use self::passed::PassedError;
+pub use self::passed::{Included, PassedError};
 pub use self::progress::{Progress, ProgressReport};
 use self::rows::Rows;
 use self::track::Track;
@@ -50,6 +52,8 @@ use crate::log::{ClickLog, Delivery, LogError};
 pub const MAX_PARTITIONS: usize = 1_024;
 /// A write has at most so many rows, and those of one part more.
 pub const MAX_BATCH_ROWS: usize = 60_000;
+/// Clicks that wait to be written are at most so many, and those of one part more.
+pub const MAX_BATCH_CLICKS: usize = 250_000;
 /// Most rows that are asked for in one go.
 const MAX_LOAD_ROWS: usize = 4_096;
 /// How often leases and partitions are looked at.
@@ -148,8 +152,6 @@ pub struct Projector {
     rows: Rows,
     /// Taken from the log, not yet added to rows.
     pending: VecDeque<Pending>,
-    /// The entries of the rows of the pending records, in order.
-    plan: Vec<u32>,
     added_unwritten: u64,
     dirty_since_ms: Option<u64>,
     write_age_ms: u64,
@@ -162,8 +164,8 @@ pub struct Projector {
 /// A delivery that was taken.
 struct Pending {
     delivery: Delivery,
-    /// Where its records are in the plan, and the first of them; `None` = not planned yet.
-    planned: Option<(usize, u32)>,
+    /// Whether its partition knows if it was passed: its journal is in the set, or was looked up.
+    is_known: bool,
 }
 
 /// Why a step could not go on.
@@ -218,7 +220,6 @@ impl Projector {
             aside: HashMap::new(),
             next_look_ms: 0,
             pending: VecDeque::new(),
-            plan: Vec::new(),
             added_unwritten: 0,
             dirty_since_ms: None,
             flight: None,
@@ -319,7 +320,7 @@ impl Projector {
             let wait_ms = self.wait_ms(wait_ms);
             let taken = self.log.next(self.config.read_bytes, wait_ms).await?;
             self.last_step.taken = taken.len();
-            self.pending.extend(taken.into_iter().map(|delivery| Pending { delivery, planned: None }));
+            self.pending.extend(taken.into_iter().map(|delivery| Pending { delivery, is_known: false }));
         }
         self.add_pending().await?;
         if self.is_time_to_write() {

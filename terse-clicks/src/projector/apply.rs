@@ -1,18 +1,20 @@
 //! Adding what was taken from the log to the rows.
 //!
-//! In three passes over all that was taken: what each part is and which rows its records belong to (`plan`), loading
-//! those rows that aren't in play (`load`), adding (`add_planned`), which never waits.
+//! First the journals that a partition doesn't know are looked up among the retired ones (`look_up_journals`); adding
+//! itself (`add_known`) never waits. Rows are loaded when it is time to write.
 
 use std::collections::HashSet;
 
+use terse_core::click::{BlockId, JournalId};
 use terse_core::ports::clicks::Bus;
 use terse_core::stats::Partition;
 
 use super::rows::Counted;
 use super::track::Verdict;
-use super::{Fault, MAX_BATCH_ROWS, MAX_LOAD_ROWS, Projector, own_journal};
+use super::{Fault, Pending, Projector, own_journal};
 use crate::log::Body;
 use crate::part::Part;
+use crate::record::Record;
 
 /// Why adding stopped.
 enum Halt {
@@ -34,9 +36,8 @@ impl Projector {
     /// Adds all that is pending. After a fault, and when dropped, what is left stays pending.
     pub(super) async fn add_pending(&mut self) -> Result<(), Fault> {
         while !self.pending.is_empty() {
-            self.plan().await?;
-            self.load().await?;
-            let halt = self.add_planned();
+            self.look_up_journals().await?;
+            let halt = self.add_known();
             let Some(partition) = self.pending.front().map(|first| first.delivery.partition) else { break };
             match halt {
                 Halt::Done => {}
@@ -50,109 +51,55 @@ impl Projector {
                 Halt::Stop(why) => self.stop(partition, why),
             }
         }
-        self.unplan();
         Ok(())
     }
 
-    /// Forgets which rows belong to what is pending.
-    pub(super) fn unplan(&mut self) {
-        self.plan.clear();
-        for pending in &mut self.pending {
-            pending.planned = None;
-        }
+    /// Lets the journals of what is pending be looked up again.
+    pub(super) fn doubt_journals(&mut self) {
+        self.pending.iter_mut().for_each(|pending| pending.is_known = false);
     }
 
-    /// Finds out for all that is pending what is new of it, and wants its rows.
-    async fn plan(&mut self) -> Result<(), Fault> {
-        self.rows.tick();
+    /// Sees to it that for each pending part its partition knows whether it was passed.
+    async fn look_up_journals(&mut self) -> Result<(), Fault> {
         let mut strangers = HashSet::new();
-        let mut next = 0;
-        while let Some(pending) = self.pending.get_mut(next) {
-            if pending.planned.is_some() {
-                next += 1;
-                continue;
-            }
-            let partition = pending.delivery.partition;
-            if let Body::Part(part) = &pending.delivery.body
-                && let Err(reason) = fits(part, partition, pending.delivery.offset, self.config.bus)
+        for number in 0..self.pending.len() {
+            let Pending { delivery, is_known: false } = &mut self.pending[number] else { continue };
+            let partition = delivery.partition;
+            if let Body::Part(part) = &delivery.body
+                && let Err(reason) = fits(part, partition, delivery.offset, self.config.bus)
             {
-                let bytes = part.encode();
-                pending.delivery.body = Body::Undecodable { bytes, reason: reason.to_owned() };
+                delivery.body = Body::Undecodable { bytes: part.encode(), reason: reason.to_owned() };
             }
-            let journal = match &pending.delivery.body {
-                Body::Part(part) => Some(part.header.block.journal),
-                _ => None,
-            };
-            let Some(track) = self.tracks.get(&partition) else {
-                next += 1;
-                continue;
-            };
-            if let Some(journal) = journal
+            if let Body::Part(part) = &delivery.body
                 && own_journal(partition).is_none()
-                && !track.passed.knows(journal)
+                && let (journal, offset) = (part.header.block.journal, delivery.offset)
+                && self.tracks.get(&partition).is_some_and(|track| !track.passed.knows(journal))
                 && strangers.insert((partition, journal))
-                && self.look_up(next, journal).await?
             {
-                // The read model is ahead of the rows in play: they were dropped, so all is planned anew.
-                self.unplan();
-                next = 0;
-                continue;
+                self.look_up(partition, offset, journal).await?;
             }
-            self.plan_one(next);
-            next += 1;
+            self.pending[number].is_known = true;
         }
         Ok(())
     }
 
-    /// Looks a journal up among the retired ones that its partition doesn't know. Returns whether the read model
-    /// turned out to be ahead of this projector; then the partition's rows were dropped.
-    async fn look_up(&mut self, number: usize, journal: terse_core::click::JournalId) -> Result<bool, Fault> {
-        let delivery = &self.pending[number].delivery;
-        let (partition, offset) = (delivery.partition, delivery.offset);
-        let Some(retired) = self.model.retired(partition, journal).await? else { return Ok(false) };
-        let Some(track) = self.tracks.get_mut(&partition) else { return Ok(false) };
-        let position = track.position(offset);
-        let ahead = retired.at >= position && track.at.is_none_or(|at| offset > at);
+    /// Looks up what `partition` knew of a journal when it was retired. If that was at or behind `offset`, which is the
+    /// next of it, the read model is ahead of this projector.
+    async fn look_up(&mut self, partition: Partition, offset: u64, journal: JournalId) -> Result<(), Fault> {
+        let Some(retired) = self.model.retired(partition, journal).await? else { return Ok(()) };
+        let Some(track) = self.tracks.get_mut(&partition) else { return Ok(()) };
         let restored = track.passed.restore(journal, &retired.passed, true);
         restored.map_err(|error| Fault::Set(partition, error))?;
-        if ahead {
-            // Whoever retired it had written all rows up to there. Rows in play that lack some of that would be written
-            // over them with what this journal's later parts, dropped now, don't add.
+        if retired.at >= track.position(offset) && track.at.is_none_or(|at| offset > at) {
+            // Whoever retired it had written all rows up to there. Those in play lack what this journal's parts, passed
+            // now, don't add to them any more: written, they could stand where the others do.
             self.rows.forget(partition);
         }
-        Ok(ahead)
-    }
-
-    fn plan_one(&mut self, number: usize) {
-        let pending = &mut self.pending[number];
-        let (delivery, start) = (&pending.delivery, self.plan.len());
-        let Some(track) = self.tracks.get(&delivery.partition) else { return };
-        let mut first = u32::MAX;
-        if let Body::Part(part) = &delivery.body
-            && track.at.is_none_or(|at| delivery.offset > at)
-            && let Some(first_new) = track.passed.first_new(&part.header)
-        {
-            first = first_new;
-            let new = part.records().filter(|(index, _)| *index >= first);
-            self.plan.extend(new.filter_map(|(_, record)| self.rows.want(record.code, record.at)));
-        }
-        pending.planned = Some((start, first));
-    }
-
-    /// Loads the rows that are wanted and not in play.
-    async fn load(&mut self) -> Result<(), Fault> {
-        loop {
-            let keys = self.rows.missing(MAX_LOAD_ROWS);
-            if keys.is_empty() {
-                return Ok(());
-            }
-            let stored = self.model.load(&keys).await?;
-            self.rows.fill(stored);
-        }
+        Ok(())
     }
 
     /// Adds what is pending, from its front, until something else has to be done.
-    fn add_planned(&mut self) -> Halt {
+    fn add_known(&mut self) -> Halt {
         while let Some(pending) = self.pending.front() {
             let delivery = &pending.delivery;
             let Some(track) = self.tracks.get_mut(&delivery.partition) else {
@@ -178,7 +125,7 @@ impl Projector {
                 },
             }
             self.pending.pop_front();
-            if self.rows.dirty_rows() >= MAX_BATCH_ROWS || self.rows.weight() > self.config.cache_bytes {
+            if self.is_full() {
                 return Halt::Full;
             }
         }
@@ -190,22 +137,14 @@ impl Projector {
         let Some(pending) = self.pending.front() else { return };
         let delivery = &pending.delivery;
         let Some(track) = self.tracks.get_mut(&delivery.partition) else { return };
-        let (Body::Part(part), Some((start, planned_from))) = (&delivery.body, pending.planned) else { return };
-        // What came in the same batch may have left less to add than was planned, never more.
-        let first = track.passed.first_new(&part.header);
-        debug_assert!(first.is_none_or(|first| first >= planned_from), "planned by what was passed before");
-        let position = (self.config.bus != Bus::Local).then(|| track.position(delivery.offset));
-        if let Some(first) = first {
-            let rules = self.enrichment.version();
-            let planned = part.records().filter(|(index, _)| *index >= planned_from).zip(&self.plan[start..]);
-            for ((index, record), entry) in planned {
-                if index < first {
-                    continue;
-                }
-                let (block, visitor) = (part.header.block, record.visitor);
-                let facts = self.enrichment.facts(&record);
-                let click = Counted { at: record.at, block, index, visitor, facts, rules };
-                self.rows.add(*entry, position, &click);
+        let Body::Part(part) = &delivery.body else { return };
+        if let Some(first) = track.passed.first_new(&part.header) {
+            let position = (self.config.bus != Bus::Local).then(|| track.position(delivery.offset));
+            let (source, rules) = (self.rows.source(part.header.block, position), self.enrichment.version());
+            for (index, record) in part.records().filter(|(index, _)| *index >= first) {
+                let Record { code, at, visitor, .. } = record;
+                let facts = &self.enrichment.facts(&record);
+                self.rows.add(&Counted { code, at, source, index, visitor, facts, rules });
                 self.added_unwritten += 1;
                 self.last_step.added += 1;
             }
@@ -242,7 +181,7 @@ fn fits(part: &Part, partition: Partition, offset: u64, bus: Bus) -> Result<(), 
     let header = &part.header;
     match (partition, bus) {
         (Partition::Journal(journal), Bus::Local) => {
-            let block = terse_core::click::BlockId { journal, seq: offset };
+            let block = BlockId { journal, seq: offset };
             if header.block != block {
                 return Err("the block of another place");
             }

@@ -28,6 +28,7 @@ impl Projector {
             }
         }
         self.mark_ended();
+        self.tell_passed().await?;
         self.next_look_ms = now_ms + LOOK_MS;
         Ok(())
     }
@@ -187,7 +188,6 @@ impl Projector {
         if self.config.bus != Bus::Local {
             self.rows.forget(partition);
         }
-        self.unplan();
     }
 
     /// Forgets everything that isn't written; the next look starts from the checkpoints.
@@ -197,7 +197,6 @@ impl Projector {
         }
         self.pending.clear();
         self.rows.clear();
-        self.unplan();
         self.attached = false;
         self.flight = None;
         self.dirty_since_ms = None;

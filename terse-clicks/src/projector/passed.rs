@@ -144,6 +144,52 @@ impl Passed {
     }
 }
 
+/// Which blocks a read model includes, as its checkpoints and its retired journals tell. Two read models that include
+/// the same blocks hold the same clicks.
+#[derive(Clone, Debug, Default)]
+pub struct Included(BTreeMap<JournalId, Blocks>);
+
+impl Included {
+    /// Adds what the checkpoint with this set tells; it knows better than what was retired before.
+    ///
+    /// # Errors
+    /// [`PassedError`].
+    pub fn add_checkpoint(&mut self, passed: &[u8]) -> Result<(), PassedError> {
+        self.0.extend(Passed::decode(passed)?.journals.into_iter().map(|(journal, seen)| (journal, seen.blocks)));
+        Ok(())
+    }
+
+    /// Adds what was retired of `journal`.
+    ///
+    /// # Errors
+    /// [`PassedError`].
+    pub fn add_retired(&mut self, journal: JournalId, passed: &[u8]) -> Result<(), PassedError> {
+        let blocks: Blocks = decoded(passed)?;
+        blocks.check()?;
+        self.0.insert(journal, blocks);
+        Ok(())
+    }
+
+    /// The journals of which any block is included, each with the first and the last one.
+    pub fn journals(&self) -> impl Iterator<Item = (JournalId, u64, u64)> + '_ {
+        self.0.iter().filter_map(|(journal, blocks)| {
+            let (first, last) = (blocks.ranges.first()?.0, blocks.ranges.last()?.1 - 1);
+            Some((*journal, first, last))
+        })
+    }
+
+    /// The first block that one includes and the other does not, or not with as many records.
+    #[must_use]
+    pub fn first_difference(&self, other: &Self) -> Option<BlockId> {
+        let none = Blocks::default();
+        self.0.keys().chain(other.0.keys()).collect::<std::collections::BTreeSet<_>>().into_iter().find_map(|journal| {
+            let blocks = |of: &'_ Self| of.0.get(journal).unwrap_or(&none).clone();
+            let seq = blocks(self).first_difference(&blocks(other))?;
+            Some(BlockId { journal: *journal, seq })
+        })
+    }
+}
+
 /// Into a vector nothing can fail but a length that isn't known before, and all are.
 fn encoded(what: &impl Serialize) -> Vec<u8> {
     postcard::to_extend(what, vec![FORMAT]).unwrap_or_default()
@@ -195,6 +241,16 @@ impl Blocks {
             (false, true) => self.ranges[right].0 = seq,
             (false, false) => self.ranges.insert(place, (seq, after)),
         }
+    }
+
+    /// The first seq that only one of them has, or has with another count of records.
+    fn first_difference(&self, other: &Self) -> Option<u64> {
+        // Where the sets begin to differ, a range of one of them begins or ends.
+        let bounds = self.ranges.iter().chain(&other.ranges).flat_map(|(from, to)| [*from, *to]);
+        let bound = bounds.filter(|seq| self.has(*seq) != other.has(*seq)).min();
+        let counts = self.recovered.keys().chain(other.recovered.keys());
+        let count = counts.filter(|seq| self.recovered.get(seq) != other.recovered.get(seq)).min().copied();
+        bound.into_iter().chain(count).min()
     }
 
     /// Whether its ranges are in order and apart, as all that is done with them takes for granted.
@@ -319,6 +375,52 @@ mod tests {
             assert!(Passed::default().restore(journal(1), &encoded(&blocks), true).is_err());
             assert!(Passed::decode(&encoded(&vec![(journal(1), blocks)])).is_err());
         }
+    }
+
+    fn included(passed: &Passed) -> Included {
+        let mut included = Included::default();
+        included.add_checkpoint(&passed.encode(&[])).unwrap();
+        included
+    }
+
+    #[test]
+    fn what_two_read_models_include_differs_from_some_block_on() {
+        let (mut one, mut other) = (Passed::default(), Passed::default());
+        let differ = |one: &Passed, other: &Passed| {
+            let (one, other) = (included(one), included(other));
+            assert_eq!(one.first_difference(&other), other.first_difference(&one));
+            one.first_difference(&other).map(|block| (u128::from_be_bytes(block.journal.0), block.seq))
+        };
+        for seq in [0, 1, 2, 5] {
+            one.pass(&header(1, seq, 1, false));
+            other.pass(&header(1, seq, 1, false));
+        }
+        assert_eq!(differ(&one, &other), None);
+        one.pass(&header(2, 4, 1, false));
+        assert_eq!(differ(&one, &other), Some((2, 4)));
+        other.pass(&header(1, 3, 1, false));
+        assert_eq!(differ(&one, &other), Some((1, 3)));
+        one.pass(&header(1, 3, 50, true));
+        other.pass(&header(2, 4, 1, false));
+        assert_eq!(differ(&one, &other), Some((1, 3)), "a recovered block may have a longer version");
+        one.pass(&header(1, 3, 60, false));
+        assert_eq!(differ(&one, &other), None);
+    }
+
+    #[test]
+    fn what_is_included_is_told_by_checkpoints_and_by_retired_journals() {
+        let mut passed = Passed::default();
+        for block in [header(1, 3, 1, false), header(1, 7, 1, false), header(2, 0, 1, false)] {
+            passed.pass(&block);
+        }
+        let mut told = Included::default();
+        told.add_retired(journal(1), &passed.encode_one(journal(1))).unwrap();
+        told.add_retired(journal(3), &Passed::default().encode_one(journal(3))).unwrap();
+        assert_eq!(told.journals().collect::<Vec<_>>(), [(journal(1), 3, 7)], "journal 3 has no block");
+        passed.end(journal(2));
+        told.add_checkpoint(&passed.encode(&[])).unwrap();
+        assert_eq!(told.journals().collect::<Vec<_>>(), [(journal(1), 3, 7), (journal(2), 0, 0)]);
+        assert!(told.add_checkpoint(&[9]).is_err() && told.add_retired(journal(1), &[]).is_err());
     }
 
     #[test]

@@ -1,33 +1,38 @@
-//! The rows in play: those that clicks were added to lately, in memory, the three rows of a code together.
+//! The rows in play: those that clicks were added to lately, in memory, the rows of a code together.
 //!
-//! A row is loaded before anything is added to it. With a log of streams it carries the last position that it includes,
-//! and what it includes already is not added again. Between two writes rows only grow; a row that was not written is
-//! never dropped, but with all the rows of its partition.
+//! A click that is added is kept with its code, in 48 bytes, until it is time to write. Then the rows that it belongs to
+//! are loaded, unless they are in play, and all the clicks of a row are counted in one go, in their order ([`Rows::want`],
+//! [`Rows::fill`], [`Rows::settle`]). With a log of streams a row carries the last position that it includes, and what
+//! it includes already is not added again. A row that was not written is never dropped, but with all of its partition.
 //!
 //! Bound: bytes, about. [`Rows::shrink`] drops those rows that weren't used longest, after a write.
 
 use std::collections::HashMap;
 
-use compact_str::CompactString;
 use terse_core::click::BlockId;
 use terse_core::ports::clicks::{Bus, StoredRow};
-use terse_core::stats::{Dimension, NewestClick, Partition, Position, Row, RowKey, Span};
+use terse_core::stats::{NewestClick, Partition, Position, Row, RowKey, Span};
 use terse_core::{ShortCode, Timestamp};
 
+use super::tally::{Tally, Told, ToldTable};
 use crate::enrich::Facts;
 
 /// What a row takes in memory besides its newest clicks, in bytes, about.
 const ROW_BYTES: usize = size_of::<Slot>() + 512;
 /// What a set of visitors takes, about.
 const VISITORS_BYTES: usize = 1_024;
+/// A click belongs to so many rows.
+const ROWS_PER_CLICK: usize = 3;
 
 /// A click, told apart.
 pub(super) struct Counted<'a> {
+    pub(super) code: &'a str,
     pub(super) at: Timestamp,
-    pub(super) block: BlockId,
+    /// Its part, as [`Rows::source`] numbered it.
+    pub(super) source: u32,
     pub(super) index: u32,
     pub(super) visitor: Option<u64>,
-    pub(super) facts: Facts<'a>,
+    pub(super) facts: &'a Facts<'a>,
     /// The version of the rules that told so.
     pub(super) rules: u16,
 }
@@ -37,6 +42,15 @@ pub(super) struct Rows {
     bus: Bus,
     index: HashMap<ShortCode, u32>,
     entries: Vec<Entry>,
+    /// Where the clicks that are not in rows yet came from.
+    sources: Vec<Source>,
+    /// What they were like.
+    told: ToldTable,
+    /// Entries with such clicks.
+    fresh: Vec<u32>,
+    fresh_clicks: usize,
+    /// At most so many rows will they change.
+    fresh_rows: usize,
     /// Rows to be loaded, by entry.
     missing: Vec<(u32, Span)>,
     /// Entries with rows to be written.
@@ -46,11 +60,29 @@ pub(super) struct Rows {
     tick: u64,
 }
 
-/// The rows of a code, in the order of their spans.
+/// A part of which clicks were added.
+struct Source {
+    block: BlockId,
+    /// Its position in its stream; `None` = the log has no positions for rows.
+    position: Option<Position>,
+}
+
+/// The rows of a code, in the order of their spans, and its clicks that are not in them yet, in the log's order.
 struct Entry {
     code: ShortCode,
     slots: Vec<Slot>,
+    fresh: Vec<Fresh>,
     dirty: bool,
+}
+
+/// A click that is not in its rows yet.
+struct Fresh {
+    at: Timestamp,
+    visitor: Option<u64>,
+    source: u32,
+    index: u32,
+    told: u32,
+    hour: u32,
 }
 
 struct Slot {
@@ -60,7 +92,6 @@ struct Slot {
     included: Option<Position>,
     /// The last position that added to it since.
     touched: Option<Position>,
-    loaded: bool,
     dirty: bool,
     used: u64,
     weight: usize,
@@ -75,6 +106,11 @@ impl Rows {
             bus,
             index: HashMap::new(),
             entries: Vec::new(),
+            sources: Vec::new(),
+            told: ToldTable::default(),
+            fresh: Vec::new(),
+            fresh_clicks: 0,
+            fresh_rows: 0,
             missing: Vec::new(),
             dirty: Vec::new(),
             dirty_rows: 0,
@@ -83,46 +119,82 @@ impl Rows {
         }
     }
 
-    /// About how many bytes all of it takes.
+    /// About how many bytes the rows take.
     pub(super) fn weight(&self) -> usize {
         self.weight
     }
 
-    /// How many rows wait to be written.
-    pub(super) fn dirty_rows(&self) -> usize {
-        self.dirty_rows
+    /// How many rows wait to be written, at most.
+    pub(super) fn waiting_rows(&self) -> usize {
+        self.dirty_rows + self.fresh_rows
     }
 
-    /// Lets the rows that are wanted from now on be newer than all before.
-    pub(super) fn tick(&mut self) {
-        self.tick += 1;
+    /// How many clicks are not in rows yet.
+    pub(super) fn waiting_clicks(&self) -> usize {
+        self.fresh_clicks
     }
 
-    /// The entry of `code`, with the rows that a click at `at` belongs to; they may have to be loaded first.
-    pub(super) fn want(&mut self, code: &str, at: Timestamp) -> Option<u32> {
-        let number = match self.index.get(code) {
+    /// Numbers a part of which clicks are about to be added.
+    pub(super) fn source(&mut self, block: BlockId, position: Option<Position>) -> u32 {
+        self.sources.push(Source { block, position });
+        (self.sources.len() - 1) as u32
+    }
+
+    /// Adds a click of a valid code.
+    pub(super) fn add(&mut self, click: &Counted<'_>) {
+        let number = match self.index.get(click.code) {
             Some(number) => *number,
-            None => self.insert(ShortCode::parse(code).ok()?),
+            None => {
+                let Ok(code) = ShortCode::parse(click.code) else { return };
+                self.insert(code)
+            }
         };
         let entry = &mut self.entries[number as usize];
-        for span in [Span::All, Span::day_of(at), Span::hour_of(at)] {
-            match entry.slots.binary_search_by_key(&span, |slot| slot.span) {
-                Ok(place) => entry.slots[place].used = self.tick,
-                Err(place) => {
-                    entry.slots.insert(place, Slot::empty(span, self.tick));
-                    self.missing.push((number, span));
-                    self.weight += ROW_BYTES;
-                }
-            }
+        let Span::Hour(hour) = Span::hour_of(click.at) else { return };
+        self.fresh_rows += match entry.fresh.last() {
+            None => ROWS_PER_CLICK,
+            Some(last) if last.hour == hour => 0,
+            Some(_) => ROWS_PER_CLICK - 1,
+        };
+        if entry.fresh.is_empty() {
+            self.fresh.push(number);
         }
-        Some(number)
+        let told = self.told.number(click.facts, click.rules);
+        let Counted { at, visitor, source, index, .. } = *click;
+        entry.fresh.push(Fresh { at, visitor, source, index, told, hour });
+        self.fresh_clicks += 1;
     }
 
     fn insert(&mut self, code: ShortCode) -> u32 {
         let number = self.entries.len() as u32;
-        self.entries.push(Entry { code: code.clone(), slots: Vec::with_capacity(3), dirty: false });
+        self.entries.push(Entry { code: code.clone(), slots: Vec::new(), fresh: Vec::new(), dirty: false });
         self.index.insert(code, number);
         number
+    }
+
+    /// Finds out which rows the clicks belong to that are in none yet; those that aren't in play have to be loaded.
+    pub(super) fn want(&mut self) {
+        self.tick += 1;
+        for number in &self.fresh {
+            let entry = &mut self.entries[*number as usize];
+            let mut last = None;
+            for fresh in &entry.fresh {
+                if last == Some(fresh.hour) {
+                    continue;
+                }
+                last = Some(fresh.hour);
+                for span in [Span::All, Span::day_of(fresh.at), Span::Hour(fresh.hour)] {
+                    match entry.slots.binary_search_by_key(&span, |slot| slot.span) {
+                        Ok(place) => entry.slots[place].used = self.tick,
+                        Err(place) => {
+                            entry.slots.insert(place, Slot::empty(span, self.tick));
+                            self.missing.push((*number, span));
+                            self.weight += ROW_BYTES;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Up to `limit` rows that have to be loaded, the same until [`Rows::fill`] gets them.
@@ -136,40 +208,35 @@ impl Rows {
 
     /// Takes what the read model has for the first of the rows that were missing.
     pub(super) fn fill(&mut self, stored: Vec<Option<StoredRow>>) {
-        let filled: Vec<(u32, Span)> = self.missing.drain(..stored.len()).collect();
+        let count = stored.len().min(self.missing.len());
+        let filled: Vec<(u32, Span)> = self.missing.drain(..count).collect();
         for ((number, span), stored) in filled.into_iter().zip(stored) {
-            let Some(slot) = slot(&mut self.entries, number, span) else { continue };
-            slot.loaded = true;
-            if let Some(stored) = stored {
-                slot.included = Some(stored.at);
-                slot.row = stored.row;
-                self.weight += slot.weigh();
-            }
+            let (Some(slot), Some(stored)) = (slot(&mut self.entries, number, span), stored) else { continue };
+            slot.included = Some(stored.at);
+            slot.row = stored.row;
+            self.weight += slot.weigh();
         }
     }
 
-    /// Adds a click to the rows of entry `number`, which were wanted and loaded for it. `position` is that of its part
-    /// in its stream: what a row includes already is left out. `None` = the log has no positions for rows.
-    pub(super) fn add(&mut self, number: u32, position: Option<Position>, click: &Counted<'_>) {
-        let entry = &mut self.entries[number as usize];
-        let mut added = 0;
-        for span in [Span::All, Span::day_of(click.at), Span::hour_of(click.at)] {
-            let Ok(place) = entry.slots.binary_search_by_key(&span, |slot| slot.span) else { continue };
-            let slot = &mut entry.slots[place];
-            debug_assert!(slot.loaded, "a row is loaded before it is added to");
-            if position.is_some() && slot.included >= position {
-                continue;
+    /// Counts all clicks that are in no row yet. Their rows were wanted and loaded.
+    pub(super) fn settle(&mut self) {
+        debug_assert!(self.missing.is_empty(), "rows are loaded before they are added to");
+        let mut tally = Tally::of(&self.told);
+        for number in std::mem::take(&mut self.fresh) {
+            let entry = &mut self.entries[number as usize];
+            let clicks = std::mem::take(&mut entry.fresh);
+            for slot in entry.slots.iter_mut().filter(|slot| slot.used == self.tick) {
+                if slot.count(&clicks, &self.sources, &mut tally) {
+                    self.dirty_rows += usize::from(!slot.dirty);
+                    slot.dirty = true;
+                    if !entry.dirty {
+                        entry.dirty = true;
+                        self.dirty.push(number);
+                    }
+                }
             }
-            slot.touched = position;
-            added += usize::from(!slot.dirty);
-            slot.dirty = true;
-            count(&mut slot.row, span, click);
         }
-        self.dirty_rows += added;
-        if added > 0 && !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(number);
-        }
+        self.forget_clicks();
     }
 
     /// Moves the rows that wait to be written out; [`Rows::land`] must bring them back.
@@ -192,7 +259,6 @@ impl Rows {
             let Some(slot) = slot(&mut self.entries, number, span) else { continue };
             slot.row = stored.row;
             self.weight = self.weight.saturating_sub(slot.weight);
-            slot.weight = 0;
             self.weight += slot.weigh();
             if stands {
                 slot.included = slot.touched.take().or(slot.included);
@@ -207,13 +273,13 @@ impl Rows {
         }
     }
 
-    /// If all of it takes more than `most` bytes, drops rows until it is three quarters of that: those that weren't used
-    /// longest, and none that waits to be written or loaded. Returns whether it did; entries are numbered anew then.
-    pub(super) fn shrink(&mut self, most: usize) -> bool {
-        if self.weight <= most || self.dirty_rows > 0 || !self.missing.is_empty() {
-            return false;
+    /// If the rows take more than `most` bytes, drops some until it is three quarters of that: those that weren't used
+    /// longest. It does nothing while any wait to be written or loaded.
+    pub(super) fn shrink(&mut self, most: usize) {
+        if self.weight <= most || self.waiting_rows() > 0 || !self.missing.is_empty() {
+            return;
         }
-        let mut by_use: Vec<(u64, usize)> = Vec::with_capacity(self.entries.len() * 3);
+        let mut by_use: Vec<(u64, usize)> = Vec::with_capacity(self.entries.len() * ROWS_PER_CLICK);
         for entry in &self.entries {
             by_use.extend(entry.slots.iter().map(|slot| (slot.used, slot.weight + ROW_BYTES)));
         }
@@ -225,52 +291,57 @@ impl Rows {
             !goes
         });
         let oldest_kept = beyond.map_or(u64::MAX, |(used, _)| *used);
-        self.retain(|_, slot| slot.used >= oldest_kept);
-        true
+        self.retain(|_| true, |slot| slot.used >= oldest_kept);
     }
 
-    /// Forgets the rows of a stream, written or not.
+    /// Forgets the rows and clicks of a stream, written or not.
     pub(super) fn forget(&mut self, partition: Partition) {
         let Bus::Streams { partitions } = self.bus else { return self.clear() };
-        self.retain(|code, _| Partition::of(code.as_str(), partitions) != partition);
+        self.retain(|code| Partition::of(code.as_str(), partitions) != partition, |_| true);
     }
 
-    /// Forgets all rows, written or not.
+    /// Forgets all rows and clicks, written or not.
     pub(super) fn clear(&mut self) {
         *self = Self { tick: self.tick, ..Self::new(self.bus) };
     }
 
-    fn retain(&mut self, keep: impl Fn(&ShortCode, &Slot) -> bool) {
+    fn forget_clicks(&mut self) {
+        self.fresh_clicks = 0;
+        self.fresh_rows = 0;
+        self.sources.clear();
+        self.told.clear();
+    }
+
+    fn retain(&mut self, keep_code: impl Fn(&ShortCode) -> bool, keep_row: impl Fn(&Slot) -> bool) {
         let before = std::mem::replace(self, Self { tick: self.tick, ..Self::new(self.bus) });
         let mut moved = HashMap::new();
         for (old_number, mut entry) in (0_u32..).zip(before.entries) {
-            entry.slots.retain(|slot| keep(&entry.code, slot));
-            if entry.slots.is_empty() {
+            entry.slots.retain(&keep_row);
+            if !keep_code(&entry.code) || entry.slots.is_empty() && entry.fresh.is_empty() {
                 continue;
             }
             let number = self.entries.len() as u32;
             moved.insert(old_number, number);
-            entry.dirty = entry.slots.iter().any(|slot| slot.dirty);
-            if entry.dirty {
-                self.dirty.push(number);
-            }
             self.dirty_rows += entry.slots.iter().filter(|slot| slot.dirty).count();
             self.weight += entry.slots.iter().map(|slot| slot.weight + ROW_BYTES).sum::<usize>();
+            self.fresh_clicks += entry.fresh.len();
             self.index.insert(entry.code.clone(), number);
             self.entries.push(entry);
         }
-        for (number, span) in before.missing {
-            let Some(number) = moved.get(&number) else { continue };
-            if slot(&mut self.entries, *number, span).is_some() {
-                self.missing.push((*number, span));
-            }
-        }
+        let renumbered = |numbers: Vec<u32>| numbers.iter().filter_map(|number| moved.get(number).copied()).collect();
+        self.fresh = renumbered(before.fresh);
+        self.dirty = renumbered(before.dirty);
+        let missing = before.missing.into_iter();
+        self.missing = missing.filter_map(|(number, span)| Some((*moved.get(&number)?, span))).collect();
+        // An upper bound before is one of what is left.
+        self.fresh_rows = if self.fresh_clicks == 0 { 0 } else { before.fresh_rows };
+        (self.sources, self.told) = (before.sources, before.told);
     }
 }
 
 impl Slot {
     fn empty(span: Span, used: u64) -> Self {
-        Self { span, row: Row::default(), included: None, touched: None, loaded: false, dirty: false, used, weight: 0 }
+        Self { span, row: Row::default(), included: None, touched: None, dirty: false, used, weight: 0 }
     }
 
     /// Takes note of what the row takes besides [`ROW_BYTES`], and tells.
@@ -279,40 +350,52 @@ impl Slot {
         self.weight = self.row.newest().len() * size_of::<NewestClick>() + visitors;
         self.weight
     }
+
+    /// Adds those of `clicks` that belong to the row and that it doesn't include. Returns whether there were any.
+    fn count(&mut self, clicks: &[Fresh], sources: &[Source], tally: &mut Tally<'_>) -> bool {
+        let (span, included) = (self.span, self.included);
+        let new = |fresh: &&Fresh| {
+            let position = sources[fresh.source as usize].position;
+            holds(span, fresh.hour) && (position.is_none() || position > included)
+        };
+        let mut any = false;
+        for fresh in clicks.iter().filter(new) {
+            any = true;
+            self.touched = sources[fresh.source as usize].position;
+            let told = tally.add(fresh.told);
+            if let (Span::Day(_), Some(visitor), false) = (span, fresh.visitor, told.bot) {
+                self.row.visitors.get_or_insert_default().add(visitor);
+            }
+        }
+        tally.settle(&mut self.row);
+        if span == Span::All {
+            let click = |fresh: &Fresh| {
+                let (block, told): (BlockId, &Told) = (sources[fresh.source as usize].block, tally.told(fresh.told));
+                NewestClick::new(fresh.at, block, fresh.index, told.values.clone(), told.bot)
+            };
+            let row = &self.row;
+            let newest = clicks.iter().filter(new);
+            let newest = newest.filter(|f| row.would_keep(f.at, sources[f.source as usize].block, f.index));
+            let newest = newest.map(click).collect();
+            self.row.keep_newest_of(newest);
+        }
+        any
+    }
+}
+
+/// Whether `span` holds all of this hour.
+fn holds(span: Span, hour: u32) -> bool {
+    match span {
+        Span::All => true,
+        Span::Day(day) => hour / 24 == day,
+        Span::Hour(own) => hour == own,
+    }
 }
 
 fn slot(entries: &mut [Entry], number: u32, span: Span) -> Option<&mut Slot> {
     let entry = entries.get_mut(number as usize)?;
     let place = entry.slots.binary_search_by_key(&span, |slot| slot.span).ok()?;
     entry.slots.get_mut(place)
-}
-
-/// Adds a click to a row of `span`.
-fn count(row: &mut Row, span: Span, click: &Counted<'_>) {
-    row.told_by(click.rules);
-    if click.facts.bot {
-        row.bots += 1;
-    } else {
-        row.clicks += 1;
-        for dimension in Dimension::ALL {
-            let value = click.facts.value(dimension);
-            if !value.is_empty() {
-                row.values_mut(dimension).add(value, 1);
-            }
-        }
-    }
-    match span {
-        Span::All if row.would_keep(click.at, click.block, click.index) => {
-            let values = Dimension::ALL.map(|dimension| CompactString::new(click.facts.value(dimension)));
-            row.keep_newest(NewestClick::new(click.at, click.block, click.index, values, click.facts.bot));
-        }
-        Span::Day(_) if !click.facts.bot => {
-            if let Some(visitor) = click.visitor {
-                row.visitors.get_or_insert_default().add(visitor);
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]
@@ -331,19 +414,12 @@ mod tests {
         Some(Position { epoch: 0, offset })
     }
 
-    /// Adds a click on `code` at `at`, with all rows that the read model has none of.
+    /// Adds a click on `code` at `at`.
     fn add(rows: &mut Rows, code: &str, at: Timestamp, position: Option<Position>) {
-        let number = rows.want(code, at).unwrap();
-        let missing = rows.missing(100).len();
-        rows.fill(vec![None; missing]);
-        add_loaded(rows, number, at, position);
-    }
-
-    fn add_loaded(rows: &mut Rows, number: u32, at: Timestamp, position: Option<Position>) {
         let mut enrichment = Enrichment::new([], None);
         let record = Record {
             at,
-            code: "any",
+            code,
             version: Version(1),
             network: None,
             visitor: Some(7),
@@ -352,13 +428,22 @@ mod tests {
             language: b"",
             signals: Signals::default(),
         };
-        let rules = enrichment.version();
-        let block = BlockId { journal: JournalId([1; 16]), seq: 0 };
-        let facts = enrichment.facts(&record);
-        rows.add(number, position, &Counted { at, block, index: 0, visitor: Some(7), facts, rules });
+        let source = rows.source(BlockId { journal: JournalId([1; 16]), seq: 0 }, position);
+        let (rules, facts) = (enrichment.version(), &enrichment.facts(&record));
+        let index = rows.fresh_clicks as u32;
+        rows.add(&Counted { code, at, source, index, visitor: Some(7), facts, rules });
+    }
+
+    /// Counts what was added, in rows of which the read model has none.
+    fn settle(rows: &mut Rows) {
+        rows.want();
+        let missing = rows.missing(100).len();
+        rows.fill(vec![None; missing]);
+        rows.settle();
     }
 
     fn write(rows: &mut Rows) -> Vec<(RowKey, StoredRow)> {
+        settle(rows);
         let (written, places) = rows.take_off();
         rows.land(written.clone(), places, true);
         written
@@ -373,31 +458,52 @@ mod tests {
     #[test]
     fn a_click_wants_three_rows_once() {
         let mut rows = Rows::new(STREAMS);
-        rows.want("abc", AT);
-        rows.want("abc", AT);
+        add(&mut rows, "abc", AT, position(1));
+        add(&mut rows, "abc", AT, position(1));
+        assert_eq!((rows.waiting_clicks(), rows.waiting_rows()), (2, 3));
+        rows.want();
+        rows.want();
         let spans: Vec<Span> = rows.missing(9).into_iter().map(|key| key.span).collect();
         assert_eq!(spans, [Span::All, Span::Day(1), Span::Hour(25)]);
         assert_eq!(rows.missing(2).len(), 2);
         rows.fill(vec![None, None]);
         assert_eq!(rows.missing(9).len(), 1);
         rows.fill(vec![None]);
-        rows.want("abc", AT.plus_millis(3_600_000));
+        rows.settle();
+        assert_eq!((rows.waiting_clicks(), rows.waiting_rows()), (0, 3));
+        add(&mut rows, "abc", AT.plus_millis(3_600_000), position(2));
+        rows.want();
         assert_eq!(rows.missing(9).iter().map(|key| key.span).collect::<Vec<_>>(), [Span::Hour(26)]);
-        assert_eq!(rows.want("no code!", AT), None);
+        let before = rows.waiting_clicks();
+        add(&mut rows, "no code!", AT, position(2));
+        assert_eq!(rows.waiting_clicks(), before);
+    }
+
+    #[test]
+    fn a_click_is_in_the_rows_of_its_time_only() {
+        let mut rows = Rows::new(STREAMS);
+        for hour in [25, 26, 25, 49] {
+            add(&mut rows, "abc", Timestamp::from_millis(hour * 3_600_000), position(1));
+        }
+        assert!(rows.waiting_rows() >= 6);
+        let counts: Vec<(Span, u64)> =
+            write(&mut rows).iter().map(|(key, stored)| (key.span, stored.row.clicks)).collect();
+        let (days, hours) = ([(Span::Day(1), 3), (Span::Day(2), 1)], [25, 26, 49].map(Span::Hour));
+        let hours = hours.into_iter().zip([2, 1, 1]);
+        assert_eq!(counts, [(Span::All, 4)].into_iter().chain(days).chain(hours).collect::<Vec<_>>());
     }
 
     #[test]
     fn what_a_stored_row_includes_is_not_added_to_it_again() {
         let mut rows = Rows::new(STREAMS);
-        let number = rows.want("abc", AT).unwrap();
+        add(&mut rows, "abc", AT, position(5));
+        rows.want();
         let stored = |offset| {
             let mut row = Row::default();
             row.clicks = 10;
             Some(StoredRow { at: position(offset).unwrap(), row })
         };
         rows.fill(vec![stored(5), stored(4), None]);
-        add_loaded(&mut rows, number, AT, position(5));
-        assert_eq!(rows.dirty_rows(), 2);
         let written = write(&mut rows);
         let counts: Vec<(Span, u64, Position)> =
             written.iter().map(|(key, stored)| (key.span, stored.row.clicks, stored.at)).collect();
@@ -414,15 +520,15 @@ mod tests {
         assert!(write(&mut rows).iter().all(|(_, stored)| stored.row.clicks == 3));
         // It was written with what it includes, so the same part adds nothing more.
         add(&mut rows, "abc", AT, position(7));
-        assert_eq!(rows.dirty_rows(), 0);
+        assert!(write(&mut rows).is_empty());
     }
 
     #[test]
     fn without_positions_rows_are_written_with_the_default_and_everything_is_added() {
         let mut rows = Rows::new(Bus::Local);
-        let number = rows.want("abc", AT).unwrap();
-        rows.fill(vec![Some(StoredRow { at: Position::default(), row: Row::default() }), None, None]);
-        add_loaded(&mut rows, number, AT, None);
+        add(&mut rows, "abc", AT, None);
+        rows.want();
+        rows.fill(vec![Some(StoredRow { at: Position::default(), row: Row::default() })]);
         let written = write(&mut rows);
         assert_eq!(written.len(), 3);
         assert!(written.iter().all(|(_, stored)| stored.at == Position::default()));
@@ -432,11 +538,12 @@ mod tests {
     fn rows_of_a_write_that_failed_are_written_again() {
         let mut rows = Rows::new(STREAMS);
         add(&mut rows, "abc", AT, position(1));
+        settle(&mut rows);
         let (first, places) = rows.take_off();
         rows.land(first.clone(), places, false);
-        assert_eq!(rows.dirty_rows(), 3);
+        assert_eq!(rows.waiting_rows(), 3);
         assert_eq!(write(&mut rows), first);
-        assert_eq!(rows.dirty_rows(), 0);
+        assert_eq!(rows.waiting_rows(), 0);
         assert!(write(&mut rows).is_empty());
     }
 
@@ -444,18 +551,20 @@ mod tests {
     fn the_rows_that_were_not_used_longest_are_dropped_and_only_after_a_write() {
         let mut rows = Rows::new(STREAMS);
         for code in ["a", "b", "c", "d", "a"] {
-            rows.tick();
             add(&mut rows, code, AT, position(1));
+            settle(&mut rows);
         }
-        let weight = rows.weight();
-        assert!(!rows.shrink(weight / 2), "rows wait to be written");
+        let codes_before = codes(&rows).len();
+        rows.shrink(1);
+        assert_eq!(codes(&rows).len(), codes_before, "rows wait to be written");
         write(&mut rows);
         let weight = rows.weight();
-        assert!(!rows.shrink(weight), "all of it fits");
-        assert!(rows.shrink(weight - 1));
+        rows.shrink(weight);
+        assert_eq!(rows.weight(), weight, "all of it fits");
+        rows.shrink(weight - 1);
         assert!(rows.weight() <= weight / 4 * 3);
         assert_eq!(codes(&rows), ["a", "c", "d"]);
-        assert!(rows.shrink(1));
+        rows.shrink(1);
         assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
     }
 
@@ -467,14 +576,16 @@ mod tests {
         for code in [gone, kept] {
             add(&mut rows, code, AT, position(1));
         }
-        rows.want(gone, AT.plus_millis(3_600_000));
-        rows.want(kept, AT.plus_millis(3_600_000));
+        settle(&mut rows);
+        for code in [gone, kept] {
+            add(&mut rows, code, AT.plus_millis(3_600_000), position(2));
+        }
+        rows.want();
         rows.forget(Partition::of(gone, 2));
-        assert_eq!((codes(&rows), rows.dirty_rows(), rows.missing(9).len()), (vec![kept], 3, 1));
-        rows.fill(vec![None]);
-        add(&mut rows, kept, AT, position(2));
+        assert_eq!((codes(&rows), rows.waiting_clicks(), rows.missing(9).len()), (vec![kept], 1, 1));
         let written = write(&mut rows);
-        assert!(written.iter().all(|(key, stored)| key.code.as_str() == kept && stored.row.clicks == 2));
+        let counts: Vec<u64> = written.iter().map(|(_, stored)| stored.row.clicks).collect();
+        assert_eq!(counts, [2, 2, 1, 1]);
         rows.clear();
         assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
     }

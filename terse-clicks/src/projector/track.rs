@@ -96,6 +96,7 @@ impl Track {
         let mut track = Self::returned(journal, retired)?;
         track.epoch = retired.at.epoch;
         track.at = Some(retired.at.offset);
+        track.done = true;
         Ok(track)
     }
 

@@ -5,7 +5,9 @@ use terse_core::ports::clicks::{Batch, Retired, Written};
 use terse_core::stats::Partition;
 
 use super::rows::Places;
-use super::{Fault, MAX_BATCH_ROWS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal};
+use super::{
+    Fault, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
+};
 
 /// A write that is under way. Rows are in it, and not in play, until it lands.
 pub(super) struct Flight {
@@ -20,13 +22,34 @@ impl Projector {
     pub(super) fn is_time_to_write(&self) -> bool {
         let now_ms = self.clock.monotonic_ms();
         let old = self.dirty_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= self.write_age_ms);
-        old || self.rows.dirty_rows() >= MAX_BATCH_ROWS || self.rows.weight() > self.config.cache_bytes
+        old || self.is_full()
+    }
+
+    /// Whether as much was added as one write may hold.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.waiting_rows() >= MAX_BATCH_ROWS || self.rows.waiting_clicks() >= MAX_BATCH_CLICKS
+    }
+
+    /// Counts in their rows the clicks that are in none yet. Rows that aren't in play are loaded.
+    async fn settle_rows(&mut self) -> Result<(), Fault> {
+        self.rows.want();
+        loop {
+            let keys = self.rows.missing(MAX_LOAD_ROWS);
+            if keys.is_empty() {
+                break;
+            }
+            let stored = self.model.load(&keys).await?;
+            self.rows.fill(stored);
+        }
+        self.rows.settle();
+        Ok(())
     }
 
     /// Writes all rows that were added to, then checkpoints. After a fault they are still to be written.
     pub(super) async fn write(&mut self) -> Result<(), Fault> {
         if self.tracks.values().any(|track| track.dirty) {
             let began_ms = self.clock.monotonic_ms();
+            self.settle_rows().await?;
             let flight = self.flight.insert(Flight::of(&mut self.rows, self.tracks.values()));
             match self.model.write(&flight.batch).await {
                 Ok(Written::Stands) => self.land(true),
@@ -45,15 +68,14 @@ impl Projector {
             self.write_age_ms = (took_ms * WRITE_SHARE).clamp(self.config.write_age_ms, most_ms);
         }
         self.dirty_since_ms = None;
-        if self.rows.shrink(self.config.cache_bytes) {
-            self.unplan();
-        }
+        self.rows.shrink(self.config.cache_bytes);
         self.tell_passed().await
     }
 
     /// Brings the rows of a write back into play, if there is one. `stands` = it was done.
     pub(super) fn land(&mut self, stands: bool) {
         let Some(Flight { batch, places, leaving }) = self.flight.take() else { return };
+        let mut forgot = false;
         let rows = batch.rows.len();
         self.rows.land(batch.rows, places, stands);
         if !stands {
@@ -68,17 +90,16 @@ impl Projector {
             track.dirty = false;
             track.done = own_journal(partition).is_some_and(|own| journals.contains(&own));
             track.passed.forget(&journals);
-            if !journals.is_empty() {
-                // Whether a pending part was passed has to be looked up anew.
-                self.plan.clear();
-                self.pending.iter_mut().for_each(|pending| pending.planned = None);
-            }
+            forgot |= !journals.is_empty();
+        }
+        if forgot {
+            self.doubt_journals();
         }
         self.progress.wrote(std::mem::take(&mut self.added_unwritten), rows as u64);
     }
 
     /// Tells the log how far the read model includes its partitions. Partitions of which nothing is left are let go.
-    async fn tell_passed(&mut self) -> Result<(), Fault> {
+    pub(super) async fn tell_passed(&mut self) -> Result<(), Fault> {
         let untold = |track: &super::Track| !track.dirty && track.at.is_some() && track.told != track.at;
         let due: Vec<Partition> = self.tracks.values().filter(|track| untold(track)).map(|t| t.partition).collect();
         for partition in due {

@@ -453,6 +453,7 @@ fn a10_a_death_between_retiring_a_journal_and_telling_its_log_leaves_nothing_beh
     }
     world.drain_anew();
     world.publish(&version(journal(1), 3, &[], false, true));
+    world.clock.advance(Duration::from_millis(world.config.lease_ms));
     let mut projector = world.process();
     assert_eq!(world.step(&mut projector).unwrap().taken, 1);
     world.log.suffer(1_000);

@@ -165,6 +165,27 @@ impl Row {
         }
     }
 
+    /// Keeps those of `clicks` that are among the newest: the same as [`Row::keep_newest`] of each, in less time.
+    pub fn keep_newest_of(&mut self, mut clicks: Vec<NewestClick>) {
+        let newest_first = |a: &NewestClick, b: &NewestClick| b.order().cmp(&a.order());
+        clicks.sort_unstable_by(newest_first);
+        let all_newer = match (clicks.last(), self.newest.first()) {
+            (Some(oldest), Some(newest)) => oldest.order() > newest.order(),
+            _ => true,
+        };
+        if all_newer {
+            clicks.dedup_by(|a, b| a.order() == b.order());
+            clicks.truncate(NEWEST_CLICKS);
+            self.newest.truncate(NEWEST_CLICKS - clicks.len());
+            self.newest.splice(..0, clicks);
+        } else {
+            self.newest.append(&mut clicks);
+            self.newest.sort_by(newest_first);
+            self.newest.dedup_by(|a, b| a.order() == b.order());
+            self.newest.truncate(NEWEST_CLICKS);
+        }
+    }
+
     /// Adds the counts of `more`; visitors are merged, newest clicks are not looked at.
     pub fn merge_counts(&mut self, more: &Self) {
         self.clicks = self.clicks.saturating_add(more.clicks);
@@ -376,6 +397,21 @@ mod tests {
             prop_assert_eq!(row.newest().len(), clicks.len().min(NEWEST_CLICKS));
             let newest = clicks.iter().rev().take(NEWEST_CLICKS).map(|c| click(c.0, c.1, c.2, c.3));
             prop_assert!(newest.eq(row.newest().iter().cloned()));
+        }
+
+        #[test]
+        fn clicks_are_kept_together_as_one_by_one(
+            batches in prop::collection::vec(
+                prop::collection::vec((0_i64..60, 0_u8..2, 0_u64..3, 0_u32..6), 0..130), 0..4,
+            ),
+        ) {
+            let (mut one_by_one, mut together) = (Row::default(), Row::default());
+            for batch in batches {
+                let clicks = || batch.iter().map(|c| click(c.0, c.1, c.2, c.3));
+                clicks().for_each(|click| one_by_one.keep_newest(click));
+                together.keep_newest_of(clicks().collect());
+                prop_assert_eq!(&one_by_one, &together);
+            }
         }
 
         #[test]
