@@ -16,6 +16,7 @@
 //! - A cell is what [`Row::encode`](terse_core::stats::Row::encode) makes, at most [`MAX_CELL_BYTES`]; rows are
 //!   encoded by the caller, and decoded by the reader threads.
 
+mod copy;
 mod ports;
 mod reads;
 mod rows;
@@ -30,7 +31,7 @@ use terse_core::ports::StoreError;
 use tokio::sync::Mutex;
 
 use crate::sqlite_file::schema::Schema;
-use crate::sqlite_file::{FileConfig, FileKind, SqliteFile, Tuning, fault};
+use crate::sqlite_file::{FileConfig, FileKind, SqliteFile, Tuning, connection, fault};
 
 /// Most bytes of a row's cell. A row is at most some 140 KiB encoded; a larger one is refused, and a larger one
 /// that stands in the file is corrupt.

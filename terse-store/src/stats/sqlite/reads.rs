@@ -76,6 +76,24 @@ pub(super) fn retired(
     first(connection, RETIRED, (partition.to_string(), journal.0), rows::retired)
 }
 
+const RETIRED_JOURNALS: &str = "SELECT partition, journal, at, until, passed FROM retired \
+     WHERE (partition, journal) > (?1, ?2) AND partition < 'journal0' ORDER BY partition, journal LIMIT ?3";
+
+/// Up to `limit` retired journals that are partitions by themselves, after `after`.
+pub(super) fn retired_journals(
+    connection: &Connection,
+    after: Option<JournalId>,
+    limit: usize,
+) -> Result<Vec<(JournalId, Retired)>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (partition, journal) = match after {
+        Some(id) => (Partition::Journal(id).to_string(), id.0),
+        None => ("journal/".to_owned(), [0; 16]),
+    };
+    let decode = |row: &SqlRow<'_>| Ok((rows::journal(row)?, rows::retired(row)?));
+    all(connection, RETIRED_JOURNALS, (partition, journal, limit), decode)
+}
+
 const LOAD: &str = "SELECT at, cell FROM clicks WHERE code = ?1 AND span = ?2";
 
 /// The rows of `keys`, in their order, all of one snapshot. They are looked up in the order of the table.
@@ -155,6 +173,7 @@ mod tests {
             (SCAN, "PRIMARY KEY ((code,span)>(?,?))"),
             (CHECKPOINT, "(partition=?)"),
             (RETIRED, "(partition=? AND journal=?)"),
+            (RETIRED_JOURNALS, "((partition,journal)>(?,?)"),
         ] {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = statement.parameter_count();

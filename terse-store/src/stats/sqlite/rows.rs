@@ -117,7 +117,7 @@ pub(super) fn stored(row: &SqlRow<'_>) -> Result<StoredRow, Fault> {
     Ok(StoredRow { at: position(row)?, row: cell(row)? })
 }
 
-fn journal(row: &SqlRow<'_>) -> Result<JournalId, Fault> {
+pub(super) fn journal(row: &SqlRow<'_>) -> Result<JournalId, Fault> {
     <[u8; 16]>::try_from(blob(row, "journal")?).map(JournalId).map_err(|_| wrong("journal"))
 }
 

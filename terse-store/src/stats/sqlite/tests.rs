@@ -15,9 +15,9 @@ use terse_testkit::links::code;
 
 use super::*;
 use crate::SqliteStore;
-use crate::sqlite_file::connection;
 use crate::sqlite_file::group::Pending;
 
+mod copies;
 mod damage;
 mod faults;
 mod processes;
