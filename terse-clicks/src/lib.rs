@@ -8,6 +8,7 @@
 //! | [`part`] | the bytes of a message: the clicks of one block that belong to one partition |
 //! | [`journal`] | blocks on disk: recording, sealing, recovery, the disk budget |
 //! | [`log`] | what the projector reads from, and the local bus |
+//! | [`rabbit`] | RabbitMQ as the log: the relay to its streams, and reading them |
 //! | [`enrich`] | what a click's texts mean: browser, country, bot |
 //! | [`projector`] | the log's parts, applied to the rows of the read model |
 
@@ -19,4 +20,5 @@ pub mod journal;
 pub mod log;
 pub mod part;
 pub mod projector;
+pub mod rabbit;
 pub mod record;

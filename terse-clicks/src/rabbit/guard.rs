@@ -1,0 +1,293 @@
+//! Not to publish more than the streams keep for a projector that is behind.
+//!
+//! A stream drops its oldest segments when it is full, whoever still needs them. So the relay reads the projectors'
+//! checkpoints, looks how far each stream has come, and publishes only while what is not projected takes at most half of
+//! what the stream keeps. Blocks stay on disk meanwhile. Offsets count messages, so bytes are estimated by the average
+//! message of late, and never by less than [`LEAST_MESSAGE_BYTES`].
+//!
+//! | what | bound |
+//! |---|---|
+//! | checkpoints and streams are looked at | every [`LOOK_MS`], and every [`SHORT_LOOK_MS`] when room is short; in between, what is published counts against the room that was seen |
+//! | they can't be read | after [`BLIND_MS`] nothing is published |
+//! | several relays | each sees the same room: together they may exceed it by what they publish between two looks |
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::AMQPValue;
+use terse_core::ports::StoreError;
+use terse_core::ports::clicks::ReadModel;
+use terse_core::stats::Partition;
+
+use super::connection::{BrokerConfig, Link, RabbitError, fault};
+use super::stream_log::offset_of;
+use super::topology::table;
+
+/// How often checkpoints and streams are looked at, in milliseconds.
+pub const LOOK_MS: u64 = 20_000;
+/// How often when less than half of the room is left, in milliseconds.
+pub const SHORT_LOOK_MS: u64 = 1_000;
+/// After so many milliseconds without a look nothing is published.
+pub const BLIND_MS: u64 = 60_000;
+/// A part's head, and what a stream adds to a message.
+const LEAST_MESSAGE_BYTES: u64 = 256;
+/// How long a stream's last message is waited for, in milliseconds; there is none in an empty one.
+const LAST_MS: u64 = 300;
+/// So many streams are looked at at a time.
+const LOOKED_AT_ONCE: usize = 16;
+
+/// Tells what projectors still need of the streams.
+#[async_trait]
+pub trait Needs: Send + Sync {
+    /// The first offset of stream `partition` that is still needed: the one of its checkpoint. `None` = all of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it can't be read.
+    async fn first_needed(&self, partition: u16) -> Result<Option<u64>, StoreError>;
+}
+
+/// What the checkpoints of a read model say.
+pub struct CheckpointNeeds(pub Arc<dyn ReadModel>);
+
+#[async_trait]
+impl Needs for CheckpointNeeds {
+    async fn first_needed(&self, partition: u16) -> Result<Option<u64>, StoreError> {
+        let checkpoint = self.0.checkpoint(Partition::Stream(partition)).await?;
+        Ok(checkpoint.map(|checkpoint| checkpoint.at.offset))
+    }
+}
+
+pub(super) struct Guard {
+    needs: Arc<dyn Needs>,
+    half_bytes: u64,
+    streams: Vec<Stream>,
+    /// When all was seen last.
+    seen_ms: Option<u64>,
+    next_look_ms: u64,
+    told: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Stream {
+    /// How many bytes may be published until the next look.
+    room: u64,
+    /// How many bytes a message takes on average.
+    message_bytes: u64,
+    /// Whether a message was seen in it on this connection.
+    has_some: bool,
+}
+
+impl Guard {
+    pub(super) fn new(config: &BrokerConfig, needs: Arc<dyn Needs>) -> Self {
+        let stream = Stream { room: 0, message_bytes: LEAST_MESSAGE_BYTES, has_some: false };
+        let streams = vec![stream; usize::from(config.partitions())];
+        Self { needs, half_bytes: config.stream_bytes / 2, streams, seen_ms: None, next_look_ms: 0, told: false }
+    }
+
+    /// Looks at checkpoints and streams, if it is time to. That checkpoints can't be read is no fault of the broker.
+    pub(super) async fn look(&mut self, link: &Link, config: &BrokerConfig, now_ms: u64) -> Result<(), RabbitError> {
+        if now_ms < self.next_look_ms {
+            return Ok(());
+        }
+        self.next_look_ms = now_ms + SHORT_LOOK_MS;
+        let partitions: Vec<u16> = (0..config.partitions()).collect();
+        let mut seen = Vec::with_capacity(partitions.len());
+        for some in partitions.chunks(LOOKED_AT_ONCE) {
+            let looks = some.iter().map(|partition| look_at(&*self.needs, link, config, *partition));
+            seen.extend(try_join_all(looks).await?);
+        }
+        let mut whole = true;
+        for (stream, seen) in self.streams.iter_mut().zip(seen) {
+            match seen {
+                // One that had messages a while ago is not empty: the broker is slow to tell.
+                Some((_, None)) if stream.has_some => {}
+                Some((needed, last)) => {
+                    let behind_bytes = behind(needed, last).saturating_mul(stream.message_bytes);
+                    stream.room = self.half_bytes.saturating_sub(behind_bytes);
+                    stream.has_some = last.is_some();
+                }
+                None => whole = false,
+            }
+        }
+        if whole {
+            self.seen_ms = Some(now_ms);
+            if self.streams.iter().all(|stream| stream.room > self.half_bytes / 2) {
+                self.next_look_ms = now_ms + LOOK_MS;
+            }
+        }
+        self.tell(now_ms);
+        Ok(())
+    }
+
+    fn tell(&mut self, now_ms: u64) {
+        let holds = self.holds(now_ms);
+        if holds && !self.told {
+            tracing::warn!("clicks stay on disk: half of what a stream keeps is not counted yet");
+        } else if !holds && self.told {
+            tracing::info!("clicks are published again: counting has caught up");
+        }
+        self.told = holds;
+    }
+
+    /// Whether a message of `bytes` may be published to `partition`.
+    pub(super) fn allows(&self, partition: u16, bytes: usize, now_ms: u64) -> bool {
+        let stream = self.streams.get(usize::from(partition));
+        !self.is_blind(now_ms) && stream.is_some_and(|stream| stream.room >= stored(bytes))
+    }
+
+    /// Whether nothing more is published to some stream.
+    pub(super) fn holds(&self, now_ms: u64) -> bool {
+        self.is_blind(now_ms) || self.streams.iter().any(|stream| stream.room < stream.message_bytes)
+    }
+
+    fn is_blind(&self, now_ms: u64) -> bool {
+        self.seen_ms.is_none_or(|seen_ms| now_ms.saturating_sub(seen_ms) > BLIND_MS)
+    }
+
+    /// A message of `bytes` was published to `partition`.
+    pub(super) fn published(&mut self, partition: u16, bytes: usize) {
+        /// A new message counts one part in so many.
+        const MEMORY: u64 = 64;
+        let Some(stream) = self.streams.get_mut(usize::from(partition)) else { return };
+        let bytes = stored(bytes);
+        stream.room = stream.room.saturating_sub(bytes);
+        if stream.room < self.half_bytes / 2 {
+            self.next_look_ms = self.next_look_ms.min(self.seen_ms.unwrap_or(0) + SHORT_LOOK_MS);
+        }
+        stream.message_bytes = if bytes > stream.message_bytes {
+            // Growing, it believes sooner: too much room is worse than too little.
+            stream.message_bytes + (bytes - stream.message_bytes).div_ceil(4)
+        } else {
+            (stream.message_bytes - (stream.message_bytes - bytes) / MEMORY).max(LEAST_MESSAGE_BYTES)
+        };
+    }
+
+    /// Looks at the next chance: the connection is another one, or streams may be.
+    pub(super) fn forget(&mut self) {
+        self.next_look_ms = 0;
+        self.streams.iter_mut().for_each(|stream| stream.has_some = false);
+    }
+}
+
+/// What a message of `bytes` takes in a stream, at most about.
+fn stored(bytes: usize) -> u64 {
+    bytes as u64 + LEAST_MESSAGE_BYTES
+}
+
+/// How many messages are not projected: those behind `needed` up to `last`. A checkpoint beyond the last message is of
+/// another stream, which was there before under this name.
+fn behind(needed: Option<u64>, last: Option<u64>) -> u64 {
+    match (needed, last) {
+        (_, None) => 0,
+        (Some(needed), Some(last)) if needed <= last => last - needed,
+        (_, Some(last)) => last + 1,
+    }
+}
+
+/// The offset that is needed of a stream, and its last one; `None` = the checkpoints can't be read.
+async fn look_at(
+    needs: &dyn Needs,
+    link: &Link,
+    config: &BrokerConfig,
+    partition: u16,
+) -> Result<Option<(Option<u64>, Option<u64>)>, RabbitError> {
+    match needs.first_needed(partition).await {
+        Ok(needed) => Ok(Some((needed, last_offset(link, &config.stream(partition)).await?))),
+        Err(error) => {
+            tracing::warn!(%error, partition, "how far clicks are counted can't be read");
+            Ok(None)
+        }
+    }
+}
+
+/// About the last offset of `stream`: that of the first message in its last chunk. `None` = it is empty.
+async fn last_offset(link: &Link, stream: &str) -> Result<Option<u64>, RabbitError> {
+    let channel = link.channel().await?;
+    link.ask(channel.basic_qos(1, BasicQosOptions::default())).await?;
+    let last = table([("x-stream-offset", AMQPValue::LongString("last".into()))]);
+    let consuming = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), last);
+    let mut consumer = link.ask(consuming).await?;
+    let first = tokio::time::timeout(std::time::Duration::from_millis(LAST_MS), consumer.next()).await;
+    let offset = match first {
+        Ok(Some(Ok(delivery))) => Some(offset_of(&delivery.properties).ok_or_else(|| {
+            RabbitError::Topology(format!("the queue {stream} delivers messages without offsets: it is no stream"))
+        })?),
+        Ok(Some(Err(error))) => return Err(fault(&error)),
+        Ok(None) => return Err(RabbitError::Unavailable(format!("reading {stream} was ended by the broker"))),
+        Err(_) => None,
+    };
+    link.ask(channel.close(200, "looked".into())).await?;
+    Ok(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoNeeds;
+
+    #[async_trait]
+    impl Needs for NoNeeds {
+        async fn first_needed(&self, _: u16) -> Result<Option<u64>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    fn guard() -> Guard {
+        let config = BrokerConfig::new("amqp://localhost/%2f", "d", 2).unwrap();
+        Guard::new(&BrokerConfig { stream_bytes: 4 << 20, segment_bytes: 1 << 20, ..config }, Arc::new(NoNeeds))
+    }
+
+    #[test]
+    fn nothing_is_allowed_before_all_was_seen_and_long_after() {
+        let mut guard = guard();
+        guard.streams[0].room = 10_000;
+        assert!(!guard.allows(0, 1, 0));
+        guard.seen_ms = Some(5);
+        assert!(guard.allows(0, 1, 5) && guard.allows(0, 1, BLIND_MS + 5));
+        assert!(!guard.allows(0, 1, BLIND_MS + 6));
+        assert!(!guard.allows(7, 1, 5), "there is no such stream");
+    }
+
+    #[test]
+    fn what_is_published_uses_the_room_up() {
+        let mut guard = guard();
+        guard.seen_ms = Some(0);
+        guard.streams.iter_mut().for_each(|stream| stream.room = 10_000);
+        let mut published = 0;
+        while guard.allows(1, 1_000, 0) {
+            guard.published(1, 1_000);
+            published += 1;
+        }
+        assert_eq!(published, 7);
+        assert!(guard.holds(0) && guard.allows(0, 1_000, 0));
+    }
+
+    #[test]
+    fn large_messages_are_believed_sooner_than_small_ones() {
+        let mut guard = guard();
+        for _ in 0..20 {
+            guard.published(0, 100_000);
+        }
+        assert!(guard.streams[0].message_bytes > 95_000);
+        guard.published(0, 64);
+        assert!(guard.streams[0].message_bytes > 90_000);
+        for _ in 0..1_000 {
+            guard.published(0, 0);
+        }
+        assert!((LEAST_MESSAGE_BYTES..400).contains(&guard.streams[0].message_bytes));
+    }
+
+    #[test]
+    fn what_was_never_projected_is_all_behind() {
+        assert_eq!(behind(None, None), 0);
+        assert_eq!(behind(None, Some(9)), 10);
+        assert_eq!(behind(Some(4), Some(9)), 5);
+        assert_eq!(behind(Some(9), Some(9)), 0);
+        assert_eq!(behind(Some(50), Some(9)), 10, "another stream than the checkpoint's");
+        assert_eq!(behind(Some(50), None), 0);
+    }
+}

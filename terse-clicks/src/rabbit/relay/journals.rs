@@ -1,0 +1,226 @@
+//! Which journals are relayed, and how far each of them is confirmed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use terse_core::Timestamp;
+use terse_core::click::{BlockId, JournalId};
+use terse_core::ports::clicks::Checkpoint;
+use terse_core::stats::{Partition, Position};
+
+use super::session::Message;
+use crate::journal::directory::JournalDir;
+use crate::log::{ClickLog, LogError};
+use crate::part::Part;
+use crate::rabbit::connection::MAX_PARTITIONS;
+
+/// Most journals that are relayed at a time.
+pub const MAX_JOURNALS: usize = 1_024;
+/// How often new journals are looked for.
+const LOOK_MS: u64 = 500;
+/// When a journal is looked at again that was made for another number of partitions.
+const ASIDE_MS: u64 = 30_000;
+
+/// The journals of a data directory, as far as they are this relay's.
+pub(super) struct Journals {
+    root: PathBuf,
+    own: Option<JournalId>,
+    partitions: u16,
+    relayed: BTreeMap<JournalId, Relayed>,
+    /// Journals that can't be relayed, and when they are looked at again.
+    aside: HashMap<JournalId, u64>,
+    now_ms: u64,
+    next_look_ms: u64,
+}
+
+/// A journal that is relayed.
+#[derive(Default)]
+struct Relayed {
+    /// Of the blocks that are not confirmed, which parts are not.
+    waiting: BTreeMap<u64, Parts>,
+    /// The last block that was taken.
+    last: Option<u64>,
+    /// The last block up to which all is noted to be confirmed.
+    noted: Option<u64>,
+    /// The last block of the journal, while others of it are not confirmed.
+    end: Option<Part>,
+    /// Whether its last block was taken.
+    ended: bool,
+}
+
+/// Some of a block's parts, by partition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Parts([u64; MAX_PARTITIONS as usize / 64]);
+
+impl Parts {
+    const NONE: Self = Self([0; MAX_PARTITIONS as usize / 64]);
+
+    fn all(partitions: u16) -> Self {
+        let mut all = Self::NONE;
+        for partition in 0..usize::from(partitions.min(MAX_PARTITIONS)) {
+            all.0[partition / 64] |= 1 << (partition % 64);
+        }
+        all
+    }
+
+    fn remove(&mut self, partition: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(partition) / 64) {
+            *word &= !(1 << (partition % 64));
+        }
+    }
+}
+
+impl Relayed {
+    /// The last block up to which all are confirmed.
+    fn confirmed(&self) -> Option<u64> {
+        match self.waiting.first_key_value() {
+            Some((first, _)) => first.checked_sub(1),
+            None => self.last,
+        }
+    }
+}
+
+impl Journals {
+    pub(super) fn new(root: &Path, own: Option<JournalId>, partitions: u16) -> Self {
+        let (relayed, aside) = (BTreeMap::new(), HashMap::new());
+        Self { root: root.to_owned(), own, partitions, relayed, aside, now_ms: 0, next_look_ms: 0 }
+    }
+
+    /// Journals that can't be relayed.
+    pub(super) fn stopped(&self) -> usize {
+        self.aside.len()
+    }
+
+    /// Starts journals that are there and not yet relayed, if it is time to look. It reads small files.
+    pub(super) async fn look(&mut self, log: &mut impl ClickLog, now_ms: u64) -> Result<(), LogError> {
+        self.now_ms = now_ms;
+        if now_ms < self.next_look_ms {
+            return Ok(());
+        }
+        let mut listed = log.partitions().await?;
+        // The own journal first: it has a place whatever was left by others.
+        listed.sort_by_key(|partition| Some(*partition) != self.own.map(Partition::Journal));
+        self.aside.retain(|journal, until_ms| *until_ms > now_ms && listed.contains(&Partition::Journal(*journal)));
+        for partition in listed {
+            let Partition::Journal(journal) = partition else { continue };
+            let known = self.relayed.contains_key(&journal) || self.aside.contains_key(&journal);
+            if known || self.relayed.len() >= MAX_JOURNALS {
+                continue;
+            }
+            let directory = JournalDir::of(&self.root, journal);
+            // Another living process relays its own journal.
+            if self.own == Some(journal) || directory.ended().map_err(unreadable)?.is_some() {
+                let passed = directory.passed().map_err(unreadable)?;
+                log.start(partition, resume(journal, passed).as_ref()).await?;
+                self.relayed.insert(journal, Relayed::default());
+            }
+        }
+        self.next_look_ms = now_ms + LOOK_MS;
+        Ok(())
+    }
+
+    /// Takes a block: its parts go to the `outbox`. `false` = its journal can't be relayed, and is left alone for a while.
+    pub(super) fn take(&mut self, block: &Part, outbox: &mut VecDeque<Message>) -> bool {
+        let BlockId { journal, seq } = block.header.block;
+        if block.header.partitions != self.partitions {
+            let (stands, asked) = (block.header.partitions, self.partitions);
+            tracing::error!(%journal, stands, asked, "a journal was made for another number of partitions, and waits");
+            self.relayed.remove(&journal);
+            self.aside.insert(journal, self.now_ms + ASIDE_MS);
+            return false;
+        }
+        let Some(relayed) = self.relayed.get_mut(&journal) else { return true };
+        relayed.last = Some(seq);
+        relayed.ended |= block.header.end;
+        let alone = relayed.waiting.is_empty();
+        relayed.waiting.insert(seq, Parts::all(self.partitions));
+        if block.header.end && !alone {
+            relayed.end = Some(block.clone());
+        } else {
+            send(block, self.partitions, outbox);
+        }
+        true
+    }
+
+    /// A block was put aside: nothing of it is to be published.
+    pub(super) fn skip(&mut self, partition: Partition, seq: u64) {
+        if let Partition::Journal(journal) = partition
+            && let Some(relayed) = self.relayed.get_mut(&journal)
+        {
+            relayed.last = Some(seq);
+        }
+    }
+
+    /// The part of `block` for `partition` was confirmed.
+    pub(super) fn confirmed(&mut self, block: BlockId, partition: u16, outbox: &mut VecDeque<Message>) {
+        let Some(relayed) = self.relayed.get_mut(&block.journal) else { return };
+        let Some(left) = relayed.waiting.get_mut(&block.seq) else { return };
+        left.remove(partition);
+        if *left == Parts::NONE {
+            relayed.waiting.remove(&block.seq);
+        }
+        if relayed.waiting.len() == 1
+            && let Some(end) = relayed.end.take()
+        {
+            send(&end, self.partitions, outbox);
+        }
+    }
+
+    /// Notes for each journal's process how much of it is confirmed; lets journals go that are done.
+    pub(super) async fn note_passed(&mut self, log: &mut impl ClickLog) -> Result<(), LogError> {
+        let ended = log.ended();
+        let mut done = Vec::new();
+        for (journal, relayed) in &mut self.relayed {
+            let partition = Partition::Journal(*journal);
+            let confirmed = relayed.confirmed();
+            if confirmed != relayed.noted
+                && let Some(seq) = confirmed
+            {
+                log.passed(partition, seq).await?;
+                relayed.noted = confirmed;
+            }
+            if !relayed.waiting.is_empty() {
+                continue;
+            }
+            if relayed.ended {
+                done.push(partition);
+            } else if ended.contains(&(partition, *journal)) {
+                // Its last block can't be read, and was put aside.
+                let directory = JournalDir::of(&self.root, *journal);
+                if let Some(end) = directory.ended().map_err(unreadable)? {
+                    log.passed(partition, end).await?;
+                }
+                done.push(partition);
+            }
+        }
+        for partition in done {
+            log.stop(partition);
+            if let Partition::Journal(journal) = partition {
+                self.relayed.remove(&journal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets `journal`; the next look starts it from what is noted.
+    pub(super) fn forget(&mut self, journal: JournalId) {
+        self.relayed.remove(&journal);
+    }
+}
+
+fn send(block: &Part, partitions: u16, outbox: &mut VecDeque<Message>) {
+    outbox.extend(block.split(partitions).iter().map(Message::of));
+}
+
+/// What makes a journal's reader begin behind the blocks that are passed.
+fn resume(journal: JournalId, passed: u64) -> Option<Checkpoint> {
+    let last = passed.checked_sub(1)?;
+    let at = Position { epoch: 0, offset: last };
+    let anchor = BlockId { journal, seq: last };
+    Some(Checkpoint { at, until: Timestamp::from_millis(0), anchor, passed: Vec::new() })
+}
+
+fn unreadable(error: io::Error) -> LogError {
+    LogError::Unavailable(error.to_string())
+}
