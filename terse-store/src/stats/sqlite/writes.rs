@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use terse_core::Timestamp;
 use terse_core::click::JournalId;
 use terse_core::ports::clicks::{Batch, Bus, Checkpoint, Retired};
-use terse_core::stats::Partition;
+use terse_core::stats::{Partition, RowKey};
 
 use super::super::{is_leased_away, lease_end};
 use super::fault::Fault;
@@ -44,17 +44,14 @@ fn raise_generation(connection: &Connection) -> Result<(), Fault> {
 /// A batch on its way to the writer, its rows encoded and in the order of the table.
 pub(super) struct Encoded {
     rows: Vec<EncodedRow>,
-    /// All cells, one after the other.
-    cells: Vec<u8>,
     retired: Vec<(Partition, JournalId, Retired)>,
     checkpoints: Vec<(Partition, Checkpoint)>,
 }
 
 struct EncodedRow {
-    key: terse_core::stats::RowKey,
+    key: RowKey,
     at: i64,
-    /// Where its cell is.
-    cell: std::ops::Range<usize>,
+    cell: Vec<u8>,
 }
 
 /// How many rows are encoded before others on this thread get a turn: some milliseconds.
@@ -64,7 +61,7 @@ impl Encoded {
     /// Encodes `batch`.
     pub(super) async fn of(batch: &Batch) -> Result<Self, Fault> {
         check_count(batch.rows.len())?;
-        let (mut rows, mut cells) = (Vec::with_capacity(batch.rows.len()), Vec::new());
+        let mut rows = Vec::with_capacity(batch.rows.len());
         for turn in batch.rows.chunks(ROWS_OF_A_TURN) {
             for (key, stored) in turn {
                 let cell = stored.row.encode();
@@ -72,13 +69,12 @@ impl Encoded {
                     return Err(Fault::Refused(format!("a row of {} bytes", cell.len())));
                 }
                 let at = rows::position_number(stored.at)?;
-                rows.push(EncodedRow { key: key.clone(), at, cell: cells.len()..cells.len() + cell.len() });
-                cells.extend_from_slice(&cell);
+                rows.push(EncodedRow { key: key.clone(), at, cell });
             }
             tokio::task::yield_now().await;
         }
         rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        Ok(Self { rows, cells, retired: batch.retired.clone(), checkpoints: batch.checkpoints.clone() })
+        Ok(Self { rows, retired: batch.retired.clone(), checkpoints: batch.checkpoints.clone() })
     }
 }
 
@@ -104,8 +100,7 @@ const ROW: &str = "INSERT INTO clicks (code, span, at, cell) VALUES (?1, ?2, ?3,
 pub(super) fn batch(connection: &Connection, batch: &Encoded) -> Result<(), Fault> {
     let mut statement = connection.prepare_cached(ROW)?;
     for row in &batch.rows {
-        let cell = &batch.cells[row.cell.clone()];
-        statement.execute((row.key.code.as_str(), rows::span_number(row.key.span), row.at, cell))?;
+        statement.execute((row.key.code.as_str(), rows::span_number(row.key.span), row.at, &row.cell))?;
     }
     for (partition, journal, retired) in &batch.retired {
         retire(connection, *partition, *journal, retired)?;
