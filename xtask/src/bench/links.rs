@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -155,32 +156,91 @@ impl Workload for Creates {
     }
 }
 
-/// Links with their whole targets, shared by all who follow them.
+/// Links with their whole targets, shared by all who follow them. Each knows how often it has redirected.
 #[derive(Clone)]
-pub struct Targets(Arc<[(Box<str>, Box<str>)]>);
+pub struct Targets(Arc<Followed>);
+
+struct Followed {
+    links: Vec<Link>,
+    unread: AtomicU64,
+}
+
+struct Link {
+    code: Box<str>,
+    target: Box<str>,
+    followed: AtomicU64,
+}
 
 impl Targets {
     /// Of these links, in their order.
     #[must_use]
     pub fn of(links: &[Pair]) -> Self {
-        Self(links.iter().map(|pair| (pair.code.clone(), target(pair.index).into())).collect())
+        let link = |pair: &Pair| Link {
+            code: pair.code.clone(),
+            target: target(pair.index).into(),
+            followed: AtomicU64::new(0),
+        };
+        Self(Arc::new(Followed { links: links.iter().map(link).collect(), unread: AtomicU64::new(0) }))
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.links.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.links.is_empty()
     }
 
     /// Their codes.
     pub fn codes(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(code, _)| &**code)
+        self.0.links.iter().map(|link| &*link.code)
+    }
+
+    /// The code of the link `index`.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn code(&self, index: usize) -> &str {
+        &self.0.links[index].code
+    }
+
+    /// Notes a redirect of the link `index`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn follow(&self, index: usize) {
+        self.0.links[index].followed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the link `index` has redirected.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn followed_of(&self, index: usize) -> u64 {
+        self.0.links[index].followed.load(Ordering::Relaxed)
+    }
+
+    /// How often they have redirected.
+    #[must_use]
+    pub fn followed(&self) -> u64 {
+        self.0.links.iter().map(|link| link.followed.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Notes that the answers to at most `count` requests are known to nobody.
+    pub fn abandon(&self, count: u64) {
+        self.0.unread.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many requests may have been answered, which nobody knows.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.0.unread.load(Ordering::Relaxed)
     }
 }
 
@@ -232,16 +292,17 @@ impl Workload for Redirects {
         }
         let index = *self.order.get(self.at)?;
         self.at += 1;
-        self.get.write(self.links.0[index as usize].0.as_bytes(), out);
+        self.get.write(self.links.code(index as usize).as_bytes(), out);
         Some(u64::from(index))
     }
 
     fn check(&mut self, id: u64, answer: &Answer<'_>) -> Result<()> {
-        let (code, target) = &self.links.0[id as usize];
+        let Link { code, target, .. } = &self.links.0.links[id as usize];
         if answer.status != 302 || answer.location != Some(target.as_bytes()) {
             let location = answer.location.map(String::from_utf8_lossy);
             bail!("/{code} was answered {} {location:?} instead of 302 {target}", answer.status);
         }
+        self.links.follow(id as usize);
         Ok(())
     }
 }
@@ -385,6 +446,18 @@ mod tests {
             let error = redirects.check(1, &wrong).unwrap_err().to_string();
             assert!(error.starts_with("/bbbbbbb was answered"), "{error}");
         }
+    }
+
+    #[test]
+    fn redirects_are_counted_for_each_link_when_they_were_right() {
+        let links = Targets::of(&[pair("aaaaaaa", 1), pair("bbbbbbb", 2)]);
+        let mut redirects = Redirects::over(&links, [0, 1].into());
+        for _ in 0..2 {
+            redirects.check(1, &answer(302, Some(&target(2)), "")).unwrap();
+        }
+        assert!(redirects.check(0, &answer(404, None, "")).is_err());
+        links.clone().abandon(3);
+        assert_eq!((links.followed_of(0), links.followed_of(1), links.followed(), links.unread()), (0, 2, 2, 3));
     }
 
     #[test]

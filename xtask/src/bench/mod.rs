@@ -15,6 +15,7 @@ pub mod ideal;
 pub mod links;
 pub mod machine;
 pub mod pin;
+pub mod recorded;
 pub mod redirect;
 pub mod report;
 pub mod scale;

@@ -2,14 +2,21 @@
 //! actix-web handler and the floor, all with the same request bytes.
 //!
 //! Three parts, one report. As fast as they answer, in alternating rounds: the
-//! constants; terse from memory, from the shared cache, from the store, and for
-//! unknown codes; all of them with a connection for each request. Then all at
+//! constants; terse from memory, from the shared cache, from the store, for
+//! unknown codes, and in all its roles; all of them with a connection for each request. Then all at
 //! half of terse's peak, evenly, where latencies are read. Last the hit ratio
 //! of a cache that holds a tenth of the links ([`hit_ratio`]).
+//!
+//! terse records the click of each redirect throughout, and whatever its
+//! threads spend on that is its cost. In all roles it also counts them; else
+//! nobody does. Each server must have recorded all of its redirects in the end
+//! ([`super::recorded`]), and the one that counts must tell the right totals.
 
 pub mod contenders;
 pub mod hit_ratio;
 pub mod summary;
+
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -107,6 +114,8 @@ pub const UNKNOWN: &str = "terse, unknown codes";
 pub const STORE: &str = "terse, store hit";
 /// terse, with a cache of one entry and Redis.
 pub const SHARED: &str = "terse, L2 hit";
+/// terse in all roles, counting what it records.
+pub const COUNTING: &str = "terse, all roles";
 /// terse, with a cache for a tenth of the links.
 pub const HIT_RATIO: &str = "terse, hit ratio";
 
@@ -150,6 +159,9 @@ fn measure_with(bench: &Bench<'_>, redis: Option<&Session<'_>>) -> Result<Report
     let rest = stage.clear()?;
     if let (true, Some((data, links))) = (bench.run.wants(HIT_RATIO), &rest.main) {
         series.push(hit_ratio::measure(bench, data, links)?);
+    }
+    if let Some((data, _)) = &rest.main {
+        fs::remove_dir_all(data)?;
     }
     Ok(summary::report(series, sizes, rest.empty_mb))
 }
@@ -219,7 +231,7 @@ mod tests {
     #[test]
     fn no_two_series_have_one_name() {
         let mut names: Vec<String> = ALL.iter().flat_map(|who| [who.kept().into(), who.churn(), who.half()]).collect();
-        names.extend([UNKNOWN, STORE, SHARED, HIT_RATIO].map(str::to_owned));
+        names.extend([UNKNOWN, STORE, SHARED, COUNTING, HIT_RATIO].map(str::to_owned));
         names.extend([codes(50, "zipf"), codes(50, "uniform"), codes(1_000, "zipf")]);
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
         assert!(names.iter().all(|name| ALL.iter().any(|who| name.starts_with(who.name()))));

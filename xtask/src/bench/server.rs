@@ -84,12 +84,19 @@ impl Servers<'_> {
         self.start("terse", &command, address, ("/readyz", 200), FIRST_START_LIMIT)
     }
 
-    /// The same, with `settings` in its environment besides.
+    /// The same in these `roles`, or in all if there are none, with `settings` in its environment besides.
     ///
     /// # Errors
     /// As [`Servers::terse`].
-    pub fn terse_set(&self, program: &Path, data: &Path, settings: &[(&str, String)]) -> Result<Server> {
+    pub fn terse_set(
+        &self,
+        program: &Path,
+        data: &Path,
+        roles: &[&str],
+        settings: &[(&str, String)],
+    ) -> Result<Server> {
         let (mut command, address) = self.terse_command(program, data)?;
+        command.args(roles.iter().flat_map(|role| ["--role", role]));
         command.envs(settings.iter().map(|(name, value)| (name, value)));
         self.start("terse", &command, address, ("/readyz", 200), START_LIMIT)
     }

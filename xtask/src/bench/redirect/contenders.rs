@@ -13,11 +13,12 @@ use self::servers::{Loaded, Stage};
 use super::super::draw::{Draw, Zipf};
 use super::super::generator::{Connections, Pace, Workload};
 use super::super::links::{PAUSE, Redirects, Targets, Unknown};
+use super::super::recorded;
 use super::super::report::{Reading, Series};
 use super::super::tiers::Tiers;
-use super::super::usage::resident;
-use super::super::{Bench, Run};
-use super::{ALL, EXPONENT, SEED, SHARED, STORE, Sizes, UNKNOWN, Who, codes};
+use super::super::usage::{CpuTime, resident};
+use super::super::{Bench, CONNECTIONS, Run};
+use super::{ALL, COUNTING, EXPONENT, SEED, SHARED, STORE, Sizes, UNKNOWN, Who, codes};
 
 /// How many draws are made ahead; they repeat after that.
 const DRAWS: usize = 1 << 20;
@@ -38,14 +39,27 @@ pub struct Contender {
     tier: Option<&'static str>,
     /// How often it is measured at most, until it succeeds.
     tries: u32,
+    /// The links of a server that records: it must have a click of each redirect.
+    recorded: Option<Targets>,
+    /// Whether it also counts what it records, which then belongs to its cost.
+    counts: bool,
     /// Readings that are ratios of CPU, and the series that is 1 there.
     beside: Vec<(&'static str, String)>,
 }
 
 impl Contender {
     fn new(name: &str, server: (u32, SocketAddr), workload: impl Workload + 'static) -> Self {
-        let (series, kind) = (Series::new(name), Connections::Kept);
-        Self { series, server, kind, workload: Box::new(workload), tier: None, tries: 1, beside: Vec::new() }
+        let (series, workload) = (Series::new(name), Box::new(workload));
+        let (kind, tier, tries, beside) = (Connections::Kept, None, 1, Vec::new());
+        Self { series, server, kind, workload, tier, tries, recorded: None, counts: false, beside }
+    }
+
+    fn recording(self, links: &Targets) -> Self {
+        Self { recorded: Some(links.clone()), ..self }
+    }
+
+    fn counting(self) -> Self {
+        Self { counts: true, ..self }
     }
 
     fn churning(self) -> Self {
@@ -72,15 +86,29 @@ impl Contender {
     /// # Errors
     /// When an answer is wrong, or came from another tier; where it is tried often, each time.
     pub fn measure(&mut self, bench: &Bench<'_>, pace: Pace) -> Result<Vec<Reading>> {
-        repeated(self.tries, PAUSE, || self.measure_once(bench, pace))
+        repeated(self.tries, PAUSE, || {
+            let measured = self.measure_once(bench, pace);
+            if let (Err(_), Some(links)) = (&measured, &self.recorded) {
+                links.abandon(CONNECTIONS as u64);
+            }
+            measured
+        })
     }
 
     fn measure_once(&mut self, bench: &Bench<'_>, pace: Pace) -> Result<Vec<Reading>> {
         let name = &self.series.name;
         let (pid, address) = self.server;
         let before = self.tier.map(|_| Tiers::read(address)).transpose()?;
+        let begun = Spent::until_now(pid, self.recorded.as_ref())?;
         let measured = bench.measure_over(self.kind, self.server, pace, &mut *self.workload);
         let mut readings = measured.with_context(|| name.clone())?;
+        if self.counts {
+            recorded::await_counted(address).with_context(|| name.clone())?;
+            begun.correct(&Spent::until_now(pid, self.recorded.as_ref())?, &mut readings);
+        }
+        if let Some(links) = &self.recorded {
+            recorded::assert_recorded(address, links).with_context(|| name.clone())?;
+        }
         readings.push(("resident_mb", resident(pid)? as f64 / 1e6));
         if let (Some(tier), Some(before)) = (self.tier, before) {
             let share = reading(&Tiers::read(address)?.since(&before).percents(), tier).context("an unknown tier")?;
@@ -88,6 +116,29 @@ impl Contender {
             readings.push((tier, share));
         }
         Ok(readings)
+    }
+}
+
+/// What a server has spent on which redirects.
+struct Spent {
+    cpu: CpuTime,
+    redirects: u64,
+}
+
+impl Spent {
+    fn until_now(pid: u32, links: Option<&Targets>) -> Result<Self> {
+        Ok(Self { cpu: CpuTime::of(pid)?, redirects: links.map_or(0, Targets::followed) })
+    }
+
+    /// Says in `readings` what a redirect cost from this moment to `end`, and apart what the window alone has told: a
+    /// server that counts has more to do after it.
+    fn correct(&self, end: &Self, readings: &mut Vec<Reading>) {
+        let redirects = (end.redirects - self.redirects).max(1);
+        let whole = end.cpu.since(&self.cpu).as_secs_f64() * 1e6 / redirects as f64;
+        if let Some((_, cpu)) = readings.iter_mut().find(|(name, _)| *name == "cpu_us") {
+            let of_window = std::mem::replace(cpu, whole);
+            readings.push(("cpu_us_before_counting_ends", of_window));
+        }
     }
 }
 
@@ -157,7 +208,8 @@ pub fn zipf(stage: &Stage<'_>, name: &str, count: usize) -> Option<Contender> {
 }
 
 fn from_memory(name: &str, main: &Loaded, workload: impl Workload + 'static) -> Contender {
-    Contender::new(name, main.seat(), workload).answered_by("l1_percent").beside_constants(|who| who.kept().into())
+    let contender = Contender::new(name, main.seat(), workload).recording(&main.links);
+    contender.answered_by("l1_percent").beside_constants(|who| who.kept().into())
 }
 
 /// Everything that is measured as fast as it is answered, if `run` wants it.
@@ -180,12 +232,15 @@ pub fn fast(run: &Run, stage: &Stage<'_>, sizes: Sizes) -> Vec<Contender> {
     for (name, loaded, tier) in by_tier {
         all.extend(loaded.filter(|_| run.wants(name)).map(|loaded| {
             let workload = Redirects::over(&loaded.links, uniform_order(loaded.links.len()));
-            let contender = Contender::new(name, loaded.seat(), workload).answered_by(tier).patient(run);
-            let mut contender = contender.beside_constants(|who| who.kept().into());
+            let contender = Contender::new(name, loaded.seat(), workload).recording(&loaded.links).answered_by(tier);
+            let mut contender = contender.patient(run).beside_constants(|who| who.kept().into());
             contender.beside.push(("cpu_ratio_to_l1", Who::Terse.kept().into()));
             contender
         }));
     }
+    all.extend(stage.counting().filter(|_| run.wants(COUNTING)).map(|counting| {
+        from_memory(COUNTING, counting, Redirects::over(&counting.links, zipf_order(counting.links.len()))).counting()
+    }));
     all.extend(churn(run, stage));
     all
 }
@@ -207,7 +262,8 @@ fn constants(run: &Run, stage: &Stage<'_>) -> Vec<Contender> {
 fn churn(run: &Run, stage: &Stage<'_>) -> Vec<Contender> {
     let contender = |who: Who| {
         let (seat, links) = stage.seat(who, Connections::Renewed)?;
-        let contender = Contender::new(&who.churn(), seat, one(links).closing());
+        let mut contender = Contender::new(&who.churn(), seat, one(links).closing());
+        contender.recorded = (who == Who::Terse).then(|| links.clone());
         Some(contender.churning().beside_constants(Who::churn))
     };
     ALL.into_iter().filter(|who| run.wants(&who.churn())).filter_map(contender).collect()
@@ -255,6 +311,19 @@ mod tests {
         assert_eq!(reading(&rounds[3], "cpu_ratio_to_floor"), None, "there is no floor");
         assert_eq!(rounds[0], cpu(5.0), "nothing to compare with");
         assert_eq!(rounds[2][2], ("cpu_ratio_to_nginx", 0.9), "right after what it compares");
+    }
+
+    #[test]
+    fn what_counting_takes_after_the_window_belongs_to_a_redirect() {
+        let links = Targets::of(&[Pair { code: "abcdefg".into(), index: 0 }]);
+        let begun = Spent::until_now(std::process::id(), Some(&links)).unwrap();
+        links.follow(0);
+        links.follow(0);
+        let mut end = Spent::until_now(std::process::id(), Some(&links)).unwrap();
+        end.cpu = begun.cpu.clone();
+        let mut readings = vec![("per_second", 1.0), ("cpu_us", 3.5)];
+        begun.correct(&end, &mut readings);
+        assert_eq!(readings, [("per_second", 1.0), ("cpu_us", 0.0), ("cpu_us_before_counting_ends", 3.5)]);
     }
 
     #[test]

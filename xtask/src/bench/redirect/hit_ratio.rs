@@ -12,17 +12,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::super::draw::{Draw, Zipf};
 use super::super::generator::drive;
 use super::super::ideal::Lru;
 use super::super::links::{Redirects, Targets, follow_in_order, unhurried};
 use super::super::pin::on_core;
+use super::super::recorded::{self, Recorded};
 use super::super::report::{Reading, Series};
 use super::super::tiers::Tiers;
 use super::super::usage::resident;
-use super::super::{Bench, CONNECTIONS};
+use super::super::{Bench, CONNECTIONS, Run};
 use super::contenders::servers::cache_of;
 use super::{CACHED_OF, EXPONENT, HIT_RATIO, SEED};
 
@@ -61,7 +62,11 @@ pub fn measure(bench: &Bench<'_>, data: &Path, links: &Targets) -> Result<Series
     let mut popular = Popular::of(links.len());
     let ideal = popular.zipf.share_of(cached) * 100.0;
     let mut simulated = Lru::new(cached)?;
-    let server = bench.servers.terse_set(&bench.terse, data, &cache_of(cached))?;
+    let (warm_up, round) = (links.len() * warm_up_times(bench.run), (links.len() / ROUND_OF).max(1));
+    let mut settings = cache_of(cached);
+    settings.push(recorded::journal_for(0.0, warm_up + round * bench.run.rounds() as usize));
+    let server = bench.servers.terse_set(&bench.terse, data, recorded::RECORDS, &settings)?;
+    let followed_before = links.followed();
     let follow = |order: Arc<[u32]>, patiently: bool| -> Result<Tiers> {
         let before = Tiers::read(server.address)?;
         on_core(bench.cores.generator, || match patiently {
@@ -70,20 +75,26 @@ pub fn measure(bench: &Bench<'_>, data: &Path, links: &Targets) -> Result<Series
         })?;
         Ok(Tiers::read(server.address)?.since(&before))
     };
-    let warm_up = popular.take(links.len() * if bench.run.quick { QUICK_WARM_UP_TIMES } else { WARM_UP_TIMES });
+    let warm_up = popular.take(warm_up);
     simulated.hit_percent(&warm_up);
     follow(warm_up, true)?;
     let mut series = Series::new(HIT_RATIO);
-    for round in 0..bench.run.rounds() {
-        let order = popular.take((links.len() / ROUND_OF).max(1));
+    for number in 1..=bench.run.rounds() {
+        let order = popular.take(round);
         let simulated = simulated.hit_percent(&order);
         let mut readings = compared(&follow(order, bench.run.quick)?, ideal, simulated);
         readings.push(("resident_mb", resident(server.pid())? as f64 / 1e6));
         series.add(readings);
-        println!("hit ratio: round {} of {}", round + 1, bench.run.rounds());
+        println!("hit ratio: round {number} of {}", bench.run.rounds());
     }
+    let clicks = Recorded::read(server.address)?.check(links.followed() - followed_before, 0);
+    clicks.context(HIT_RATIO)?;
     server.stop()?;
     Ok(series)
+}
+
+fn warm_up_times(run: &Run) -> usize {
+    if run.quick { QUICK_WARM_UP_TIMES } else { WARM_UP_TIMES }
 }
 
 /// Follows `links` in `order` once; a refusal is an error.

@@ -5,15 +5,16 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::super::super::generator::Connections;
 use super::super::super::links::{Pair, Targets, fill, follow_all, target};
 use super::super::super::pin::on_core;
+use super::super::super::recorded::{self, journal_for};
 use super::super::super::server::Server;
 use super::super::super::usage::resident;
-use super::super::super::{Bench, CONNECTIONS};
-use super::super::{ALL, HIT_RATIO, STORE, Sizes, UNKNOWN, Who, codes};
+use super::super::super::{Bench, CONNECTIONS, Run};
+use super::super::{ALL, COUNTING, HIT_RATIO, STORE, Sizes, UNKNOWN, Who, codes};
 use crate::services::redis;
 use crate::tools::{NGINX, Tools};
 
@@ -24,6 +25,11 @@ const ROOM_PERCENT: usize = 125;
 const ENTRIES_PER_KIB: usize = 2;
 /// The least that a cache may be given, in KiB.
 const LEAST_CACHE_KIB: usize = 1024;
+/// How many series the main server answers with redirects at most: one code, some and many by two laws, churn, half of
+/// the peak, and one more to know the peak.
+const ON_MAIN: u32 = 8;
+/// Of how many links the statistics are compared with what was seen.
+const TOLD: usize = 500;
 
 /// A terse with links.
 pub struct Loaded {
@@ -38,6 +44,15 @@ impl Loaded {
     #[must_use]
     pub fn seat(&self) -> (u32, SocketAddr) {
         (self.server.pid(), self.server.address)
+    }
+
+    /// Ends it. Its data directory is left, but for the journal of clicks.
+    fn end(self) -> Result<(PathBuf, Targets)> {
+        let Self { server, data, links } = self;
+        recorded::assert_recorded(server.address, &links).with_context(|| data.display().to_string())?;
+        server.stop()?;
+        fs::remove_dir_all(data.join("journal"))?;
+        Ok((data, links))
     }
 }
 
@@ -56,6 +71,7 @@ pub struct Stage<'a> {
     main: Option<Loaded>,
     store: Option<Loaded>,
     shared: Option<Loaded>,
+    counting: Option<Loaded>,
     empty_mb: Option<f64>,
     bench: &'a Bench<'a>,
 }
@@ -82,18 +98,25 @@ impl<'a> Stage<'a> {
     /// When a server fails or answers wrong.
     pub fn set(bench: &'a Bench<'a>, sizes: Sizes, with_redis: bool) -> Result<Self> {
         let link = Targets::of(&[Pair { code: "abcdefg".into(), index: 0 }]);
-        let mut stage = Self { constants: vec![], link, main: None, store: None, shared: None, empty_mb: None, bench };
+        let (main, store, shared, counting) = (None, None, None, None);
+        let mut stage = Self { constants: vec![], link, main, store, shared, counting, empty_mb: None, bench };
         stage.start_constants()?;
         if wants_main(bench, sizes) {
             stage.start_main(sizes)?;
         }
         if bench.run.wants(STORE) {
-            stage.store = Some(loaded(bench, "redirect-store", sizes.some, cache_of(1))?.0);
+            let mut settings = cache_of(1);
+            settings.push(journal_for(seconds(bench.run, 1), sizes.some));
+            stage.store = Some(loaded(bench, "redirect-store", sizes.some, (recorded::RECORDS, settings))?.0);
         }
         if with_redis {
             let mut settings = cache_of(1);
-            settings.push(("TERSE_CACHE", redis::url()));
-            stage.shared = Some(loaded(bench, "redirect-shared", sizes.some, settings)?.0);
+            settings.extend([("TERSE_CACHE", redis::url()), journal_for(seconds(bench.run, 1), sizes.some)]);
+            stage.shared = Some(loaded(bench, "redirect-shared", sizes.some, (recorded::RECORDS, settings))?.0);
+        }
+        if bench.run.wants(COUNTING) {
+            let settings = cache_of(sizes.some * ROOM_PERCENT / 100 + 1);
+            stage.counting = Some(loaded(bench, "redirect-counting", sizes.some, (&[], settings))?.0);
         }
         Ok(stage)
     }
@@ -129,8 +152,9 @@ impl<'a> Stage<'a> {
 
     fn start_main(&mut self, sizes: Sizes) -> Result<()> {
         let count = if wants_many(self.bench, sizes) { sizes.many } else { sizes.some };
-        let settings = cache_of(count * ROOM_PERCENT / 100 + 1);
-        let (main, empty) = loaded(self.bench, "redirect", count, settings)?;
+        let mut settings = cache_of(count * ROOM_PERCENT / 100 + 1);
+        settings.push(journal_for(seconds(self.bench.run, ON_MAIN), count));
+        let (main, empty) = loaded(self.bench, "redirect", count, (recorded::RECORDS, settings))?;
         self.main = Some(main);
         self.empty_mb = Some(empty);
         Ok(())
@@ -154,6 +178,12 @@ impl<'a> Stage<'a> {
         self.shared.as_ref()
     }
 
+    /// terse in all roles: it counts what it records.
+    #[must_use]
+    pub fn counting(&self) -> Option<&Loaded> {
+        self.counting.as_ref()
+    }
+
     /// Where `who` answers over connections of this kind, and the links to ask for.
     #[must_use]
     pub fn seat(&self, who: Who, kind: Connections) -> Option<((u32, SocketAddr), &Targets)> {
@@ -165,32 +195,47 @@ impl<'a> Stage<'a> {
         Some(((constant.server.pid(), constant.server.address), &self.link))
     }
 
-    /// Ends all servers.
+    /// Ends all servers, which have recorded all that they answered. What they recorded goes.
     ///
     /// # Errors
-    /// When one had to be killed, or says that it failed.
+    /// When one had to be killed, says that it failed, dropped a click, or tells other counts than there were.
     pub fn clear(self) -> Result<Rest> {
         for constant in self.constants {
             constant.server.stop()?;
         }
-        for loaded in [self.store, self.shared].into_iter().flatten() {
-            loaded.server.stop()?;
+        if let Some(counting) = &self.counting {
+            recorded::await_counted(counting.server.address)?;
+            recorded::assert_told(counting.server.address, &counting.links, TOLD).context(COUNTING)?;
         }
-        let main = self.main.map(|Loaded { server, data, links }| server.stop().map(|()| (data, links))).transpose()?;
+        for loaded in [self.store, self.shared, self.counting].into_iter().flatten() {
+            let (data, _) = loaded.end()?;
+            fs::remove_dir_all(data)?;
+        }
+        let main = self.main.map(Loaded::end).transpose()?;
         Ok(Rest { main, empty_mb: self.empty_mb })
     }
 }
 
-/// Makes `count` links in a new data directory, and starts terse on it with
-/// `settings`. Then each link is followed once, so that whatever is asked for
+/// How long one server is under load that `contenders` series put on it.
+fn seconds(run: &Run, contenders: u32) -> f64 {
+    (run.warm_up() + run.window()).as_secs_f64() * f64::from(run.rounds() * contenders)
+}
+
+/// Makes `count` links in a new data directory, and starts terse on it in
+/// these roles with these settings. Then each link is followed once, so that whatever is asked for
 /// later is where it belongs. Also returns what memory the server took before that, in megabytes.
-fn loaded(bench: &Bench<'_>, name: &str, count: usize, settings: Vec<(&str, String)>) -> Result<(Loaded, f64)> {
+fn loaded(
+    bench: &Bench<'_>,
+    name: &str,
+    count: usize,
+    (roles, settings): (&[&str], Vec<(&str, String)>),
+) -> Result<(Loaded, f64)> {
     let data = bench.data(name)?;
     // By a server of its own: what it needed to make the links is not what redirects need.
     let maker = bench.servers.terse(&bench.terse, &data)?;
     let pairs = on_core(bench.cores.generator, || fill(maker.address, count))?;
     maker.stop()?;
-    let server = bench.servers.terse_set(&bench.terse, &data, &settings)?;
+    let server = bench.servers.terse_set(&bench.terse, &data, roles, &settings)?;
     let empty = resident(server.pid())? as f64 / 1e6;
     let links = Targets::of(&pairs);
     on_core(bench.cores.generator, || follow_all(server.address, &links, CONNECTIONS))?;
