@@ -42,13 +42,19 @@ pub(in crate::drills) fn copy(stage: &mut Stage<'_>) {
     assert!(of_the_copy >= answered_by_then, "the copy had {answered_by_then} clicks, {of_the_copy} were counted");
     assert!(of_the_copy < ledger.sum().received, "the original had no more than its copy: nothing was tried");
 
-    // The original comes back, and goes on being clicked on meanwhile.
-    for (away, back) in [("copy", "original"), ("original", "copy")] {
+    // The original comes back, and in the full form the copy once more.
+    let again: &[_] = stage.form.pick(&[("copy", "original")], &[("copy", "original"), ("original", "copy")]);
+    for (away, back) in again {
         deployment.stop_both();
         aside.swap(away, back);
         deployment.start_both();
         ledger.add(more(stage, &deployment));
         deployment.settle(stage, &ledger, Bound::Between);
+        if *back == "original" {
+            let grown = aside.grown_since("copy");
+            stage.report.count("blocks that had gone on since the copy", grown);
+            assert!(grown > 0, "the copy had no block that went on: nothing was tried");
+        }
     }
 }
 
@@ -104,6 +110,21 @@ impl Aside {
             .and_then(|()| copy_tree(&self.place.join(back), &self.journal));
         swapped.unwrap_or_else(|error| panic!("{back} can't be put in its place: {error}"));
     }
+
+    /// Blocks, recovered in both, that are longer now than they were in `copy`.
+    fn grown_since(&self, copy: &str) -> usize {
+        let longer = |block: &&PathBuf| {
+            let before = block.file_name().and_then(|name| block_bytes(&self.place.join(copy).join(name)));
+            before.is_some_and(|before| block_bytes(block) > Some(before))
+        };
+        entries(&self.journal).iter().filter(longer).count()
+    }
+}
+
+/// How long a block is that was recovered; nothing for other files.
+fn block_bytes(path: &Path) -> Option<u64> {
+    let is_block = path.extension().is_some_and(|extension| extension == "block");
+    is_block.then(|| fs::metadata(path).ok().map(|file| file.len())).flatten()
 }
 
 fn remove_if_there(directory: &Path) -> std::io::Result<()> {

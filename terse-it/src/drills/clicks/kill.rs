@@ -10,7 +10,7 @@ pub(in crate::drills) fn kill(stage: &mut Stage<'_>) {
     let mut dice = Dice::seeded(chance("clicks-kill"));
     let mut deployment = Deployment::start(stage, Roles::Together);
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(12), Duration::from_secs(120)));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(11), Duration::from_secs(120)));
     let (least_ms, most_ms) = stage.form.pick((300, 2_000), (1_000, 5_000));
     let mut kills = 0;
     while began.elapsed() < time {
