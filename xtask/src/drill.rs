@@ -22,12 +22,24 @@ use crate::workspace::{Workspace, cargo};
 const DRILLS_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Drills of a server with a SQLite file, which need no cluster.
-const ALONE: &[&str] = &["stampede", "scan", "celebrity"];
+const ALONE: &[&str] = &[
+    "stampede",
+    "scan",
+    "celebrity",
+    "clicks",
+    "clicks-kill",
+    "clicks-copy",
+    "clicks-projector",
+    "clicks-redis",
+    "clicks-budget",
+    "clicks-term",
+    "clicks-chaos",
+];
 
 /// Arguments of `cargo xtask drill`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to drill: names, `all`, or `list`
+    /// What to drill: names, `clicks` for all of the counting, `all`, or `list`
     #[arg(required = true, value_name = "NAME")]
     drills: Vec<String>,
     /// A few seconds each; answers are checked, latencies only reported
