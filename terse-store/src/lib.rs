@@ -6,6 +6,9 @@
 //! their code, [`Guarded`] keeps a shard's faults in that shard. All of them
 //! implement the ports of [`terse_core::ports`]; no driver appears in a public
 //! signature.
+//!
+//! [`SqliteReadModel`] and [`CqlReadModel`] keep what is known of clicks ([`terse_core::ports::clicks`]), each in a
+//! store of its own; `tests/read_model` is the contract of both.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod core_clock;
