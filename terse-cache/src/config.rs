@@ -5,9 +5,9 @@ use std::time::Duration;
 /// The cache's bounds. Each has a stated answer when it is hit.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Bytes that links in memory may take, by estimate with all overhead; beyond, the coldest are evicted. Up to an
-    /// eighth of them is for knowing a link that was evicted when it comes back. What the tables grow ahead of
-    /// their need, and the allocator keeps, comes on top: some 10 % of a large cache.
+    /// Bytes that links in memory may take, with all overhead and the room that tables grow ahead of their need;
+    /// beyond, the coldest are evicted. Up to an eighth of them is for knowing a link that was evicted when it comes
+    /// back. What an allocator keeps to itself, some percent, comes on top.
     pub max_bytes: u64,
     /// Links in memory; beyond, the coldest are evicted.
     pub max_links: usize,

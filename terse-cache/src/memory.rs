@@ -21,8 +21,10 @@ use crate::least::{Least, LeastVersions};
 use crate::marks::{FRESH_FOR_MS, MarkedCodes, NO_SHARD, ShardNumber, Shards};
 use crate::warm::Heat;
 
-/// Bytes of a slot of the table of links: an entry, its neighbours in two lists, how it was used.
-const SLOT_BYTES: u64 = 72;
+/// Bytes of a slot of the table of links (72: an entry, its neighbours in two
+/// lists, how it was used), twice: the table grows by doubling, so up to half of
+/// its slots are not used yet, and what may be taken is a bound.
+const SLOT_BYTES: u64 = 2 * 72;
 
 /// Bytes of a slot's share of the table of hashes, which has five a place and is 7/16 to 7/8 full.
 const INDEX_BYTES: u64 = 9;
