@@ -79,6 +79,18 @@ impl LocalLog {
         first_kept(&JournalDir::of(&self.root, journal_of(partition)?)).map_err(unavailable)
     }
 
+    /// The last block of `partition` that is sealed and kept now. `None` = there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    pub fn ends_at(&self, partition: Partition) -> Result<Option<u64>, LogError> {
+        let blocks = JournalDir::of(&self.root, journal_of(partition)?).blocks().map_err(unavailable)?;
+        Ok(blocks.into_iter().rev().find_map(|(name, _)| match name {
+            Name::Block(seq) => Some(seq),
+            Name::Open(_) => None,
+        }))
+    }
+
     /// The readers, the one that was served last at the end.
     fn in_turn(&self) -> Vec<Reader> {
         let after = self.reading.iter().filter(|(id, _)| Some(**id) > self.last);
