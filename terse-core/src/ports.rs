@@ -439,6 +439,19 @@ pub trait StoreHealth: Send + Sync + 'static {
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)>;
 }
 
+/// Something that a dependency measures of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// What is measured: one word, which `/health` puts behind the dependency's name.
+    pub name: &'static str,
+    /// How much.
+    pub value: u64,
+    /// Of what.
+    pub unit: &'static str,
+    /// Why this is too much, in one word; `None` = it isn't.
+    pub trouble: Option<&'static str>,
+}
+
 /// Tells whether something works that terse can do without.
 #[async_trait]
 pub trait DependencyHealth: Send + Sync + 'static {
@@ -450,6 +463,11 @@ pub trait DependencyHealth: Send + Sync + 'static {
     /// # Errors
     /// Why it doesn't work, without addresses or credentials.
     async fn check(&self) -> Result<(), String>;
+
+    /// What it measures of itself, always in the same order. It costs no request.
+    fn observe(&self) -> Vec<Observation> {
+        Vec::new()
+    }
 }
 
 /// All that a shard keeps: links, their idempotency keys, and what the shard knows of itself.

@@ -33,13 +33,29 @@ pub(crate) enum Status {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HealthCheck)]
 pub(crate) struct Check {
-    /// What it is.
+    /// What it is; behind a dependency come the values that it measures of itself.
     #[schema(example = "store:main")]
     name: String,
     status: Status,
     /// Why it is not ok.
     #[schema(value_type = Option<String>, example = json!(null), required)]
     reason: Option<&'static str>,
+    /// What was measured, if this is about a value.
+    #[serde(flatten)]
+    #[schema(inline)]
+    observed: Option<Observed>,
+}
+
+/// A value that a dependency measures of itself.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Observed {
+    /// How much.
+    #[schema(example = 120)]
+    observed_value: u64,
+    /// Of what.
+    #[schema(value_type = String, example = "ms")]
+    observed_unit: &'static str,
 }
 
 /// The answer of `/health`.
@@ -52,7 +68,7 @@ pub(crate) struct Report {
     release: &'static str,
     /// How long the server has been running, in seconds.
     uptime_s: u64,
-    /// One entry per dependency.
+    /// One entry per dependency, and one per value that it measures of itself.
     checks: Vec<Check>,
 }
 
@@ -101,6 +117,7 @@ pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs
     let dependencies = join_all(state.dependencies.iter().map(|dependency| ask(&**dependency)));
     let (stores, dependencies) = join(stores, dependencies).await;
     let (mut status, mut checks) = stores;
+    let dependencies: Vec<Check> = dependencies.into_iter().flatten().collect();
     if status == Status::Ok && dependencies.iter().any(|check| check.status != Status::Ok) {
         status = Status::Degraded;
     }
@@ -129,21 +146,33 @@ fn of_shards(shards: &[(String, Result<(), StoreError>)]) -> Status {
     }
 }
 
-/// What `dependency` says of itself.
-async fn ask(dependency: &dyn DependencyHealth) -> Check {
+/// What `dependency` says of itself. A value that is too large makes it degraded.
+async fn ask(dependency: &dyn DependencyHealth) -> Vec<Check> {
     let name = dependency.name().to_owned();
-    match tokio::time::timeout(CHECK_TIMEOUT, dependency.check()).await {
-        Ok(Ok(())) => Check { name, status: Status::Ok, reason: None },
+    let observations = dependency.observe();
+    let own = match tokio::time::timeout(CHECK_TIMEOUT, dependency.check()).await {
+        Ok(Ok(())) => judged(name, observations.iter().find_map(|value| value.trouble), None),
         Ok(Err(reason)) => {
             tracing::debug!(dependency = name, reason, "does not work");
             down(name, "unavailable")
         }
         Err(_) => down(name, "timeout"),
-    }
+    };
+    let values = observations.iter().map(|value| {
+        let observed = Observed { observed_value: value.value, observed_unit: value.unit };
+        judged(format!("{}:{}", dependency.name(), value.name), value.trouble, Some(observed))
+    });
+    std::iter::once(own).chain(values).collect()
+}
+
+/// Ok, unless there is trouble.
+fn judged(name: String, trouble: Option<&'static str>, observed: Option<Observed>) -> Check {
+    let status = if trouble.is_none() { Status::Ok } else { Status::Degraded };
+    Check { name, status, reason: trouble, observed }
 }
 
 fn down(name: String, reason: &'static str) -> Check {
-    Check { name, status: Status::Down, reason: Some(reason) }
+    Check { name, status: Status::Down, reason: Some(reason), observed: None }
 }
 
 fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
@@ -153,5 +182,5 @@ fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
         StoreErrorKind::Corrupt => "corrupt",
     });
     let status = if reason.is_none() { Status::Ok } else { Status::Down };
-    Check { name: format!("store:{shard}"), status, reason }
+    Check { name: format!("store:{shard}"), status, reason, observed: None }
 }
