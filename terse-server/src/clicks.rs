@@ -3,7 +3,9 @@
 //! What of these a process has follows from its roles. The projector runs on a thread of its own: it takes a core while
 //! it catches up, and redirects await nothing of it.
 
-use std::path::Path;
+mod health;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use terse_core::{Clock, ShortCode, Timestamp};
 use terse_store::{CqlReadModel, CqlReadModelConfig, SqliteReadModel, SqliteReadModelConfig};
 use tokio::sync::{oneshot, watch};
 
+use self::health::{ClickHealth, Recorded};
 use crate::config::Config;
 use crate::config::address::CqlAddress;
 use crate::config::clicks::{BusConfig, StatsConfig};
@@ -43,14 +46,14 @@ const GAUGES_EVERY: Duration = Duration::from_millis(500);
 const CONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How long one try may take: it may have to make all tables.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(80);
-/// Above this lag counting is told to be behind, in milliseconds.
-const BEHIND_MS: u64 = 60_000;
 
 /// What a process does with clicks.
 pub struct Clicks {
     journal: Option<Arc<Journal>>,
     model: Option<Model>,
     projection: Option<Projection>,
+    /// What the journal counted, as it was seen last.
+    recorded: Arc<Recorded>,
 }
 
 /// Where clicks are counted.
@@ -81,7 +84,7 @@ impl Clicks {
             settle_bus(model.as_ref(), bus(config)).await?;
         }
         let journal = if records { Some(journal(config, world)?) } else { None };
-        Ok(Self { journal, model, projection: None })
+        Ok(Self { journal, model, projection: None, recorded: Arc::default() })
     }
 
     /// Where redirects note their clicks.
@@ -107,11 +110,12 @@ impl Clicks {
             Model::Sqlite(model) => Arc::clone(model) as Arc<dyn DependencyHealth>,
             Model::Cql(model) => Arc::clone(model) as Arc<dyn DependencyHealth>,
         });
-        let counting = self.projection.iter().map(|projection| {
-            let (progress, clock) = (Arc::clone(&projection.progress), Arc::clone(clock));
-            Arc::new(Counting { progress, clock }) as Arc<dyn DependencyHealth>
+        let progress = self.projection.as_ref().map(|projection| Arc::clone(&projection.progress));
+        let works = (self.journal.is_some() || progress.is_some()).then(|| {
+            let recorded = self.journal.is_some().then(|| Arc::clone(&self.recorded));
+            Arc::new(ClickHealth { recorded, progress, clock: Arc::clone(clock) }) as Arc<dyn DependencyHealth>
         });
-        model.chain(counting).collect()
+        model.chain(works).collect()
     }
 
     /// Starts to count, if that is this process's role.
@@ -122,8 +126,8 @@ impl Clicks {
         let (Some(model), true, BusConfig::Local) = (&self.model, config.analytics, &config.clicks.bus) else {
             return Ok(());
         };
-        let log = LocalLog::new(&config.data_dir.join(JOURNALS), self.journal.clone());
-        let enrichment = Enrichment::new([config.http.public_url.host.as_str()], countries(config)?);
+        let log = LocalLog::new(&journals(config), self.journal.clone());
+        let enrichment = enrichment(config)?;
         let projector = Projector::new(
             ProjectorConfig::new(bus(config), holder),
             Box::new(log),
@@ -150,10 +154,11 @@ impl Clicks {
             });
         }
         let progress = self.projection.as_ref().map(|projection| Arc::clone(&projection.progress));
-        let (journal, world) = (self.journal.clone(), world.clone());
+        let (journal, recorded, world) = (self.journal.clone(), Arc::clone(&self.recorded), world.clone());
         tasks.every("click gauges", GAUGES_EVERY, move || {
-            let (journal, progress, world) = (journal.clone(), progress.clone(), world.clone());
-            async move { show(journal, progress.as_deref(), &world).await }
+            let (journal, progress) = (journal.clone(), progress.clone());
+            let (recorded, world) = (Arc::clone(&recorded), world.clone());
+            async move { show(journal, progress.as_deref(), &recorded, &world).await }
         });
     }
 
@@ -195,9 +200,8 @@ impl Model {
     fn open(config: &Config, world: &World) -> Result<Self, StartError> {
         match &config.clicks.stats {
             StatsConfig::Sqlite => {
-                let file = SqliteReadModelConfig::new(config.data_dir.join(STATS_FILE));
-                let opened = SqliteReadModel::open(file);
-                Ok(Self::Sqlite(opened.map_err(|error| store_failure(STATS, &error))?))
+                let opened = SqliteReadModel::open(SqliteReadModelConfig::new(stats_file(config)));
+                Ok(Self::Sqlite(opened.map_err(|error| failed(&error))?))
             }
             StatsConfig::Cql(address) => {
                 let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
@@ -256,7 +260,7 @@ fn bus(config: &Config) -> Bus {
 const PARTITIONS: u16 = 8;
 
 async fn settle_bus(model: &dyn ReadModel, asked: Bus) -> Result<(), StartError> {
-    let stands = model.settle_bus(asked).await.map_err(|error| store_failure(STATS, &error))?;
+    let stands = model.settle_bus(asked).await.map_err(|error| failed(&error))?;
     if stands == asked {
         return Ok(());
     }
@@ -270,13 +274,36 @@ fn journal(config: &Config, world: &World) -> Result<Arc<Journal>, StartError> {
         budget_bytes: clicks.journal_bytes,
         sync: if clicks.journal_sync { SyncPolicy::Sealed } else { SyncPolicy::None },
         obey_signals: clicks.obey_signals,
-        ..JournalConfig::new(config.data_dir.join(JOURNALS))
+        ..JournalConfig::new(journals(config))
     };
     let opened = Journal::open(&settings, Arc::clone(&world.clock), world.entropy.as_ref());
     opened.map_err(|error| {
         let directory = settings.directory.display();
         StartError::new(Exit::CannotCreate, format_args!("cannot open a click journal in {directory}: {error}"))
     })
+}
+
+/// Where the journals of a data directory are.
+pub(crate) fn journals(config: &Config) -> PathBuf {
+    config.data_dir.join(JOURNALS)
+}
+
+/// The read model of a data directory, where it is a file.
+pub(crate) fn stats_file(config: &Config) -> PathBuf {
+    config.data_dir.join(STATS_FILE)
+}
+
+/// What a fault of a read model ends the program with.
+pub(crate) fn failed(error: &StoreError) -> StartError {
+    store_failure(STATS, error)
+}
+
+/// By what the deployment tells clicks apart.
+///
+/// # Errors
+/// [`StartError`] when the country data can't be read.
+pub(crate) fn enrichment(config: &Config) -> Result<Enrichment, StartError> {
+    Ok(Enrichment::new([config.http.public_url.host.as_str()], countries(config)?))
 }
 
 fn countries(config: &Config) -> Result<Option<Arc<Countries>>, StartError> {
@@ -295,7 +322,12 @@ fn cql_config(address: &CqlAddress) -> CqlReadModelConfig {
 }
 
 /// Brings the gauges up to date. Counting blocks reads directories, so not here.
-async fn show(journal: Option<Arc<Journal>>, progress: Option<&Progress>, world: &World) -> Result<(), StoreError> {
+async fn show(
+    journal: Option<Arc<Journal>>,
+    progress: Option<&Progress>,
+    recorded: &Recorded,
+    world: &World,
+) -> Result<(), StoreError> {
     let unreadable = |error: &dyn std::fmt::Display| {
         StoreError::new(StoreErrorKind::Unavailable, format!("blocks of clicks can't be counted: {error}"))
     };
@@ -308,32 +340,11 @@ async fn show(journal: Option<Arc<Journal>>, progress: Option<&Progress>, world:
     if let Some(journal) = journal {
         let counted =
             tokio::task::spawn_blocking(move || journal.counts()).await.map_err(|error| unreadable(&error))?;
-        let pending = counted.map_err(|error| unreadable(&error))?.pending;
-        world.metrics.click_blocks_pending().set(i64::try_from(pending).unwrap_or(i64::MAX));
+        let counts = counted.map_err(|error| unreadable(&error))?;
+        recorded.note(&counts, world.clock.monotonic_ms());
+        world.metrics.click_blocks_pending().set(i64::try_from(counts.pending).unwrap_or(i64::MAX));
     }
     Ok(())
-}
-
-/// Whether counting goes on.
-struct Counting {
-    progress: Arc<Progress>,
-    clock: Arc<dyn Clock>,
-}
-
-#[async_trait]
-impl DependencyHealth for Counting {
-    fn name(&self) -> &'static str {
-        "clicks"
-    }
-
-    async fn check(&self) -> Result<(), String> {
-        let report = self.progress.report();
-        if report.stopped > 0 {
-            return Err(format!("{} partitions of the click log are stopped", report.stopped));
-        }
-        let lag_ms = report.lag_ms(self.clock.now());
-        if lag_ms > BEHIND_MS { Err(format!("counting is {} s behind", lag_ms / 1_000)) } else { Ok(()) }
-    }
 }
 
 /// For a process that neither counts nor serves statistics.
