@@ -29,7 +29,7 @@ use super::topology::table;
 /// How often checkpoints and streams are looked at, in milliseconds.
 pub const LOOK_MS: u64 = 20_000;
 /// How often when less than half of the room is left, in milliseconds.
-pub const SHORT_LOOK_MS: u64 = 1_000;
+pub const SHORT_LOOK_MS: u64 = 250;
 /// After so many milliseconds without a look nothing is published.
 pub const BLIND_MS: u64 = 60_000;
 /// A part's head, and what a stream adds to a message.
@@ -237,8 +237,9 @@ mod tests {
     }
 
     fn guard() -> Guard {
-        let config = BrokerConfig::new("amqp://localhost/%2f", "d", 2).unwrap();
-        Guard::new(&BrokerConfig { stream_bytes: 4 << 20, segment_bytes: 1 << 20, ..config }, Arc::new(NoNeeds))
+        let mut config = BrokerConfig::new("amqp://localhost/%2f", "d", 2).unwrap();
+        (config.stream_bytes, config.segment_bytes) = (4 << 20, 1 << 20);
+        Guard::new(&config, Arc::new(NoNeeds))
     }
 
     #[test]
