@@ -1,21 +1,22 @@
 //! Blocks of clicks on disk: recording, sealing, recovery, the disk budget.
 //!
 //! A process has one [`Journal`], a directory of its own among those in `journal/`, whose lock it holds for life. Each
-//! web worker copies clicks into a memory-mapped block of its own, which survives the end of the process from the moment
-//! that a record is committed. The worker alone seals its block, when it is full or old, and gets a prepared one for it.
-//! Two threads serve the workers: one prepares blocks, the other syncs and renames sealed ones, which readers find then,
-//! and recovers journals whose process is gone ([`Recovery`]).
+//! web worker copies clicks into a memory-mapped block of its own, which survives the end of the process from the
+//! moment that a record is committed. The worker alone seals its block, when it is full or old, and gets a prepared one
+//! for it. Two threads serve the workers: one prepares blocks, the other syncs and renames sealed ones, which readers
+//! find then, and recovers journals whose process is gone ([`Recovery`]).
 //!
 //! | bound | when it is hit |
 //! |---|---|
-//! | [`JournalConfig::budget_bytes`], or the disk itself | passed blocks make place, oldest first; else clicks are dropped as `budget` |
+//! | [`JournalConfig::budget_bytes`], or the disk itself | passed blocks make place, oldest first; else `budget` drops |
 //! | prepared blocks of a worker, mapped blocks of a process | clicks are dropped as `no_block` |
 //! | texts of a click | they are cut ([`crate::record`]) |
 //! | kept blocks and journals of which all was passed | the oldest are removed |
 //! | blocks recovered in a step ([`MAX_RECOVERED_BLOCKS`]) | the next step goes on |
 //!
-//! A power cut can cost the open blocks, and with [`SyncPolicy::None`] sealed ones too; the end of the process costs none.
-//! On file systems that write elsewhere what is written again (btrfs, ZFS), a full disk may end the process with SIGBUS.
+//! A power cut can cost the open blocks, and with [`SyncPolicy::None`] sealed ones too; the end of the process costs
+//! none. On file systems that write elsewhere what is written again (btrfs, ZFS), a full disk may end the process with
+//! SIGBUS.
 
 mod block;
 pub(crate) mod directory;

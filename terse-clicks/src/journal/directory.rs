@@ -186,7 +186,8 @@ impl JournalDir {
         Ok(self.read_number(PASSED)?.unwrap_or(0))
     }
 
-    /// Notes that the journal's reader needs the first `blocks` blocks no more. Of a journal that is gone nothing is noted.
+    /// Notes that the journal's reader needs the first `blocks` blocks no more. Of a journal that is gone nothing is
+    /// noted.
     pub(crate) fn set_passed(&self, blocks: u64) -> io::Result<()> {
         match self.write_number(PASSED, blocks) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,7 +1,7 @@
 //! What workers share with the threads that prepare and seal blocks.
 //!
-//! Blocks go round: prepared → `free` → a worker → `full` → sealed. Both queues hold more than there can be blocks, so a
-//! worker's push never fails and its pop never waits.
+//! Blocks go round: prepared → `free` → a worker → `full` → sealed. Both queues hold more than there can be blocks, so
+//! a worker's push never fails and its pop never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};

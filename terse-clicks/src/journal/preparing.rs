@@ -1,8 +1,8 @@
 //! The thread that keeps blocks prepared, within the disk budget.
 //!
 //! For each worker [`SPARE_PER_WORKER`] blocks wait: at 300 MB/s of clicks the thread must look every 7 ms for a worker
-//! not to run dry, so it looks every [`BUSY_MS`] while blocks are taken, and every [`REST_MS`] else. When the disk or the
-//! budget is full, workers drop clicks and count them; as soon as there is room again, recording goes on.
+//! not to run dry, so it looks every [`BUSY_MS`] while blocks are taken, and every [`REST_MS`] else. When the disk or
+//! the budget is full, workers drop clicks and count them; as soon as there is room again, recording goes on.
 
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Recording, on a web worker's thread.
 //!
-//! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one. Nothing
-//! here allocates, locks, or calls the system, except when a worker starts and ends.
+//! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one.
+//! Nothing here allocates, locks, or calls the system, except when a worker starts and ends.
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //!
 //! A block that was being written is sealed behind its last whole record; one that was never begun is removed; one that
 //! can't be understood is put aside. Then the journal gets its last block. What a later version of terse wrote is left
-//! for that version. One step recovers at most [`MAX_RECOVERED_BLOCKS`] blocks, holding the lock, so that another process
-//! may go on where this one ends.
+//! for that version. One step recovers at most [`MAX_RECOVERED_BLOCKS`] blocks, holding the lock, so that another
+//! process may go on where this one ends.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

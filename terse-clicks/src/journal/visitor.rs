@@ -1,10 +1,10 @@
 //! What a record may keep of who clicked.
 //!
-//! A visitor is told from others for a day: by SipHash-1-3 (Aumasson, Bernstein 2012) of address and user agent under the
-//! day's key. Keys are random and destroyed after two days, and with a key goes every way to link a hash to an address.
-//! The address itself is kept as its network only, and the referrer as its origin only: the read model counts hosts, so
-//! no path or query of another site, which may hold secrets, is ever written. Who says `DNT: 1` or `Sec-GPC: 1` is, where
-//! that is obeyed, kept neither as visitor nor as network.
+//! A visitor is told from others for a day: by SipHash-1-3 (Aumasson, Bernstein 2012) of address and user agent under
+//! the day's key. Keys are random and destroyed after two days, and with a key goes every way to link a hash to an
+//! address. The address itself is kept as its network only, and the referrer as its origin only: the read model counts
+//! hosts, so no path or query of another site, which may hold secrets, is ever written. Who says `DNT: 1` or `Sec-GPC:
+//! 1` is, where that is obeyed, kept neither as visitor nor as network.
 
 use std::fmt;
 use std::hash::Hasher;

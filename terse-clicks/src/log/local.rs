@@ -1,9 +1,9 @@
 //! The local bus: the journal directories themselves are the log. A journal is a partition, a block's seq its offset.
 //!
-//! Whoever reads looks at sealed blocks only, in the order of their seqs. In a journal whose process lives, a seq that is
-//! missing is a block that is still written, and is waited for; once a journal has ended, a missing seq is void. A block
-//! that can't be read goes to the journal's `quarantine/`, and is skipped from then on. The file `passed` tells the
-//! journal's process which blocks it may use again.
+//! Whoever reads looks at sealed blocks only, in the order of their seqs. In a journal whose process lives, a seq that
+//! is missing is a block that is still written, and is waited for; once a journal has ended, a missing seq is void. A
+//! block that can't be read goes to the journal's `quarantine/`, and is skipped from then on. The file `passed` tells
+//! the journal's process which blocks it may use again.
 //!
 //! The relay to a broker reads journals the same way.
 
@@ -57,21 +57,22 @@ struct Reader {
 type Found = (Vec<Delivery>, Vec<Reader>);
 
 impl LocalLog {
-    /// The journals in `directory`, the one of this process, if it has one, among them: what it seals is delivered at once.
+    /// The journals in `directory`, the one of this process, if it has one, among them: what it seals is delivered at
+    /// once.
     #[must_use]
     pub fn new(directory: &Path, journal: Option<Arc<Journal>>) -> Self {
         Self { root: directory.to_owned(), journal, replay: false, reading: BTreeMap::new(), last: None }
     }
 
-    /// All that the journals in `directory` have kept, for building another read model. What was passed is delivered too;
-    /// nothing is noted or put aside.
+    /// All that the journals in `directory` have kept, for building another read model. What was passed is delivered
+    /// too; nothing is noted or put aside.
     #[must_use]
     pub fn for_replay(directory: &Path) -> Self {
         Self { replay: true, ..Self::new(directory, None) }
     }
 
-    /// The first block of `partition` that is kept; above 0, earlier ones are there no more, or were void. `None` = there
-    /// is none.
+    /// The first block of `partition` that is kept; above 0, earlier ones are there no more, or were void. `None` =
+    /// there is none.
     ///
     /// # Errors
     /// [`LogError::Unavailable`].
