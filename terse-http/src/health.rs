@@ -40,22 +40,14 @@ pub(crate) struct Check {
     /// Why it is not ok.
     #[schema(value_type = Option<String>, example = json!(null), required)]
     reason: Option<&'static str>,
-    /// What was measured, if this is about a value.
-    #[serde(flatten)]
-    #[schema(inline)]
-    observed: Option<Observed>,
-}
-
-/// A value that a dependency measures of itself.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Observed {
-    /// How much.
-    #[schema(example = 120)]
-    observed_value: u64,
+    /// How much was measured, if this is about a value.
+    #[serde(rename = "observedValue", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 120)]
+    observed_value: Option<u64>,
     /// Of what.
-    #[schema(value_type = String, example = "ms")]
-    observed_unit: &'static str,
+    #[serde(rename = "observedUnit", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false, example = "ms")]
+    observed_unit: Option<&'static str>,
 }
 
 /// The answer of `/health`.
@@ -151,7 +143,7 @@ async fn ask(dependency: &dyn DependencyHealth) -> Vec<Check> {
     let name = dependency.name().to_owned();
     let observations = dependency.observe();
     let own = match tokio::time::timeout(CHECK_TIMEOUT, dependency.check()).await {
-        Ok(Ok(())) => judged(name, observations.iter().find_map(|value| value.trouble), None),
+        Ok(Ok(())) => judged(name, observations.iter().find_map(|value| value.trouble)),
         Ok(Err(reason)) => {
             tracing::debug!(dependency = name, reason, "does not work");
             down(name, "unavailable")
@@ -159,20 +151,23 @@ async fn ask(dependency: &dyn DependencyHealth) -> Vec<Check> {
         Err(_) => down(name, "timeout"),
     };
     let values = observations.iter().map(|value| {
-        let observed = Observed { observed_value: value.value, observed_unit: value.unit };
-        judged(format!("{}:{}", dependency.name(), value.name), value.trouble, Some(observed))
+        let judged = judged(format!("{}:{}", dependency.name(), value.name), value.trouble);
+        Check { observed_value: Some(value.value), observed_unit: Some(value.unit), ..judged }
     });
     std::iter::once(own).chain(values).collect()
 }
 
 /// Ok, unless there is trouble.
-fn judged(name: String, trouble: Option<&'static str>, observed: Option<Observed>) -> Check {
-    let status = if trouble.is_none() { Status::Ok } else { Status::Degraded };
-    Check { name, status, reason: trouble, observed }
+fn judged(name: String, trouble: Option<&'static str>) -> Check {
+    entry(name, if trouble.is_none() { Status::Ok } else { Status::Degraded }, trouble)
+}
+
+fn entry(name: String, status: Status, reason: Option<&'static str>) -> Check {
+    Check { name, status, reason, observed_value: None, observed_unit: None }
 }
 
 fn down(name: String, reason: &'static str) -> Check {
-    Check { name, status: Status::Down, reason: Some(reason), observed: None }
+    entry(name, Status::Down, Some(reason))
 }
 
 fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
@@ -182,5 +177,5 @@ fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
         StoreErrorKind::Corrupt => "corrupt",
     });
     let status = if reason.is_none() { Status::Ok } else { Status::Down };
-    Check { name: format!("store:{shard}"), status, reason, observed: None }
+    entry(format!("store:{shard}"), status, reason)
 }
