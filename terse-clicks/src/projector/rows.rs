@@ -119,11 +119,6 @@ impl Rows {
         }
     }
 
-    /// About how many bytes the rows take.
-    pub(super) fn weight(&self) -> usize {
-        self.weight
-    }
-
     /// How many rows wait to be written, at most.
     pub(super) fn waiting_rows(&self) -> usize {
         self.dirty_rows + self.fresh_rows
@@ -347,7 +342,7 @@ impl Slot {
     /// Takes note of what the row takes besides [`ROW_BYTES`], and tells.
     fn weigh(&mut self) -> usize {
         let visitors = if self.row.visitors.is_some() { VISITORS_BYTES } else { 0 };
-        self.weight = self.row.newest().len() * size_of::<NewestClick>() + visitors;
+        self.weight = size_of_val(self.row.newest()) + visitors;
         self.weight
     }
 
@@ -558,14 +553,14 @@ mod tests {
         rows.shrink(1);
         assert_eq!(codes(&rows).len(), codes_before, "rows wait to be written");
         write(&mut rows);
-        let weight = rows.weight();
+        let weight = rows.weight;
         rows.shrink(weight);
-        assert_eq!(rows.weight(), weight, "all of it fits");
+        assert_eq!(rows.weight, weight, "all of it fits");
         rows.shrink(weight - 1);
-        assert!(rows.weight() <= weight / 4 * 3);
+        assert!(rows.weight <= weight / 4 * 3);
         assert_eq!(codes(&rows), ["a", "c", "d"]);
         rows.shrink(1);
-        assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
+        assert_eq!((codes(&rows), rows.weight), (vec![], 0));
     }
 
     #[test]
@@ -587,6 +582,6 @@ mod tests {
         let counts: Vec<u64> = written.iter().map(|(_, stored)| stored.row.clicks).collect();
         assert_eq!(counts, [2, 2, 1, 1]);
         rows.clear();
-        assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
+        assert_eq!((codes(&rows), rows.weight), (vec![], 0));
     }
 }
