@@ -86,6 +86,7 @@ impl Application {
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
         let mut clicks = Clicks::open(&config, &world).await?;
         clicks.project(&config, holder(address), &world)?;
+        clicks.prepare(stores.home(), &world).await;
         let parts = Parts { stores: &stores, links: &links, clicks: &clicks, keys: &keys, lifecycle: &lifecycle };
         let state = state(&config, address, &parts, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;

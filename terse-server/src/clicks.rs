@@ -141,6 +141,13 @@ impl Clicks {
         Ok(())
     }
 
+    /// Gets ready what the first click needs, which can take half a second.
+    pub async fn prepare(&self, home: &Arc<dyn HomeStore>, world: &World) {
+        if let Some(journal) = &self.journal {
+            visitor_keys::set_first(journal.visitor_keys().clone(), Arc::clone(home), world).await;
+        }
+    }
+
     /// Starts the tasks that journal and read model need.
     pub fn run(&self, tasks: &mut Tasks, home: &Arc<dyn HomeStore>, world: &World) {
         if let Some(journal) = &self.journal {

@@ -23,6 +23,19 @@ const KEPT_DAYS: u32 = 2;
 /// How many days back keys are looked for that nobody destroyed in time.
 const SWEPT_DAYS: u32 = 30;
 
+/// How long a start waits for the first keys.
+const FIRST_WITHIN: Duration = Duration::from_millis(500);
+
+/// Sets the keys of the day, so that the first clicks have visitors too. A shard that is away is hardly waited for: the
+/// task asks again.
+pub(crate) async fn set_first(keys: VisitorKeys, home: Arc<dyn HomeStore>, world: &World) {
+    let turn = Turn { keys, home, clock: Arc::clone(&world.clock), entropy: Arc::clone(&world.entropy) };
+    let set = tokio::time::timeout(FIRST_WITHIN, turn.set_once(day_of(turn.clock.now()))).await;
+    if !matches!(set, Ok(Ok(()))) {
+        tracing::debug!(?set, "clicks are recorded without visitors until the first shard answers");
+    }
+}
+
 /// Starts the task that keeps `keys` those of the day.
 pub(crate) fn run(tasks: &mut Tasks, keys: VisitorKeys, home: Arc<dyn HomeStore>, world: &World) {
     let turn = Arc::new(Turn { keys, home, clock: Arc::clone(&world.clock), entropy: Arc::clone(&world.entropy) });
