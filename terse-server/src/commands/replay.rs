@@ -93,7 +93,7 @@ fn open(path: &Path) -> Result<Arc<SqliteReadModel>, StartError> {
 }
 
 fn built(into: &Path, clicks: u64, journals: usize) -> String {
-    format!("replayed {clicks} clicks of {journals} journals into {}", into.display())
+    format!("replayed into {}: clicks {clicks}, journals {journals}", into.display())
 }
 
 /// The journals with the last block that is sealed now.
@@ -134,6 +134,13 @@ async fn project(
     let report = projector.progress().report();
     if report.superseded > 0 {
         return Err(StartError::config("--into: somebody else writes there"));
+    }
+    if let Some((partition, end)) = left.first() {
+        let text = format!(
+            "the click log can't be read up to block {end} of {partition}: a block before it is gone, or still written, \
+             or waits for a server to recover it"
+        );
+        return Err(StartError::new(Exit::Unavailable, text));
     }
     Ok(report.applied)
 }
@@ -191,7 +198,7 @@ fn verdict(compared: &Comparison) -> Result<(), StartError> {
     match compared.different() {
         0 => Ok(()),
         rows => {
-            let text = format!("{rows} rows of the read model are not what the click log says");
+            let text = format!("rows of the read model that are not what the click log says: {rows}");
             Err(StartError::new(Exit::Different, text))
         }
     }

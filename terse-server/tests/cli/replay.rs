@@ -94,7 +94,7 @@ fn a_replay_beside_a_running_server_differs_in_nothing_and_disturbs_nothing() {
     let server = counted(&place);
     let said = place.run(&VERIFY);
     let text = said.success();
-    assert!(text.contains("replayed 9 clicks of 1 journals into fresh.sqlite"), "{text}");
+    assert!(text.contains("replayed into fresh.sqlite: clicks 9, journals 1"), "{text}");
     assert!(text.contains("compared 6 rows: 0 different"), "{text}");
     assert!(text.contains("6 equal, 0 equal in their sums"), "{text}");
     no_copy_is_left(&place);
@@ -102,7 +102,7 @@ fn a_replay_beside_a_running_server_differs_in_nothing_and_disturbs_nothing() {
     click(&server, "one", 3);
     await_total(&server, "one", 10);
     fs::remove_file(place.path().join("fresh.sqlite")).unwrap();
-    assert!(place.run(&VERIFY).success().contains("replayed 12 clicks"));
+    assert!(place.run(&VERIFY).success().contains(": clicks 12, journals 1"));
     end(server);
 }
 
@@ -147,7 +147,7 @@ fn a_row_that_was_changed_by_hand_is_named() {
     assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
     assert!(said.out.contains("compared 6 rows: 1 different"), "{}", said.out);
     assert!(said.out.contains("\n  one, all time: 8 clicks, 7 by the log"), "{}", said.out);
-    assert!(said.err.contains("1 rows of the read model are not what the click log says"), "{}", said.err);
+    assert!(said.err.contains("not what the click log says: 1"), "{}", said.err);
     no_copy_is_left(&place);
 }
 
@@ -199,6 +199,20 @@ fn a_log_with_a_hole_is_not_verified() {
 }
 
 #[test]
+fn a_journal_that_waits_for_its_recovery_is_named() {
+    let place = Place::new();
+    let server = counted(&place);
+    // A block that is still written, in front of one that is sealed.
+    server.signal("KILL");
+    server.end(PATIENCE);
+    let all = blocks(&place);
+    let (sealed, last) = (all.len() - 1, all.last().unwrap());
+    fs::rename(last, last.with_file_name(format!("{:020}.block", sealed + 1))).unwrap();
+    let said = place.run(&["replay", "--into", "fresh.sqlite"]);
+    assert!(said.refusal(69).contains("waits for a server to recover it"), "{}", said.err);
+}
+
+#[test]
 fn only_a_fresh_file_is_built_into() {
     let place = Place::new();
     let refused = |arguments: &[&str], told: &str| {
@@ -223,6 +237,6 @@ fn a_deployment_without_clicks_is_replayed_into_an_empty_read_model() {
     let place = Place::new();
     end(place.serve(&[]));
     let said = place.run(&VERIFY);
-    assert!(said.success().contains("replayed 0 clicks of 0 journals"), "{}", said.out);
+    assert!(said.success().contains(": clicks 0, journals 0"), "{}", said.out);
     assert!(said.out.contains("compared 0 rows: 0 different"), "{}", said.out);
 }
