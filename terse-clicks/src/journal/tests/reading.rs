@@ -183,6 +183,7 @@ fn a_replay_has_all_that_is_kept_and_changes_nothing() {
         let mut replay = LocalLog::for_replay(&setup.journals());
         assert_eq!(replay.partitions().await.unwrap(), [partition]);
         assert_eq!(replay.begins_at(partition).unwrap(), Some(1));
+        assert_eq!(replay.ends_at(partition).unwrap(), Some(3));
         replay.start(partition, None).await.unwrap();
         let deliveries = replay.next(1 << 20, 0).await.unwrap();
         assert_eq!(all_codes(&deliveries), ["two", "three"]);
