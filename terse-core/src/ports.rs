@@ -323,6 +323,14 @@ pub trait SettingsStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; with [`StoreErrorKind::UnknownOutcome`] it may be removed. Removing it again does no harm.
     async fn forget(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Up to `limit` of the names that begin with `prefix` and have a value, in no particular order; fewer than `limit`
+    /// are all. A value that was acknowledged as settled before the call and not forgotten is among them, one that was
+    /// acknowledged as forgotten is not. It may read every name that there is, so it is for tasks, not for requests.
+    ///
+    /// # Errors
+    /// [`StoreError`] when not all of them could be read.
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError>;
 }
 
 /// Most bytes of the text that tells who holds a lease; a longer one is cut by [`Lease::holder_text`].
