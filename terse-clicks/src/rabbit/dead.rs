@@ -12,7 +12,7 @@ use terse_core::stats::Partition;
 
 use super::connection::{BrokerConfig, Link, RabbitError};
 use super::relay::{CONTENT_TYPE, PERSISTENT};
-use super::topology::{self, MAX_DEAD, table};
+use super::topology::{self, DEAD_KEY, MAX_DEAD, table};
 use crate::log::{Body, Delivery};
 
 /// Most characters of a reason that are kept.
@@ -127,7 +127,7 @@ pub(super) async fn put(config: &BrokerConfig, delivery: &Delivery) -> Result<()
         (REASON, AMQPValue::LongString(reason.chars().take(MAX_REASON_LEN).collect::<String>().into())),
     ]);
     let desk = Desk::open(config).await?;
-    desk.publish("", &config.dead_queue(), &bytes, headers).await?;
+    desk.publish(&config.exchange(), DEAD_KEY, &bytes, headers).await?;
     desk.close().await
 }
 

@@ -197,7 +197,9 @@ impl Relay {
         self.last_step = RelayStep::default();
         match self.step(wait_ms).await {
             Ok(()) => {}
-            Err(Fault::Log(LogError::Gap { partition, detail })) => self.begin_again(partition, &detail),
+            Err(Fault::Log(LogError::Gap { partition, detail } | LogError::Unreadable { partition, detail })) => {
+                self.begin_again(partition, &detail);
+            }
             Err(Fault::Log(error)) => self.pause(&error),
             Err(Fault::Broker(error)) => self.lose(&error),
         }

@@ -9,6 +9,7 @@
 
 mod broker;
 mod deployment;
+mod events;
 mod flow;
 mod letters;
 mod outages;
