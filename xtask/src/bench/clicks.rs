@@ -6,8 +6,8 @@
 //! benchmark `clicks` of `terse-server`, which puts journal, projector and read
 //! model together as the server does, and compares the totals of 2,000 codes with
 //! what was recorded; statistics are told over HTTP ([`told`]). Counting on a
-//! cluster takes minutes and belongs to full runs alone: Cassandra is brought
-//! up for it unless it runs, and then taken down again.
+//! cluster takes minutes, so a quick run does it only when it is named:
+//! Cassandra is brought up for it unless it runs, and then taken down again.
 
 pub mod told;
 
@@ -39,7 +39,9 @@ const CLICKS: u64 = 2_000_000;
 const QUICK_CLICKS: u64 = 20_000;
 /// Clicks that are counted in a round on a cluster.
 const CLUSTER_CLICKS: u64 = 200_000;
-/// Rounds on a cluster.
+/// The same in a quick run.
+const QUICK_CLUSTER_CLICKS: u64 = 5_000;
+/// Rounds on a cluster at most.
 const CLUSTER_ROUNDS: u32 = 2;
 /// The keyspace that is made there.
 const KEYSPACE: &str = "terse_bench_clicks";
@@ -75,11 +77,17 @@ pub fn measure(bench: &Bench<'_>) -> Result<Report> {
     let program = Program::build(bench)?;
     series.extend(counting(bench, &program)?);
     series.extend(told::measure(bench, &program)?);
-    if !bench.run.quick && bench.run.wants(CLUSTER) {
+    if wants_cluster(bench.run) {
         series.push(on_cluster(bench, &program)?);
     }
     ensure!(!series.is_empty(), "nothing was measured");
     Ok(report(series))
+}
+
+/// Whether it is counted on a cluster too, whose start takes longer than the rest of a quick run.
+fn wants_cluster(run: &Run) -> bool {
+    let named = run.only.iter().any(|name| CLUSTER.contains(name.as_str()));
+    named || (run.only.is_empty() && !run.quick)
 }
 
 /// The benchmark `clicks` of `terse-server`.
@@ -215,13 +223,14 @@ fn on_cluster(bench: &Bench<'_>, program: &Program<'_>) -> Result<Series> {
 
 fn on_nodes(bench: &Bench<'_>, program: &Program<'_>) -> Result<Series> {
     let hosts = cassandra::addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut series = Series::new(CLUSTER);
-    for round in 1..=CLUSTER_ROUNDS {
+    let clicks = if bench.run.quick { QUICK_CLUSTER_CLICKS } else { CLUSTER_CLICKS }.to_string();
+    let (mut series, rounds) = (Series::new(CLUSTER), bench.run.rounds().min(CLUSTER_ROUNDS));
+    for round in 1..=rounds {
         drop_keyspace()?;
-        let arguments = ["cluster", &hosts, "3", KEYSPACE, &CLUSTER_CLICKS.to_string()];
+        let arguments = ["cluster", &hosts, "3", KEYSPACE, &clicks];
         let told = on_core(bench.cores.server, || program.run(&arguments))?;
         series.add(readings(&told, &["per_second", "cpu_us", "rows_per_click", "writes", "faults"])?);
-        println!("{CLUSTER}: round {round} of {CLUSTER_ROUNDS}");
+        println!("{CLUSTER}: round {round} of {rounds}");
     }
     Ok(series)
 }
@@ -299,6 +308,17 @@ mod tests {
         assert!(check_dropped(&full, &[("dropped", 8_000.0)]).is_ok());
         assert!(check_dropped(&full, &[("dropped", 8_001.0)]).is_err());
         assert!(check_dropped(&quick, &[("dropped", 8_001.0)]).is_ok());
+    }
+
+    #[test]
+    fn a_quick_run_counts_on_a_cluster_only_when_that_is_named() {
+        let run = |quick, only: &[&str]| Run {
+            quick,
+            only: only.iter().map(|name| (*name).into()).collect(),
+            ..Run::default()
+        };
+        assert!(wants_cluster(&run(false, &[])) && wants_cluster(&run(true, &["CQL"])));
+        assert!(!wants_cluster(&run(true, &[])) && !wants_cluster(&run(false, &["statistics"])));
     }
 
     #[test]
