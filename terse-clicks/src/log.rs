@@ -47,6 +47,14 @@ pub enum LogError {
     /// It is out of reach; try again later.
     #[error("the click log is out of reach: {0}")]
     Unavailable(String),
+    /// One partition can't be read, or not be put in order; the others can. Try it again later.
+    #[error("the click log of {partition} can't be read: {detail}")]
+    Unreadable {
+        /// Which partition.
+        partition: Partition,
+        /// What was found, for people.
+        detail: String,
+    },
     /// It doesn't go on where the checkpoint is: it was deleted, lost its tail, or its retention passed the
     /// checkpoint. The partition stops until an operator decides.
     #[error("the click log of {partition} has a gap: {detail}")]

@@ -293,7 +293,9 @@ impl Projector {
             }
             Err(Fault::Over(error)) => return Err(error),
             Err(Fault::Set(partition, error)) => self.stop(partition, &error.to_string()),
-            Err(Fault::Log(LogError::Gap { partition, detail })) => self.stop(partition, &detail),
+            Err(Fault::Log(LogError::Gap { partition, detail } | LogError::Unreadable { partition, detail })) => {
+                self.stop(partition, &detail);
+            }
             Err(Fault::Log(error)) => self.pause(&error),
             Err(Fault::Store(error)) => self.pause(&error),
         }

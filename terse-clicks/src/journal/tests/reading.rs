@@ -235,6 +235,81 @@ fn a_call_that_is_given_up_loses_nothing() {
     });
 }
 
+/// Makes reading `path` fail, whoever asks: there is a directory of its name.
+fn obstruct(path: &std::path::Path) {
+    fs::remove_file(path).ok();
+    fs::create_dir(path).unwrap();
+}
+
+#[test]
+fn a_file_that_can_not_be_read_holds_up_its_own_journal_alone() {
+    for obstructed in ["00000000000000000001.block", "ended"] {
+        let (setup, bad) = ended(&["bad", "bad"]);
+        let good = setup.open();
+        let mut recorder = good.of_a_worker();
+        setup.record(&mut *recorder, &["one"]);
+        setup.record(&mut *recorder, &["two"]);
+        eventually("both are sealed", || good.counts().unwrap().pending >= 2);
+        if obstructed == "ended" {
+            fs::remove_file(setup.directory(bad).file(Name::Block(1))).unwrap();
+        }
+        obstruct(&setup.journals().join(bad.to_string()).join(obstructed));
+        let mut log = LocalLog::new(&setup.journals(), None);
+        block_on(async {
+            let listed = log.partitions().await.unwrap();
+            assert_eq!(listed.len(), 2, "{obstructed}");
+            for partition in listed {
+                log.start(partition, None).await.unwrap();
+            }
+            let (mut found, mut failed) = (Vec::new(), Vec::new());
+            while found.len() < 3 || failed.is_empty() {
+                match log.next(1 << 20, WAIT_MS).await {
+                    Ok(deliveries) => found.extend(all_codes(&deliveries)),
+                    Err(LogError::Unreadable { partition, .. }) => failed.push(partition),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            found.sort();
+            assert_eq!(found, ["bad", "one", "two"], "{obstructed}");
+            assert_eq!(failed, [Partition::Journal(bad)]);
+            setup.record(&mut *recorder, &["three"]);
+            assert_eq!(all_codes(&log.next(1 << 20, WAIT_MS).await.unwrap()), ["three"], "it is told once");
+        });
+    }
+}
+
+#[test]
+fn what_can_not_be_noted_as_passed_holds_up_nothing_and_is_noted_later() {
+    let (setup, id) = ended(&["one"]);
+    let partition = Partition::Journal(id);
+    let passed = setup.journals().join(id.to_string()).join("passed");
+    obstruct(&passed);
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        log.start(partition, None).await.unwrap_err();
+        log.passed(partition, 1).await.unwrap();
+        fs::remove_dir(&passed).unwrap();
+        assert_eq!(setup.directory(id).passed().unwrap(), 0);
+        log.partitions().await.unwrap();
+        assert_eq!(setup.directory(id).passed().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_block_that_can_not_be_put_aside_holds_up_its_own_journal_alone() {
+    let (setup, id) = ended(&["one"]);
+    fs::write(setup.directory(id).file(Name::Block(0)), vec![0x5a; 5_000]).unwrap();
+    fs::write(setup.journals().join(id.to_string()).join("quarantine"), "no directory").unwrap();
+    let partition = Partition::Journal(id);
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        log.start(partition, None).await.unwrap();
+        let deliveries = log.next(1 << 20, 0).await.unwrap();
+        let refused = log.dead_letter(&deliveries[0]).await.unwrap_err();
+        assert!(matches!(refused, LogError::Unreadable { partition: other, .. } if other == partition), "{refused}");
+    });
+}
+
 #[test]
 fn a_stream_is_no_journal() {
     let setup = Setup::new();
