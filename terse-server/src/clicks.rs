@@ -150,8 +150,10 @@ impl Clicks {
 
     /// Starts the tasks that journal and read model need.
     pub fn run(&self, tasks: &mut Tasks, home: &Arc<dyn HomeStore>, world: &World) {
+        visitor_keys::sweep(tasks, Arc::clone(home), Arc::clone(&world.clock));
         if let Some(journal) = &self.journal {
-            visitor_keys::run(tasks, journal.visitor_keys().clone(), Arc::clone(home), world);
+            let keys = journal.visitor_keys().clone();
+            visitor_keys::set(tasks, move || Some(keys.clone()), Arc::clone(home), world);
         }
         if let Some(Model::Cql(model)) = &self.model {
             let model = Arc::clone(model);
