@@ -25,7 +25,7 @@ const BUDGET_BYTES: u64 = 16 << 30;
 /// How long a click waits for a prepared block at most.
 const BLOCK_LIMIT: Duration = Duration::from_secs(10);
 /// How long counting may take.
-pub(crate) const COUNT_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const COUNT_LIMIT: Duration = Duration::from_secs(600);
 /// Of how many codes the totals are compared with what was recorded.
 const COMPARED: usize = 2_000;
 

@@ -38,7 +38,7 @@ const CLICKS: u64 = 2_000_000;
 /// The same in a quick run.
 const QUICK_CLICKS: u64 = 20_000;
 /// Clicks that are counted in a round on a cluster.
-const CLUSTER_CLICKS: u64 = 200_000;
+const CLUSTER_CLICKS: u64 = 100_000;
 /// The same in a quick run.
 const QUICK_CLUSTER_CLICKS: u64 = 5_000;
 /// Rounds on a cluster at most.
