@@ -70,8 +70,8 @@ pub async fn list(config: &BrokerConfig, limit: usize) -> Result<Vec<DeadLetter>
     Ok(letters)
 }
 
-/// Publishes dead letters again to the streams that they came from, and removes them here once that is confirmed. Returns
-/// how many. One that did not come from a stream stays.
+/// Publishes dead letters again to the streams that they came from, and removes them here once that is confirmed.
+/// Returns how many. One that did not come from a stream stays.
 ///
 /// # Errors
 /// [`RabbitError`]; then some may have gone back, and none is lost.
@@ -131,7 +131,8 @@ pub(super) async fn put(config: &BrokerConfig, delivery: &Delivery) -> Result<()
     desk.close().await
 }
 
-/// A connection for dealing with dead letters. What was taken from the queue and not removed is back there when it ends.
+/// A connection for dealing with dead letters. What was taken from the queue and not removed is back there when it
+/// ends.
 struct Desk {
     link: Link,
     channel: Channel,

@@ -1,10 +1,10 @@
 //! Link events: what happened to links, told to whoever wants to know.
 //!
-//! An event is appended to an [`Outbox`], a file of its process, after the change was committed and before it is answered;
-//! [`EventRelay`] publishes what is there to the topic exchange until the broker has confirmed it. So each change that was
-//! answered is told at least once, also across kills of the process and of the broker; one whose process died between
-//! commit and answer may not be. An event may come twice (its `id` tells), and events of one link that were written by
-//! several servers may come in another order than its versions (`version` tells).
+//! An event is appended to an [`Outbox`], a file of its process, after the change was committed and before it is
+//! answered; [`EventRelay`] publishes what is there to the topic exchange until the broker has confirmed it. So each
+//! change that was answered is told at least once, also across kills of the process and of the broker; one whose
+//! process died between commit and answer may not be. An event may come twice (its `id` tells), and events of one
+//! link that were written by several servers may come in another order than its versions (`version` tells).
 //!
 //! | bound | when it is hit |
 //! |---|---|

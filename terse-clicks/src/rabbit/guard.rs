@@ -1,14 +1,15 @@
 //! Not to publish more than the streams keep for a projector that is behind.
 //!
 //! A stream drops its oldest segments when it is full, whoever still needs them. So the relay reads the projectors'
-//! checkpoints, looks how far each stream has come, and publishes only while what is not projected takes at most half of
-//! what the stream keeps. Blocks stay on disk meanwhile. Offsets count messages, so bytes are estimated by the average
-//! message of late, and never by less than [`LEAST_MESSAGE_BYTES`]. How far a stream has come is known but for its last
-//! chunk, which is what was published at once: far less than half of what a stream keeps.
+//! checkpoints, looks how far each stream has come, and publishes only while what is not projected takes at most half
+//! of what the stream keeps. Blocks stay on disk meanwhile. Offsets count messages, so bytes are estimated by the
+//! average message of late, and never by less than [`LEAST_MESSAGE_BYTES`]. How far a stream has come is known but
+//! for its last chunk, which is what was published at once: far less than half of what a stream keeps.
 //!
 //! | what | bound |
 //! |---|---|
-//! | checkpoints and streams are looked at | every [`LOOK_MS`], and every [`SHORT_LOOK_MS`] when room is short; in between, what is published counts against the room that was seen |
+//! | checkpoints and streams are looked at | every [`LOOK_MS`], every [`SHORT_LOOK_MS`] when room is short |
+//! | what is published between two looks | the room that was seen |
 //! | they can't be read | after [`BLIND_MS`] nothing is published |
 //! | several relays | each sees the same room: together they may exceed it by what they publish between two looks |
 
@@ -93,7 +94,8 @@ impl Stream {
         let most = half_bytes.saturating_sub(behind(needed, last).saturating_mul(self.message_bytes));
         let needed = needed.unwrap_or(0);
         self.room = match self.needed {
-            // `last` may be off by as much as is published at once, so room grows by what was projected, and by no more.
+            // `last` may be off by as much as is published at once, so room grows by what was projected, and by no
+            // more.
             Some(before) if needed >= before => {
                 most.min(self.room.saturating_add((needed - before).saturating_mul(self.message_bytes)))
             }
@@ -246,8 +248,8 @@ async fn look_at(
     }
 }
 
-/// The offset of the first message of `stream` from `place` on; `None` = there is none. From `last` on, that is the first
-/// of the last chunk.
+/// The offset of the first message of `stream` from `place` on; `None` = there is none. From `last` on, that is the
+/// first of the last chunk.
 async fn first_from(link: &Link, stream: &str, place: AMQPValue) -> Result<Option<u64>, RabbitError> {
     let channel = link.channel().await?;
     link.ask(channel.basic_qos(1, BasicQosOptions::default())).await?;

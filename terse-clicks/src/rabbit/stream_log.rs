@@ -4,15 +4,15 @@
 //! acknowledged when the projector takes them, which says nothing about what was counted: that is in its checkpoints.
 //!
 //! RabbitMQ does not tell when the offset asked for isn't there: it begins elsewhere, or delivers nothing until the
-//! stream gets that long. So a partition is always read *from* a message that is known, the checkpoint's or the last one
-//! that was delivered, and that one has to come first:
+//! stream gets that long. So a partition is always read *from* a message that is known, the checkpoint's or the last
+//! one that was delivered, and that one has to come first:
 //!
 //! | what comes | what is done |
 //! |---|---|
 //! | the checkpoint's message, another one, or a later one | it is delivered, and the projector judges |
-//! | nothing within [`ANCHOR_MS`] of attaching | the stream is shorter than that: it is read from its beginning, and the projector judges |
+//! | nothing within [`ANCHOR_MS`] of attaching | the stream is shorter: it is read from its beginning, and the same |
 //! | after a reconnection, the message that was delivered last | reading goes on behind it |
-//! | another one, a later one, or nothing within [`ANCHOR_MS`] | [`LogError::Gap`]: the projector begins again at its checkpoint |
+//! | another one, a later one, or nothing in that time | [`LogError::Gap`]: the projector begins at its checkpoint |
 //!
 //! A connection that breaks is made again, with waits that grow; so is a consumer that the broker ended.
 

@@ -1,11 +1,11 @@
-//! Exchanges, streams and queues, declared by whoever connects. What is there already stays as it is; what is there with
-//! other arguments is an error that says which.
+//! Exchanges, streams and queues, declared by whoever connects. What is there already stays as it is; what is there
+//! with other arguments is an error that says which.
 //!
 //! | name | what |
 //! |---|---|
 //! | `terse.ID.clicks` | direct exchange; the routing key is the partition's number, or `dead` |
 //! | `terse.ID.clicks.0` … | streams, kept by size and never by age |
-//! | `terse.ID.clicks.dead` | quorum queue of what nobody can decode, at most [`MAX_DEAD`] messages: beyond, partitions wait |
+//! | `terse.ID.clicks.dead` | quorum queue of what nobody can decode; beyond [`MAX_DEAD`] messages partitions wait |
 //! | `terse.ID.events` | topic exchange of link events; who wants them binds a queue |
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};

@@ -1,13 +1,13 @@
 //! From the journal through the broker to the read model, when all is well.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeleteOptions;
 use terse_clicks::rabbit::BrokerConfig;
 use terse_core::stats::Partition;
 
-use crate::deployment::{Deployment, FixedNeeds, PARTITIONS, address, channel, recorder};
+use crate::deployment::{Deployment, FixedNeeds, PARTITIONS, PATIENCE, address, channel, recorder};
 
 #[tokio::test]
 async fn clicks_reach_the_read_model_through_all_streams() {
@@ -115,4 +115,33 @@ async fn a_journal_for_another_number_of_streams_waits() {
     for name in names {
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_runs_as_a_task_until_it_is_told_to_stop() {
+    let mut deployment = Deployment::new();
+    let journal = deployment.journal();
+    let mut worker = recorder(&journal);
+    let (mut relay, mut projector) = (deployment.relay(Some(&journal)), deployment.projector());
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let task = tokio::spawn(async move {
+        relay.run(&mut stopped).await;
+        relay.finish(Duration::from_secs(5)).await
+    });
+    deployment.click(&mut *worker, 16, 3);
+    let deadline = Instant::now() + PATIENCE;
+    while !deployment.is_settled() {
+        assert!(Instant::now() < deadline);
+        projector.run_once(20).await.unwrap();
+    }
+    deployment.click(&mut *worker, 16, 1);
+    drop(worker);
+    journal.end().unwrap();
+    stop.send_replace(true);
+    assert!(task.await.unwrap(), "what was recorded before the stop is published after it");
+    while !deployment.is_settled() {
+        assert!(Instant::now() < deadline);
+        projector.run_once(20).await.unwrap();
+    }
+    deployment.clean().await;
 }

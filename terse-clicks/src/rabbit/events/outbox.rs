@@ -1,9 +1,9 @@
 //! A file of events that are not published yet.
 //!
-//! `<id>.events`, locked by its process for life, has 8 bytes of magic, 8 with the offset up to which all was sent, then
-//! events, each behind 4 bytes with its length, 4 with the CRC-32 of the rest, 1 with its kind. Numbers are little endian.
-//! It is written through to the operating system, not to the disk: the end of the process loses nothing, that of the
-//! machine may lose half a minute. When all was sent, it begins anew.
+//! `<id>.events`, locked by its process for life, has 8 bytes of magic, 8 with the offset up to which all was sent,
+//! then events, each behind 4 bytes with its length, 4 with the CRC-32 of the rest, 1 with its kind. Numbers are
+//! little endian. It is written through to the operating system, not to the disk: the end of the process loses
+//! nothing, that of the machine may lose half a minute. When all was sent, it begins anew.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

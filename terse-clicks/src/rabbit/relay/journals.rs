@@ -120,7 +120,8 @@ impl Journals {
         Ok(())
     }
 
-    /// Takes a block: its parts go to the `outbox`. `false` = its journal can't be relayed, and is left alone for a while.
+    /// Takes a block: its parts go to the `outbox`. `false` = its journal can't be relayed, and is left alone for a
+    /// while.
     pub(super) fn take(&mut self, block: &Part, outbox: &mut VecDeque<Message>) -> bool {
         let BlockId { journal, seq } = block.header.block;
         if block.header.partitions != self.partitions {
