@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use terse_core::Timestamp;
+use terse_core::click::BlockId;
 
 /// No time.
 const NONE: i64 = i64::MIN;
@@ -21,6 +23,7 @@ pub struct Progress {
     stopped: AtomicU64,
     newest_applied_ms: AtomicI64,
     oldest_waiting_ms: AtomicI64,
+    in_hand: Mutex<Option<BlockId>>,
 }
 
 /// A look at [`Progress`].
@@ -75,6 +78,7 @@ impl Default for Progress {
             stopped: zero(),
             newest_applied_ms: AtomicI64::new(NONE),
             oldest_waiting_ms: AtomicI64::new(NONE),
+            in_hand: Mutex::new(None),
         }
     }
 }
@@ -101,6 +105,17 @@ impl Progress {
             newest_applied: time(&self.newest_applied_ms),
             oldest_waiting: time(&self.oldest_waiting_ms),
         }
+    }
+
+    /// The block whose records are being added; of a projector that has died, the one at which it died. `None` = it does
+    /// something else, or did.
+    #[must_use]
+    pub fn in_hand(&self) -> Option<BlockId> {
+        *self.in_hand.lock()
+    }
+
+    pub(super) fn takes(&self, block: Option<BlockId>) {
+        *self.in_hand.lock() = block;
     }
 
     pub(super) fn wrote(&self, clicks: u64, rows: u64) {
@@ -170,6 +185,10 @@ mod tests {
         progress.epoch();
         progress.superseded();
         progress.fault();
+        assert_eq!(progress.in_hand(), None);
+        let block = BlockId { journal: terse_core::click::JournalId([1; 16]), seq: 7 };
+        progress.takes(Some(block));
+        assert_eq!(progress.in_hand(), Some(block));
         let report = progress.report();
         assert_eq!((report.applied, report.rows_written, report.writes), (15, 5, 2));
         assert_eq!((report.dead_letters, report.epochs, report.superseded, report.faults), (1, 1, 1, 1));
