@@ -8,9 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use terse_clicks::journal::Counts;
-use terse_clicks::projector::Progress;
 use terse_core::Clock;
 use terse_core::ports::{DependencyHealth, Observation};
+
+use super::projection::Supervised;
+use super::recording::Recording;
 
 /// Above this lag counting is behind, in milliseconds.
 const BEHIND_MS: u64 = 60_000;
@@ -18,6 +20,9 @@ const BEHIND_MS: u64 = 60_000;
 const DROPPED_MS: u64 = 60_000;
 /// Most looks at the journal that are remembered. There are two a second; with more, the window is shorter.
 const MAX_LOOKS: usize = 256;
+
+/// What a report says while projectors die.
+const STOPPED: &str = "counting has stopped: the projector dies and is started again; the log says why";
 
 /// What a journal counted, as it was seen.
 #[derive(Debug, Default)]
@@ -64,9 +69,9 @@ impl Recorded {
 /// Whether recording and counting go on.
 pub(super) struct ClickHealth {
     /// `None` = this process doesn't record.
-    pub(super) recorded: Option<Arc<Recorded>>,
+    pub(super) recording: Option<(Recording, Arc<Recorded>)>,
     /// `None` = this process doesn't count.
-    pub(super) progress: Option<Arc<Progress>>,
+    pub(super) counting: Option<Arc<Supervised>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -76,21 +81,27 @@ impl DependencyHealth for ClickHealth {
         "clicks"
     }
 
-    /// The process ends when one of its parts can't go on, so what can be wrong is what it measures.
+    /// Whether there is a journal, and a projector that lives. What else can be wrong is what it measures.
     async fn check(&self) -> Result<(), String> {
-        Ok(())
+        if let Some((recording, _)) = &self.recording {
+            recording.journal.must().map_err(|error| format!("clicks are dropped: {}", error.message))?;
+        }
+        match &self.counting {
+            Some(counting) if counting.has_stopped(self.clock.monotonic_ms()) => Err(STOPPED.to_owned()),
+            _ => Ok(()),
+        }
     }
 
     fn observe(&self) -> Vec<Observation> {
         let of = |name, value, unit, trouble| Observation { name, value, unit, trouble };
         let mut observed = Vec::new();
-        if let Some(progress) = &self.progress {
-            let report = progress.report();
+        if let Some(counting) = &self.counting {
+            let report = counting.report();
             let lag_ms = report.lag_ms(self.clock.now());
             observed.push(of("lag", lag_ms, "ms", (lag_ms > BEHIND_MS).then_some("behind")));
             observed.push(of("stopped", report.stopped, "partitions", (report.stopped > 0).then_some("stopped")));
         }
-        if let Some(recorded) = &self.recorded {
+        if let Some((_, recorded)) = &self.recording {
             let dropped = recorded.dropped();
             observed.push(of("pending", recorded.pending(), "blocks", None));
             observed.push(of("dropped", dropped, "clicks", (dropped > 0).then_some("dropping")));
@@ -101,7 +112,10 @@ impl DependencyHealth for ClickHealth {
 
 #[cfg(test)]
 mod tests {
-    use terse_testkit::TestClock;
+    use std::time::Duration;
+
+    use terse_clicks::journal::JournalConfig;
+    use terse_testkit::{SeededEntropy, TestClock};
 
     use super::*;
 
@@ -145,14 +159,24 @@ mod tests {
         let recorded = Arc::new(Recorded::default());
         recorded.note(&counts(0, 3), 0);
         recorded.note(&counts(2, 3), 1);
-        let health = |recorded, progress| ClickHealth { recorded, progress, clock: Arc::clone(&clock) };
+        let place = tempfile::tempdir().unwrap();
+        let config = JournalConfig::new(place.path().join("journal"));
+        let recording = Recording::new(config, Arc::clone(&clock), Arc::new(SeededEntropy::new(1)));
+        let health = |recording, counting| ClickHealth { recording, counting, clock: Arc::clone(&clock) };
         let told = |health: &ClickHealth| {
             health.observe().iter().map(|of| (of.name, of.value, of.unit, of.trouble)).collect::<Vec<_>>()
         };
-        let records = health(Some(recorded), None);
+        let records = health(Some((recording.clone(), recorded)), None);
         assert_eq!(told(&records), [("pending", 3, "blocks", None), ("dropped", 2, "clicks", Some("dropping"))]);
+        let told_by_check = records.check().await.unwrap_err();
+        assert_eq!(told_by_check, "clicks are dropped: the click journal could not be opened yet");
+        recording.journal.open_once(Duration::from_secs(30)).await.unwrap();
+        assert_eq!(records.check().await, Ok(()));
         let counts = health(None, Some(Arc::default()));
         assert_eq!(told(&counts), [("lag", 0, "ms", None), ("stopped", 0, "partitions", None)]);
         assert_eq!(counts.check().await, Ok(()));
+        let dying = Arc::new(Supervised::default());
+        dying.died("on purpose", 0);
+        assert_eq!(health(None, Some(dying)).check().await.unwrap_err(), STOPPED);
     }
 }
