@@ -21,6 +21,7 @@ pub struct Progress {
     faults: AtomicU64,
     held: AtomicU64,
     stopped: AtomicU64,
+    row_bytes: AtomicU64,
     newest_applied_ms: AtomicI64,
     oldest_waiting_ms: AtomicI64,
     in_hand: Mutex<Option<BlockId>>,
@@ -46,8 +47,11 @@ pub struct ProgressReport {
     pub faults: u64,
     /// Partitions that it projects now.
     pub held: u64,
-    /// Partitions that it would project if it could: their log has a gap, or needs a newer build.
+    /// Partitions that it would project if it could: their log has a gap, can't be read, or needs a newer build, or there
+    /// are more than [`MAX_PARTITIONS`](super::MAX_PARTITIONS).
     pub stopped: u64,
+    /// About how many bytes the rows in play take.
+    pub row_bytes: u64,
     /// When the newest block was sealed of those that stand in the read model.
     pub newest_applied: Option<Timestamp>,
     /// When the oldest block was sealed of those that don't; `None` = all do, as far as known.
@@ -76,6 +80,7 @@ impl Default for Progress {
             faults: zero(),
             held: zero(),
             stopped: zero(),
+            row_bytes: zero(),
             newest_applied_ms: AtomicI64::new(NONE),
             oldest_waiting_ms: AtomicI64::new(NONE),
             in_hand: Mutex::new(None),
@@ -102,6 +107,7 @@ impl Progress {
             faults: count(&self.faults),
             held: count(&self.held),
             stopped: count(&self.stopped),
+            row_bytes: count(&self.row_bytes),
             newest_applied: time(&self.newest_applied_ms),
             oldest_waiting: time(&self.oldest_waiting_ms),
         }
@@ -142,6 +148,10 @@ impl Progress {
 
     pub(super) fn fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn keeps(&self, row_bytes: usize) {
+        self.row_bytes.store(row_bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn holds(&self, held: usize, stopped: usize, oldest_waiting: Option<Timestamp>) {
