@@ -1,5 +1,7 @@
 //! Which partitions this projector projects: leases, starts, stops.
 
+use std::collections::BTreeSet;
+
 use terse_core::click::JournalId;
 use terse_core::ports::clicks::{Bus, Checkpoint};
 use terse_core::stats::Partition;
@@ -21,16 +23,49 @@ impl Projector {
         self.renew_leases(now_ms).await?;
         let listed = self.log.partitions().await?;
         self.aside.retain(|partition, until_ms| listed.contains(partition) && *until_ms > now_ms);
+        self.let_vanished_go(&listed);
+        let mut unstarted = 0;
         for partition in listed {
             let known = self.tracks.contains_key(&partition) || self.aside.contains_key(&partition);
-            if !known && self.tracks.len() < MAX_PARTITIONS && self.hold(partition).await? {
+            if !known && self.tracks.len() >= MAX_PARTITIONS {
+                unstarted += 1;
+            } else if !known && self.hold(partition).await? {
                 self.start(partition).await?;
             }
         }
+        self.note_unstarted(unstarted);
         self.mark_ended();
         self.tell_passed().await?;
         self.next_look_ms = now_ms + LOOK_MS;
         Ok(())
+    }
+
+    /// Forgets partitions that are not there any more and of which nothing waits to be written: a journal that ended
+    /// before its first click, or whose directory somebody removed. They would use [`MAX_PARTITIONS`] up.
+    fn let_vanished_go(&mut self, listed: &[Partition]) {
+        let listed: BTreeSet<Partition> = listed.iter().copied().collect();
+        let waits: BTreeSet<Partition> = self.pending.iter().map(|pending| pending.delivery.partition).collect();
+        let vanished = |track: &&Track| !track.dirty && !listed.contains(&track.partition);
+        let gone: Vec<Partition> = self.tracks.values().filter(vanished).map(|track| track.partition).collect();
+        for partition in gone.into_iter().filter(|partition| !waits.contains(partition)) {
+            tracing::debug!(%partition, "it is there no more");
+            self.forget(partition);
+        }
+    }
+
+    /// Takes note of how many partitions wait until others are done with.
+    fn note_unstarted(&mut self, unstarted: usize) {
+        if unstarted > 0 && self.unstarted == 0 {
+            tracing::error!(
+                unstarted,
+                most = MAX_PARTITIONS,
+                "as many journals are read as may be at a time: clicks of more are not counted until some are done with",
+            );
+        }
+        if unstarted == 0 && self.unstarted > 0 {
+            tracing::info!("all journals are read again");
+        }
+        self.unstarted = unstarted;
     }
 
     async fn renew_leases(&mut self, now_ms: u64) -> Result<(), Fault> {
