@@ -5,6 +5,9 @@
 //! block that can't be read goes to the journal's `quarantine/`, and is skipped from then on. The file `passed` tells
 //! the journal's process which blocks it may use again.
 //!
+//! The read model is the truth of what was counted, and `passed` a hint. So a log that is new lists all journals once,
+//! also those that are passed; and what the read model lacks is delivered if it is kept, else told as gone.
+//!
 //! A file that can't be read holds up its own journal alone: what was found in others is delivered, and the error tells
 //! of the partition. A file `passed` that can't be written holds up nothing: its journal keeps its blocks, and it is
 //! tried again at each look at the directory.
@@ -43,8 +46,12 @@ pub struct LocalLog {
     reading: BTreeMap<JournalId, Reader>,
     /// Where the last look ended: the others come first in the next.
     last: Option<JournalId>,
-    /// Why journals can't be read, to be told after what was found in others; at most one of each that was read.
+    /// Why journals can't be read, to be told after what was found in others, until they are stopped or started; one of
+    /// each at most.
     failed: VecDeque<(JournalId, LogError)>,
+    /// Journals of which all is noted as passed, and was asked of the read model since this log was made: it alone knows.
+    /// No more than there are.
+    settled: BTreeSet<JournalId>,
     /// What could not be noted in files `passed`; no more than there are journals.
     unnoted: BTreeMap<JournalId, u64>,
 }
@@ -81,6 +88,7 @@ impl LocalLog {
             reading: BTreeMap::new(),
             last: None,
             failed: VecDeque::new(),
+            settled: BTreeSet::new(),
             unnoted: BTreeMap::new(),
         }
     }
@@ -108,10 +116,7 @@ impl LocalLog {
     pub fn ends_at(&self, partition: Partition) -> Result<Option<u64>, LogError> {
         let blocks = JournalDir::of(&self.root, journal_of(partition)?).blocks();
         let blocks = blocks.map_err(|error| unreadable(partition, &error))?;
-        Ok(blocks.into_iter().rev().find_map(|(name, _)| match name {
-            Name::Block(seq) => Some(seq),
-            Name::Open(_) => None,
-        }))
+        Ok(blocks.into_iter().rev().find_map(|(name, _)| seq_of(name)))
     }
 
     /// The readers, the one that was served last at the end.
@@ -142,9 +147,10 @@ impl LocalLog {
         Ok(found.deliveries)
     }
 
-    /// Why a journal is read no more, once for each.
-    fn failure(&mut self) -> Result<(), LogError> {
-        self.failed.pop_front().map_or(Ok(()), |(_, error)| Err(error))
+    /// Why the first of the journals that can't be read can't be. It stays until that is stopped, for whoever is told so
+    /// may be given up before.
+    fn failure(&self) -> Result<(), LogError> {
+        self.failed.front().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
     /// Notes that the first `blocks` blocks of the journal are passed, now or as soon as it can be.
@@ -259,20 +265,21 @@ impl Reader {
             self.next += 1;
             return Ok(true);
         }
-        if !self.replay && self.next < directory.passed().map_err(|error| self.unreadable(&error))? {
+        let ended = directory.ended().map_err(|error| self.unreadable(&error))?;
+        let passed = directory.passed().map_err(|error| self.unreadable(&error))?;
+        let was_passed = !self.replay && self.next < passed;
+        let Some(end) = ended else {
+            return if was_passed { Err(self.gap()) } else { Ok(false) };
+        };
+        // All that the journal has was there before its end was noted.
+        let blocks = directory.blocks().map_err(|error| self.unreadable(&error))?;
+        let seqs = || blocks.iter().filter_map(|(name, _)| seq_of(*name));
+        if was_passed && seqs().next().is_none_or(|first| first > self.next) {
             return Err(self.gap());
         }
-        let Some(end) = directory.ended().map_err(|error| self.unreadable(&error))? else {
-            return Ok(false);
-        };
+        let end = seqs().last().map_or(end, |last| last.max(end));
         self.end = Some(end);
-        // All that the journal has was there before its end was noted.
-        let next =
-            directory.blocks().map_err(|error| self.unreadable(&error))?.into_iter().find_map(|(name, _)| match name {
-                Name::Block(seq) if seq >= self.next => Some(seq),
-                _ => None,
-            });
-        self.next = next.unwrap_or(end + 1);
+        self.next = seqs().find(|seq| *seq >= self.next).unwrap_or(end + 1);
         Ok(true)
     }
 
@@ -298,6 +305,7 @@ impl ClickLog for LocalLog {
         // One that is gone had nothing left to read.
         let there: BTreeSet<_> = journals.iter().map(JournalDir::id).collect();
         self.reading.retain(|id, _| there.contains(id));
+        self.settled.retain(|id| there.contains(id));
         for (id, blocks) in std::mem::take(&mut self.unnoted) {
             if there.contains(&id) {
                 self.unnoted.insert(id, blocks);
@@ -306,7 +314,7 @@ impl ClickLog for LocalLog {
         }
         for journal in journals {
             // One that can't be asked is listed: starting it tells why.
-            let over = is_over(&journal).unwrap_or(false);
+            let over = self.settled.contains(&journal.id()) && is_over(&journal).unwrap_or(false);
             if self.replay || !over || self.reading.contains_key(&journal.id()) {
                 partitions.push(Partition::Journal(journal.id()));
             }
@@ -319,14 +327,15 @@ impl ClickLog for LocalLog {
         let unreadable = |error| unreadable(partition, &error);
         let mut next = checkpoint.map_or(0, |checkpoint| checkpoint.at.offset + 1);
         let first = first_kept(&directory).map_err(unreadable)?;
+        let passed = directory.passed().map_err(unreadable)?;
         if self.replay {
             next = next.max(first.unwrap_or(0));
-        } else if next < directory.passed().map_err(unreadable)? && first.is_none_or(|first| first > next) {
-            let detail = format!("blocks from {next} on were passed, and are kept no more");
-            return Err(LogError::Gap { partition, detail });
+        } else if next < passed && first.is_none_or(|first| first > next) {
+            return Err(LogError::Gone { partition, from: next, until: first.unwrap_or(passed).min(passed) });
         }
         let id = directory.id();
         let reader = Reader { directory: Arc::new(directory), next, end: None, waits: false, replay: self.replay };
+        self.failed.retain(|(failed, _)| *failed != id);
         self.reading.insert(id, reader);
         Ok(())
     }
@@ -362,8 +371,16 @@ impl ClickLog for LocalLog {
         if self.replay {
             return Ok(());
         }
-        self.note(journal_of(partition)?, offset + 1);
+        let journal = journal_of(partition)?;
+        self.note(journal, offset + 1);
+        if is_over(&JournalDir::of(&self.root, journal)).unwrap_or(false) {
+            self.settled.insert(journal);
+        }
         Ok(())
+    }
+
+    fn was_passed(&self, partition: Partition) -> bool {
+        journal_of(partition).is_ok_and(|id| is_over(&JournalDir::of(&self.root, id)).unwrap_or(false))
     }
 
     async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError> {
@@ -409,11 +426,14 @@ impl ClickLog for LocalLog {
 }
 
 fn first_kept(directory: &JournalDir) -> io::Result<Option<u64>> {
-    let blocks = directory.blocks()?;
-    Ok(blocks.into_iter().find_map(|(name, _)| match name {
+    Ok(directory.blocks()?.into_iter().find_map(|(name, _)| seq_of(name)))
+}
+
+fn seq_of(name: Name) -> Option<u64> {
+    match name {
         Name::Block(seq) => Some(seq),
         Name::Open(_) => None,
-    }))
+    }
 }
 
 /// Whether the journal has ended, and its reader needs nothing of it.

@@ -164,7 +164,8 @@ fn blocks_that_are_gone_and_were_not_read_are_a_gap() {
         log.start(partition, None).await.unwrap();
         fs::remove_file(directory.file(Name::Block(0))).unwrap();
         assert!(matches!(log.next(1 << 20, 0).await, Err(LogError::Gap { .. })));
-        assert!(matches!(log.start(partition, None).await, Err(LogError::Gap { .. })));
+        let gone = log.start(partition, None).await.unwrap_err();
+        assert!(matches!(gone, LogError::Gone { from: 0, until: 1, .. }), "{gone}");
         log.start(partition, Some(&checkpoint(id, 0))).await.unwrap();
         assert_eq!(all_codes(&log.next(1 << 20, 0).await.unwrap()), ["two", "three"]);
     });
@@ -179,6 +180,7 @@ fn a_replay_has_all_that_is_kept_and_changes_nothing() {
     let partition = Partition::Journal(id);
     block_on(async {
         let mut log = LocalLog::new(&setup.journals(), None);
+        log.passed(partition, 3).await.unwrap();
         assert!(log.partitions().await.unwrap().is_empty(), "all of it was passed");
         let mut replay = LocalLog::for_replay(&setup.journals());
         assert_eq!(replay.partitions().await.unwrap(), [partition]);
@@ -235,6 +237,64 @@ fn a_call_that_is_given_up_loses_nothing() {
     });
 }
 
+#[test]
+fn what_was_passed_is_listed_until_the_read_model_was_asked() {
+    let (setup, id) = ended(&["one", "two"]);
+    let partition = Partition::Journal(id);
+    setup.directory(id).set_passed(3).unwrap();
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        for _ in 0..2 {
+            assert_eq!(log.partitions().await.unwrap(), [partition]);
+        }
+        assert!(log.was_passed(partition));
+        log.start(partition, None).await.unwrap();
+        assert_eq!(all_codes(&log.next(1 << 20, 0).await.unwrap()), ["one", "two"], "a read model may lack it");
+        log.stop(partition);
+        assert_eq!(log.partitions().await.unwrap(), [partition], "it may have been forgotten before it was written");
+        log.start(partition, None).await.unwrap();
+        log.passed(partition, 2).await.unwrap();
+        log.stop(partition);
+        assert!(log.partitions().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_seq_that_an_ended_journal_lacks_is_void_also_where_it_was_passed() {
+    let (setup, id) = ended(&["one", "two", "three"]);
+    fs::remove_file(setup.directory(id).file(Name::Block(1))).unwrap();
+    setup.directory(id).set_passed(4).unwrap();
+    let deliveries = read_to_end(&mut LocalLog::new(&setup.journals(), None), id);
+    assert_eq!(deliveries.iter().map(|delivery| delivery.offset).collect::<Vec<_>>(), [0, 2, 3]);
+}
+
+#[test]
+fn what_is_gone_up_to_the_end_is_told_and_the_journal_is_over() {
+    let (setup, id) = ended(&["one", "two"]);
+    let partition = Partition::Journal(id);
+    setup.directory(id).set_passed(3).unwrap();
+    for seq in 0..3 {
+        fs::remove_file(setup.directory(id).file(Name::Block(seq))).unwrap();
+    }
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        let gone = log.start(partition, Some(&checkpoint(id, 0))).await.unwrap_err();
+        assert!(matches!(gone, LogError::Gone { from: 1, until: 3, .. }), "{gone}");
+        log.start(partition, Some(&checkpoint(id, 2))).await.unwrap();
+        assert!(log.next(1 << 20, 0).await.unwrap().is_empty());
+        assert_eq!(log.ended(), [(partition, id)]);
+    });
+}
+
+#[test]
+fn a_noted_end_before_the_last_block_hides_nothing() {
+    let (setup, id) = ended(&["one", "two", "three"]);
+    setup.directory(id).note_end(0).unwrap();
+    fs::remove_file(setup.directory(id).file(Name::Block(0))).unwrap();
+    let deliveries = read_to_end(&mut LocalLog::new(&setup.journals(), None), id);
+    assert_eq!(all_codes(&deliveries), ["two", "three"]);
+}
+
 /// Makes reading `path` fail, whoever asks: there is a directory of its name.
 fn obstruct(path: &std::path::Path) {
     fs::remove_file(path).ok();
@@ -265,7 +325,11 @@ fn a_file_that_can_not_be_read_holds_up_its_own_journal_alone() {
             while found.len() < 3 || failed.is_empty() {
                 match log.next(1 << 20, WAIT_MS).await {
                     Ok(deliveries) => found.extend(all_codes(&deliveries)),
-                    Err(LogError::Unreadable { partition, .. }) => failed.push(partition),
+                    Err(LogError::Unreadable { partition, .. }) => {
+                        assert!(log.next(1 << 20, WAIT_MS).await.is_err(), "it stays so until it is heard");
+                        log.stop(partition);
+                        failed.push(partition);
+                    }
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -273,7 +337,7 @@ fn a_file_that_can_not_be_read_holds_up_its_own_journal_alone() {
             assert_eq!(found, ["bad", "one", "two"], "{obstructed}");
             assert_eq!(failed, [Partition::Journal(bad)]);
             setup.record(&mut *recorder, &["three"]);
-            assert_eq!(all_codes(&log.next(1 << 20, WAIT_MS).await.unwrap()), ["three"], "it is told once");
+            assert_eq!(all_codes(&log.next(1 << 20, WAIT_MS).await.unwrap()), ["three"]);
         });
     }
 }
