@@ -3,8 +3,8 @@
 //! The journal's own blocks are noted as they come and go. Other journals are looked at every [`RELIST_MS`], and listed
 //! only when something in them changed. Blocks that were passed are kept for replays while there is room, for at most
 //! [`MAX_KEPT_AGE_MS`], at most [`MAX_KEPT_BLOCKS`] of at most [`MAX_KEPT_JOURNALS`]; the oldest go first, at most
-//! [`MAX_REMOVED`] in a step. Blocks that were not passed never go; with [`MAX_PENDING_BLOCKS`] of them there is no room
-//! for another.
+//! [`MAX_REMOVED`] in a step. Blocks that were not passed never go; with [`MAX_PENDING_BLOCKS`] of them there is no
+//! room for another.
 //!
 //! There are two locks. What several threads ask for is behind one that is never held over the disk; the other journals
 //! are behind one that only the thread takes which prepares blocks.

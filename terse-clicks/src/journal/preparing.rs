@@ -118,7 +118,7 @@ impl Preparer {
             (Some(_), Some(error)) => tracing::error!(%journal, %error, "blocks can't be prepared, clicks are dropped"),
             (Some(_), None) => {
                 let bytes = self.budget_bytes;
-                tracing::error!(%journal, budget = bytes, "the journals' budget of bytes or blocks is used up, clicks are dropped");
+                tracing::error!(%journal, budget = bytes, "the journals' budget is used up, clicks are dropped");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The thread that recovers journals whose process is gone.
 //!
-//! It is one of its own, for it may wait for the disk for long: nothing else waits for it. A process that has no journal
-//! but reads those of others has such a thread too: what a killed process left open is counted all the same.
+//! It is one of its own, for it may wait for the disk for long: nothing else waits for it. A process that has no
+//! journal but reads those of others has such a thread too: what a killed process left open is counted all the same.
 
 use std::io;
 use std::sync::Arc;

@@ -49,8 +49,7 @@ pub struct LocalLog {
     /// Why journals can't be read, to be told after what was found in others, until they are stopped or started; one of
     /// each at most.
     failed: VecDeque<(JournalId, LogError)>,
-    /// Journals of which all is noted as passed, and was asked of the read model since this log was made: it alone knows.
-    /// No more than there are.
+    /// Journals of which all is noted as passed, and was asked of the read model since this log was made. No more than there are.
     settled: BTreeSet<JournalId>,
     /// What could not be noted in files `passed`; no more than there are journals.
     unnoted: BTreeMap<JournalId, u64>,
@@ -147,8 +146,8 @@ impl LocalLog {
         Ok(found.deliveries)
     }
 
-    /// Why the first of the journals that can't be read can't be. It stays until that is stopped, for whoever is told so
-    /// may be given up before.
+    /// Why the first of the journals that can't be read can't be. It stays until that is stopped: whoever is told so may
+    /// be given up before.
     fn failure(&self) -> Result<(), LogError> {
         self.failed.front().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
@@ -164,7 +163,7 @@ impl LocalLog {
             Ok(()) => drop(self.unnoted.remove(&journal)),
             Err(error) => {
                 if self.unnoted.insert(journal, blocks).is_none() {
-                    tracing::error!(%journal, blocks, %error, "blocks that were passed can't be noted, and stay on disk");
+                    tracing::error!(%journal, blocks, %error, "passed blocks can't be noted, and stay on disk");
                 }
             }
         }
@@ -277,7 +276,7 @@ impl Reader {
         if was_passed && seqs().next().is_none_or(|first| first > self.next) {
             return Err(self.gap());
         }
-        let end = seqs().last().map_or(end, |last| last.max(end));
+        let end = seqs().next_back().map_or(end, |last| last.max(end));
         self.end = Some(end);
         self.next = seqs().find(|seq| *seq >= self.next).unwrap_or(end + 1);
         Ok(true)
