@@ -2,7 +2,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 4 | CRC-32 of all that follows, begun with the block's [seed](seed) |
+//! | 4 | CRC-32 of all that follows, begun with the block's [seed] |
 //! | 4 | the record's index in its block |
 //! | 2 | the length of the record |
 //! | | the [record](crate::record) |

@@ -56,7 +56,7 @@ pub const MAX_BATCH_ROWS: usize = 60_000;
 /// Clicks that wait to be written are at most so many, and those of one part more.
 pub const MAX_BATCH_CLICKS: usize = 250_000;
 /// The rows of a write and the clicks that wait to be in them take at most about so many bytes, and those of one part
-/// and of [`MAX_UNKNOWN_ROWS`] rows more. Encoded they take less.
+/// and of a thousand rows that are loaded in one go more. Encoded they take less.
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// Before clicks wait for more rows than this that are not in play, these are loaded: what they weigh is not known.
 const MAX_UNKNOWN_ROWS: usize = 1_024;

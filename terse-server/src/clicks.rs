@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use terse_clicks::enrich::{Countries, Enrichment};
-use terse_clicks::journal::{Journal, JournalConfig, SyncPolicy};
+use terse_clicks::journal::{Journal, JournalConfig, Recovery, RecoveryThread, SyncPolicy};
 use terse_clicks::log::local::LocalLog;
 use terse_clicks::projector::{Projector, ProjectorConfig, ProjectorError};
 use terse_core::click::ClickRecording;
@@ -37,7 +37,7 @@ use self::recording::Recording;
 use crate::config::Config;
 use crate::config::address::CqlAddress;
 use crate::config::clicks::{BusConfig, StatsConfig};
-use crate::exit::StartError;
+use crate::exit::{Exit, StartError};
 use crate::shutdown::Grace;
 use crate::stores::store_failure;
 use crate::tasks::Tasks;
@@ -70,6 +70,8 @@ pub struct Clicks {
     projection: Option<Projection>,
     /// What the journal counted, as it was seen last.
     recorded: Arc<Recorded>,
+    /// Recovers journals of servers that are gone, where no journal of this process does.
+    recovery: Option<RecoveryThread>,
 }
 
 /// Where clicks are counted.
@@ -103,7 +105,10 @@ impl Clicks {
         {
             tracing::error!(%error, "starting without a click journal: clicks are dropped until it can be opened");
         }
-        Ok(Self { recording, model, projection: None, recorded: Arc::default() })
+        let recovery = (config.analytics && recording.is_none() && config.clicks.bus == BusConfig::Local)
+            .then(|| recovery(config, world))
+            .transpose()?;
+        Ok(Self { recording, model, projection: None, recorded: Arc::default(), recovery })
     }
 
     /// Where redirects note their clicks.
@@ -222,6 +227,13 @@ impl Clicks {
                 }
             }
         }
+        // It may be syncing a block that it found.
+        if let Some(recovery) = self.recovery {
+            let ended = tokio::task::spawn_blocking(move || drop(recovery));
+            if tokio::time::timeout(grace.left(least), ended).await.is_err() {
+                tracing::warn!("recovering click journals did not end in time");
+            }
+        }
         if let Some(projection) = self.projection {
             projection.end(grace.left(least)).await;
         }
@@ -299,6 +311,13 @@ async fn settle_bus(model: &dyn ReadModel, asked: Bus) -> Result<(), StartError>
     }
     let other = ProjectorError::OtherBus { stands, asked };
     Err(StartError::config(format_args!("{other}; moving takes drained journals and a fresh read model (TERSE_STATS)")))
+}
+
+fn recovery(config: &Config, world: &World) -> Result<RecoveryThread, StartError> {
+    let recovery =
+        Recovery::new(&journals(config), JournalConfig::new(journals(config)).partitions, Arc::clone(&world.clock));
+    let failed = |error| StartError::new(Exit::Internal, format_args!("cannot recover click journals: {error}"));
+    RecoveryThread::start(recovery).map_err(failed)
 }
 
 fn journal_config(config: &Config) -> JournalConfig {

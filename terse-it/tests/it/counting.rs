@@ -281,6 +281,21 @@ fn one_process_may_record_and_another_count() {
 }
 
 #[test]
+fn clicks_of_a_server_that_was_killed_are_counted_by_a_process_that_only_counts() {
+    let mut front = Setup::new().flag("--role=redirect").flag("--role=api").start();
+    let client = front.client();
+    let code = client.shorten("https://example.com/");
+    for _ in 0..7 {
+        follow(&client, click(&code));
+    }
+    // Nobody sealed its block, and nobody redirects here any more.
+    front.stop(Stop::AtOnce);
+    let api = Setup::new().data_in(front.setup().data()).flag("--role=api").start();
+    let _counting = Setup::new().data_in(front.setup().data()).flag("--role=analytics").start();
+    await_total(&api.client(), &code, 7, PATIENCE);
+}
+
+#[test]
 fn health_tells_how_far_counting_is() {
     let server = Setup::new().start();
     let client = server.client();
