@@ -73,7 +73,7 @@ fn measure(name: &str, sync: SyncPolicy, recycled: bool) {
         spent += took;
         best = best.min(took);
         // What was sealed some bursts ago was read by now.
-        let passed = (number * 3).saturating_sub(30);
+        let passed = (number * 4).saturating_sub(30);
         runtime.block_on(log.passed(Partition::Journal(journal.id()), passed)).unwrap();
         std::thread::sleep(PAUSE);
     }

@@ -1,7 +1,7 @@
 //! What a click's texts mean, told apart off the hot path.
 //!
 //! Everything that a client sent is hostile: nothing here fails, and whatever is told has at most
-//! [`MAX_VALUE_BYTES`](terse_core::stats::MAX_VALUE_BYTES) bytes. Telling is deterministic: the same record gives the
+//! [`MAX_VALUE_BYTES`] bytes. Telling is deterministic: the same record gives the
 //! same facts under equal [`Enrichment::version`], whatever was told before it. Caches only save work, and in the
 //! common case, an agent and a network that were seen lately, nothing is allocated.
 //!

@@ -2,13 +2,13 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 4 | CRC-32 of all that follows, begun with the block's [seed](seed) |
+//! | 4 | CRC-32 of all that follows, begun with the block's [seed] |
 //! | 4 | the record's index in its block |
 //! | 2 | the length of the record |
 //! | | the [record](crate::record) |
 //!
-//! Numbers are little endian. A frame is the same bytes in the block's file and in a part, so a part takes frames as they
-//! are. The seed makes a frame that was left in a file by an earlier block no frame of the block that has it now.
+//! Numbers are little endian. A frame is the same bytes in the block's file and in a part, so a part takes frames as
+//! they are. The seed makes a frame that was left in a file by an earlier block no frame of the block that has it now.
 
 use terse_core::click::BlockId;
 

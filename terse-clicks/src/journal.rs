@@ -1,21 +1,23 @@
 //! Blocks of clicks on disk: recording, sealing, recovery, the disk budget.
 //!
 //! A process has one [`Journal`], a directory of its own among those in `journal/`, whose lock it holds for life. Each
-//! web worker copies clicks into a memory-mapped block of its own, which survives the end of the process from the moment
-//! that a record is committed. The worker alone seals its block, when it is full or old, and gets a prepared one for it.
-//! Two threads serve the workers: one prepares blocks, the other syncs and renames sealed ones, which readers find then,
-//! and recovers journals whose process is gone ([`Recovery`]).
+//! web worker copies clicks into a memory-mapped block of its own, which survives the end of the process from the
+//! moment that a record is committed. The worker alone seals its block, when it is full or old, and gets a prepared one
+//! for it. Two threads serve the workers: one prepares blocks, the other syncs and renames sealed ones, which readers
+//! find then. A third recovers journals whose process is gone ([`RecoveryThread`]).
 //!
 //! | bound | when it is hit |
 //! |---|---|
-//! | [`JournalConfig::budget_bytes`], or the disk itself | passed blocks make place, oldest first; else clicks are dropped as `budget` |
+//! | [`JournalConfig::budget_bytes`], or the disk itself | passed blocks make place, oldest first; else `budget` drops |
 //! | prepared blocks of a worker, mapped blocks of a process | clicks are dropped as `no_block` |
 //! | texts of a click | they are cut ([`crate::record`]) |
-//! | kept blocks and journals of which all was passed | the oldest are removed |
-//! | blocks recovered in a step ([`MAX_RECOVERED_BLOCKS`]) | the next step goes on |
+//! | blocks that wait for their readers: 65,536 in all journals | `budget` drops; from 4,096 on blocks are sealed late |
+//! | kept blocks, journals of which all was passed, and their age | the oldest are removed |
+//! | blocks and journals recovered in a step ([`MAX_RECOVERED`]) | the next step goes on |
 //!
-//! A power cut can cost the open blocks, and with [`SyncPolicy::None`] sealed ones too; the end of the process costs none.
-//! On file systems that write elsewhere what is written again (btrfs, ZFS), a full disk may end the process with SIGBUS.
+//! A power cut can cost the open blocks, and with [`SyncPolicy::None`] sealed ones too; the end of the process costs
+//! none. On file systems that write elsewhere what is written again (btrfs, ZFS), a full disk may end the process with
+//! SIGBUS.
 
 mod block;
 pub(crate) mod directory;
@@ -25,6 +27,7 @@ mod map;
 mod open;
 mod preparing;
 mod recorder;
+mod recovering;
 mod recovery;
 mod sealing;
 mod visitor;
@@ -51,7 +54,8 @@ use self::sealing::Sealer;
 pub(crate) use self::block::{BlockError, read, sealed_at};
 pub(crate) use self::recovery::{read_bounded, read_head};
 
-pub use self::recovery::{MAX_RECOVERED_BLOCKS, Recovered, Recovery};
+pub use self::recovering::RecoveryThread;
+pub use self::recovery::{MAX_RECOVERED, Recovered, Recovery};
 pub use self::visitor::{DayKey, VisitorKeys};
 
 /// Fewest bytes of a block: some dozens of the largest records.
@@ -120,7 +124,7 @@ pub struct Counts {
 /// Records the clicks of a process.
 pub struct Journal {
     exchange: Arc<Exchange>,
-    inventory: Arc<Mutex<Inventory>>,
+    inventory: Arc<Inventory>,
     recovery: Arc<Mutex<Recovery>>,
     directory: JournalDir,
     running: Mutex<Option<Running>>,
@@ -130,12 +134,13 @@ pub struct Journal {
 struct Running {
     preparer: JoinHandle<()>,
     sealer: JoinHandle<bool>,
+    recoverer: RecoveryThread,
     stop: Arc<AtomicBool>,
     lock: Lock,
 }
 
 impl Journal {
-    /// Makes a journal of its own for this process, and starts its two threads. It blocks on the disk.
+    /// Makes a journal of its own for this process, and starts its threads. It blocks on the disk.
     ///
     /// # Errors
     /// Why its directory or its threads could not be made.
@@ -146,7 +151,7 @@ impl Journal {
         let exchange =
             Exchange::new(id, config.partitions, config.seal_age_ms, config.obey_signals, Arc::clone(&clock));
         let exchange = Arc::new(exchange);
-        let inventory = Arc::new(Mutex::new(Inventory::new(&config.directory, directory.clone())));
+        let inventory = Arc::new(Inventory::new(&config.directory, directory.clone()));
         let recovery = Arc::new(Mutex::new(Recovery::new(&config.directory, config.partitions, clock)));
         let preparer = Preparer {
             exchange: Arc::clone(&exchange),
@@ -156,6 +161,7 @@ impl Journal {
             budget_bytes: config.budget_bytes,
             number: 0,
             told: None,
+            blind: false,
         };
         let stop = Arc::new(AtomicBool::new(false));
         let sealer = Sealer {
@@ -164,14 +170,20 @@ impl Journal {
             directory: directory.clone(),
             block_bytes: block_bytes as u64,
             sync: config.sync,
-            recovery: Arc::clone(&recovery),
             stop: Arc::clone(&stop),
             unfinished: Vec::new(),
-            look_at_ms: 0,
+            try_at_ms: 0,
         };
         let preparer = thread::Builder::new().name("terse-blocks".into()).spawn(|| preparer.run())?;
         let sealer = thread::Builder::new().name("terse-seal".into()).spawn(|| sealer.run())?;
-        let running = Mutex::new(Some(Running { preparer, sealer, stop, lock }));
+        let recoverer = {
+            let (exchange, inventory) = (Arc::clone(&exchange), Arc::clone(&inventory));
+            RecoveryThread::of(Arc::clone(&recovery), move |_| {
+                inventory.refresh_soon();
+                exchange.sealed.notify_waiters();
+            })?
+        };
+        let running = Mutex::new(Some(Running { preparer, sealer, recoverer, stop, lock }));
         Ok(Arc::new(Self { exchange, inventory, recovery, directory, running }))
     }
 
@@ -193,7 +205,7 @@ impl Journal {
     /// Why the blocks that are pending could not be counted.
     pub fn counts(&self) -> io::Result<Counts> {
         let totals = self.exchange.totals();
-        let pending = self.inventory.lock().pending()?;
+        let pending = self.inventory.pending()?;
         Ok(Counts { recorded: totals.recorded, dropped: totals.dropped, pending })
     }
 
@@ -205,7 +217,7 @@ impl Journal {
     pub fn recover_once(&self) -> io::Result<Recovered> {
         let recovered = self.recovery.lock().recover_once()?;
         if recovered.any() {
-            self.inventory.lock().refresh_soon();
+            self.inventory.refresh_soon();
         }
         Ok(recovered)
     }
@@ -234,6 +246,13 @@ impl Journal {
         self.directory.end(seq, &end)
     }
 
+    /// Whether all its threads do their work. One that was ended, or whose threads have panicked, records no more before
+    /// long.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.running.lock().as_ref().is_some_and(Running::is_alive)
+    }
+
     /// Waits until a block was sealed in this process, from when the future was made.
     pub(crate) fn sealed(&self) -> tokio::sync::futures::Notified<'_> {
         self.exchange.sealed.notified()
@@ -243,6 +262,10 @@ impl Journal {
 const LEFT: &str = "blocks of the click journal were not sealed in time; they are recovered later";
 
 impl Running {
+    fn is_alive(&self) -> bool {
+        !self.preparer.is_finished() && !self.sealer.is_finished() && self.recoverer.is_alive()
+    }
+
     /// Ends the threads, and then, if all blocks are `given_back` and sealed, `finish`es the journal.
     fn join(self, exchange: &Exchange, given_back: bool, finish: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.preparer.thread().unpark();
@@ -255,6 +278,7 @@ impl Running {
             (Ok(()), Ok(_)) => Err(io::Error::other(LEFT)),
             _ => Err(io::Error::other("a thread of the click journal has panicked")),
         };
+        drop(self.recoverer);
         // Only now may somebody else recover it. A worker that still has a block keeps the lock with its process.
         if given_back {
             drop(self.lock)

@@ -47,6 +47,26 @@ pub enum LogError {
     /// It is out of reach; try again later.
     #[error("the click log is out of reach: {0}")]
     Unavailable(String),
+    /// One partition can't be read, or not be put in order; the others can. It is told until the partition is stopped;
+    /// start it again later.
+    #[error("the click log of {partition} can't be read: {detail}")]
+    Unreadable {
+        /// Which partition.
+        partition: Partition,
+        /// What was found, for people.
+        detail: String,
+    },
+    /// The messages of a partition from one offset up to another are kept no more, for somebody had passed them. Whoever
+    /// starts it behind them gets the rest.
+    #[error("the click log of {partition} was passed, and is kept no more from {from} up to {until}")]
+    Gone {
+        /// Which partition.
+        partition: Partition,
+        /// The first offset that was asked for.
+        from: u64,
+        /// The first offset that can be had, or the one behind the last.
+        until: u64,
+    },
     /// It doesn't go on where the checkpoint is: it was deleted, lost its tail, or its retention passed the
     /// checkpoint. The partition stops until an operator decides.
     #[error("the click log of {partition} has a gap: {detail}")]
@@ -94,6 +114,12 @@ pub trait ClickLog: Send {
     /// # Errors
     /// [`LogError`]; then the partition waits.
     async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError>;
+
+    /// Whether the log was told before that all of `partition` is included, by whatever read model: a hint, for that may
+    /// have been another one, or an older copy of it may have been put back.
+    fn was_passed(&self, _partition: Partition) -> bool {
+        false
+    }
 
     /// Stops reading `partition`: it is delivered no more until it is started again.
     fn stop(&mut self, partition: Partition);

@@ -37,7 +37,8 @@ pub const FORMAT: u16 = 1;
 pub const MAX_PART_BYTES: usize = 4 << 20;
 
 const MAGIC: [u8; 8] = *b"trs-part";
-const HEAD_BYTES: usize = 64;
+/// Bytes before the frames.
+pub(crate) const HEAD_BYTES: usize = 64;
 const CHECKED_BYTES: usize = HEAD_BYTES - 4;
 const RECOVERED: u16 = 1;
 const END: u16 = 1 << 1;

@@ -15,8 +15,8 @@
 //! | the read model or the log is out of reach | pauses with backoff; nothing is discarded |
 //!
 //! [`Projector::run_once`] is one bounded step; [`Projector::run`] repeats it. Bounds: [`ProjectorConfig`] for bytes
-//! and times, [`MAX_PARTITIONS`], [`MAX_BATCH_ROWS`], [`MAX_BATCH_CLICKS`], and in `passed` the journals that a checkpoint
-//! speaks of.
+//! and times, [`MAX_PARTITIONS`], [`MAX_BATCH_ROWS`], [`MAX_BATCH_CLICKS`], [`MAX_BATCH_BYTES`], and in `passed` the
+//! journals that a checkpoint speaks of.
 
 mod apply;
 mod holding;
@@ -48,14 +48,22 @@ use self::writing::Flight;
 use crate::enrich::Enrichment;
 use crate::log::{ClickLog, Delivery, LogError};
 
-/// Most partitions that one projector reads at a time; more journals wait until some of them were retired.
+/// Most partitions that one projector reads at a time; more journals wait until some of them were retired or are there
+/// no more, and are told as stopped so long.
 pub const MAX_PARTITIONS: usize = 1_024;
 /// A write has at most so many rows, and those of one part more.
 pub const MAX_BATCH_ROWS: usize = 60_000;
 /// Clicks that wait to be written are at most so many, and those of one part more.
 pub const MAX_BATCH_CLICKS: usize = 250_000;
+/// The rows of a write and the clicks that wait to be in them take at most about so many bytes, and those of one part
+/// and of a thousand rows that are loaded in one go more. Encoded they take less.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+/// Before clicks wait for more rows than this that are not in play, these are loaded: what they weigh is not known.
+const MAX_UNKNOWN_ROWS: usize = 1_024;
+/// After so many clicks they are counted in their rows, though not written: each makes its rows up to some KiB heavier.
+const MAX_UNSETTLED_CLICKS: usize = 32_768;
 /// Most rows that are asked for in one go.
-const MAX_LOAD_ROWS: usize = 4_096;
+const MAX_LOAD_ROWS: usize = 1_024;
 /// How often leases and partitions are looked at.
 const LOOK_MS: u64 = 500;
 /// How often the log is asked what waits in it.
@@ -77,7 +85,8 @@ pub struct ProjectorConfig {
     pub bus: Bus,
     /// Who asks for leases: another name for every process.
     pub holder: String,
-    /// About how many bytes the rows in play may take.
+    /// How many bytes the rows in play may take after a write. Before it they take as much as a write may more
+    /// ([`MAX_BATCH_BYTES`]), and while it is done the rows that are written are there once more, encoded.
     pub cache_bytes: usize,
     /// About how many bytes are read from the log at once.
     pub read_bytes: usize,
@@ -148,6 +157,8 @@ pub struct Projector {
     tracks: BTreeMap<Partition, Track>,
     /// Partitions that are left alone until some time; for ever, if nothing is left of them.
     aside: HashMap<Partition, u64>,
+    /// How many more there are than [`MAX_PARTITIONS`].
+    unstarted: usize,
     next_look_ms: u64,
     rows: Rows,
     /// Taken from the log, not yet added to rows.
@@ -218,6 +229,7 @@ impl Projector {
             leases: HashMap::new(),
             tracks: BTreeMap::new(),
             aside: HashMap::new(),
+            unstarted: 0,
             next_look_ms: 0,
             pending: VecDeque::new(),
             added_unwritten: 0,
@@ -293,7 +305,9 @@ impl Projector {
             }
             Err(Fault::Over(error)) => return Err(error),
             Err(Fault::Set(partition, error)) => self.stop(partition, &error.to_string()),
-            Err(Fault::Log(LogError::Gap { partition, detail })) => self.stop(partition, &detail),
+            Err(Fault::Log(LogError::Gap { partition, detail } | LogError::Unreadable { partition, detail })) => {
+                self.stop(partition, &detail);
+            }
             Err(Fault::Log(error)) => self.pause(&error),
             Err(Fault::Store(error)) => self.pause(&error),
         }
@@ -318,7 +332,7 @@ impl Projector {
         self.look().await?;
         if self.pending.is_empty() {
             let wait_ms = self.wait_ms(wait_ms);
-            let taken = self.log.next(self.config.read_bytes, wait_ms).await?;
+            let taken = self.take(wait_ms).await?;
             self.last_step.taken = taken.len();
             self.pending.extend(taken.into_iter().map(|delivery| Pending { delivery, is_known: false }));
         }
@@ -327,6 +341,17 @@ impl Projector {
             self.write().await?;
         }
         Ok(())
+    }
+
+    async fn take(&mut self, wait_ms: u64) -> Result<Vec<Delivery>, Fault> {
+        match self.log.next(self.config.read_bytes, wait_ms).await {
+            Err(error @ (LogError::Unreadable { .. } | LogError::Gap { .. })) => {
+                // Its partition is forgotten next; what was found up to there stays counted.
+                self.write().await?;
+                Err(error.into())
+            }
+            taken => Ok(taken?),
+        }
     }
 
     /// How long the log may be waited for, so that nothing else is late.
@@ -358,7 +383,8 @@ impl Projector {
         let pending = self.pending.iter().filter_map(|pending| pending.sealed_at());
         let oldest = unwritten.chain(pending).chain(self.waits_in_log.0).min();
         let stopped = self.aside.values().filter(|until_ms| **until_ms != u64::MAX).count();
-        self.progress.holds(self.tracks.len(), stopped, oldest);
+        self.progress.holds(self.tracks.len(), stopped + self.unstarted, oldest);
+        self.progress.keeps(self.rows.bytes());
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `relay` | from the blocks of a data directory to the streams, until the broker has confirmed them |
 //! | `guard` | not to publish more than the streams keep for a projector that is behind |
 //! | `stream_log` | from the streams to the projector |
+//! | `events` | what happened to links, told to whoever wants to know |
 //! | `dead` | messages that nobody can decode, for an operator |
 //!
 //! Nothing here waits without a bound, and nothing is given up: what the broker has not confirmed stays on disk. Both
@@ -14,6 +15,7 @@
 
 mod connection;
 pub mod dead;
+pub mod events;
 mod guard;
 mod relay;
 mod stream_log;

@@ -122,7 +122,8 @@ fn delivered(directory: &Path, journals: usize) -> HashMap<String, u32> {
     let mut log = LocalLog::new(directory, None);
     let mut codes = HashMap::new();
     runtime.block_on(async {
-        let partitions = log.partitions().await.unwrap();
+        let mut partitions = log.partitions().await.unwrap();
+        partitions.retain(|partition| !log.was_passed(*partition));
         assert_eq!(partitions.len(), journals);
         for partition in partitions {
             log.start(partition, None).await.unwrap();

@@ -323,6 +323,14 @@ pub trait SettingsStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; with [`StoreErrorKind::UnknownOutcome`] it may be removed. Removing it again does no harm.
     async fn forget(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Up to `limit` of the names that begin with `prefix` and have a value, in no particular order; fewer than `limit`
+    /// are all. A value that was acknowledged as settled before the call and not forgotten is among them, one that was
+    /// acknowledged as forgotten is not. It may read every name that there is, so it is for tasks, not for requests.
+    ///
+    /// # Errors
+    /// [`StoreError`] when not all of them could be read.
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError>;
 }
 
 /// Most bytes of the text that tells who holds a lease; a longer one is cut by [`Lease::holder_text`].
@@ -439,6 +447,19 @@ pub trait StoreHealth: Send + Sync + 'static {
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)>;
 }
 
+/// Something that a dependency measures of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// What is measured: one word, which `/health` puts behind the dependency's name.
+    pub name: &'static str,
+    /// How much.
+    pub value: u64,
+    /// Of what.
+    pub unit: &'static str,
+    /// Why this is too much, in one word; `None` = it isn't.
+    pub trouble: Option<&'static str>,
+}
+
 /// Tells whether something works that terse can do without.
 #[async_trait]
 pub trait DependencyHealth: Send + Sync + 'static {
@@ -450,6 +471,11 @@ pub trait DependencyHealth: Send + Sync + 'static {
     /// # Errors
     /// Why it doesn't work, without addresses or credentials.
     async fn check(&self) -> Result<(), String>;
+
+    /// What it measures of itself, always in the same order. It costs no request.
+    fn observe(&self) -> Vec<Observation> {
+        Vec::new()
+    }
 }
 
 /// All that a shard keeps: links, their idempotency keys, and what the shard knows of itself.

@@ -7,7 +7,7 @@
 //! refused. All time is never refused: of a link that is older than the longest
 //! series, the series has the newest part, and the totals are still of all time.
 //!
-//! Rows are read [`SPANS_AT_ONCE`] at a time, so that a report takes little
+//! Rows are read `SPANS_AT_ONCE` at a time, so that a report takes little
 //! memory however long its range is, and other requests get their turn.
 
 #[cfg(test)]

@@ -33,13 +33,21 @@ pub(crate) enum Status {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HealthCheck)]
 pub(crate) struct Check {
-    /// What it is.
+    /// What it is; behind a dependency come the values that it measures of itself.
     #[schema(example = "store:main")]
     name: String,
     status: Status,
     /// Why it is not ok.
     #[schema(value_type = Option<String>, example = json!(null), required)]
     reason: Option<&'static str>,
+    /// How much was measured, if this is about a value.
+    #[serde(rename = "observedValue", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 120)]
+    observed_value: Option<u64>,
+    /// Of what.
+    #[serde(rename = "observedUnit", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false, example = "ms")]
+    observed_unit: Option<&'static str>,
 }
 
 /// The answer of `/health`.
@@ -52,7 +60,7 @@ pub(crate) struct Report {
     release: &'static str,
     /// How long the server has been running, in seconds.
     uptime_s: u64,
-    /// One entry per dependency.
+    /// One entry per dependency, and one per value that it measures of itself.
     checks: Vec<Check>,
 }
 
@@ -101,6 +109,7 @@ pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs
     let dependencies = join_all(state.dependencies.iter().map(|dependency| ask(&**dependency)));
     let (stores, dependencies) = join(stores, dependencies).await;
     let (mut status, mut checks) = stores;
+    let dependencies: Vec<Check> = dependencies.into_iter().flatten().collect();
     if status == Status::Ok && dependencies.iter().any(|check| check.status != Status::Ok) {
         status = Status::Degraded;
     }
@@ -129,21 +138,36 @@ fn of_shards(shards: &[(String, Result<(), StoreError>)]) -> Status {
     }
 }
 
-/// What `dependency` says of itself.
-async fn ask(dependency: &dyn DependencyHealth) -> Check {
+/// What `dependency` says of itself. A value that is too large makes it degraded.
+async fn ask(dependency: &dyn DependencyHealth) -> Vec<Check> {
     let name = dependency.name().to_owned();
-    match tokio::time::timeout(CHECK_TIMEOUT, dependency.check()).await {
-        Ok(Ok(())) => Check { name, status: Status::Ok, reason: None },
+    let observations = dependency.observe();
+    let own = match tokio::time::timeout(CHECK_TIMEOUT, dependency.check()).await {
+        Ok(Ok(())) => judged(name, observations.iter().find_map(|value| value.trouble)),
         Ok(Err(reason)) => {
             tracing::debug!(dependency = name, reason, "does not work");
             down(name, "unavailable")
         }
         Err(_) => down(name, "timeout"),
-    }
+    };
+    let values = observations.iter().map(|value| {
+        let judged = judged(format!("{}:{}", dependency.name(), value.name), value.trouble);
+        Check { observed_value: Some(value.value), observed_unit: Some(value.unit), ..judged }
+    });
+    std::iter::once(own).chain(values).collect()
+}
+
+/// Ok, unless there is trouble.
+fn judged(name: String, trouble: Option<&'static str>) -> Check {
+    entry(name, if trouble.is_none() { Status::Ok } else { Status::Degraded }, trouble)
+}
+
+fn entry(name: String, status: Status, reason: Option<&'static str>) -> Check {
+    Check { name, status, reason, observed_value: None, observed_unit: None }
 }
 
 fn down(name: String, reason: &'static str) -> Check {
-    Check { name, status: Status::Down, reason: Some(reason) }
+    entry(name, Status::Down, Some(reason))
 }
 
 fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
@@ -153,5 +177,5 @@ fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
         StoreErrorKind::Corrupt => "corrupt",
     });
     let status = if reason.is_none() { Status::Ok } else { Status::Down };
-    Check { name: format!("store:{shard}"), status, reason }
+    entry(format!("store:{shard}"), status, reason)
 }

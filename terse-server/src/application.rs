@@ -12,7 +12,7 @@ use terse_core::shorten::IDEMPOTENCY_MS;
 use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 
-use crate::clicks::Clicks;
+use crate::clicks::{Clicks, Workers};
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
 use crate::data_dir::{self, HttpLock};
 use crate::exit::{Exit, StartError};
@@ -86,6 +86,7 @@ impl Application {
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
         let mut clicks = Clicks::open(&config, &world).await?;
         clicks.project(&config, holder(address), &world)?;
+        clicks.prepare(stores.home(), &world).await;
         let parts = Parts { stores: &stores, links: &links, clicks: &clicks, keys: &keys, lifecycle: &lifecycle };
         let state = state(&config, address, &parts, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
@@ -126,7 +127,6 @@ impl Application {
                 tracing::info!(signal = name, "draining");
                 None
             }
-            reason = self.clicks.failed() => Some(reason),
             task = self.tasks.failed() => Some(format!("the task '{task}' has died")),
             ended = &mut server => Some(format!("the HTTP server ended by itself: {ended:?}")),
         };
@@ -139,11 +139,13 @@ impl Application {
             if left > 0 {
                 tracing::warn!(requests = left, "the grace period is over; cutting requests in flight");
             }
-            if !shutdown::stop(&handle, left).await {
+            let workers = if shutdown::stop(&handle, left).await {
+                Workers::Ended
+            } else {
                 tracing::warn!("the HTTP server did not stop in time");
-            }
-            // All web workers have ended, and given back the blocks that they wrote to.
-            self.clicks.end(grace, LAST_STEPS).await;
+                Workers::Running
+            };
+            self.clicks.end(workers, grace, LAST_STEPS).await;
             end_tasks_and_stores(self.tasks, self.warm, self.stores, grace).await
         };
         let ended = tokio::select! {

@@ -52,15 +52,9 @@ pub enum Action {
     /// Handle clicks that could not be decoded (in a later version)
     #[command(subcommand)]
     Dead(DeadAction),
-    /// Build a read model from the click log (in a later version)
-    Replay {
-        /// Where to build it
-        #[arg(long, value_name = "STORE")]
-        into: Option<String>,
-        /// Compare it with the current one
-        #[arg(long)]
-        verify: bool,
-    },
+    /// Build a read model anew from what the click log retains; servers may run meanwhile
+    #[command(after_help = REPLAY_HELP)]
+    Replay(ReplayOrder),
     /// Work out a capacity estimate (in a later version)
     Estimate {
         /// Its assumptions
@@ -151,6 +145,22 @@ const LEASES_HELP: &str = "\
 STATE is 'full' (each id has a link), 'gap' (ids that will never have one), or 'open?' (one of the two newest blocks
 shown of its holder, who may still use it). Ids that no record covers and ids leased twice get a line each; ids
 leased twice end the command with exit code 70.";
+
+/// How a comparison ends.
+const REPLAY_HELP: &str = "\
+With --verify the log is replayed as far as the deployment's read model has counted it. A difference of any row ends the
+command with exit code 1. When the log no longer begins at its first block nothing can be compared: exit code 69.";
+
+/// Where to build a read model.
+#[derive(Debug, Args)]
+pub struct ReplayOrder {
+    /// A SQLite file that is not there yet
+    #[arg(long, value_name = "FRESH")]
+    pub into: String,
+    /// Compare it row by row with the deployment's
+    #[arg(long)]
+    pub verify: bool,
+}
 
 /// What to count codes on.
 #[derive(Debug, Args)]

@@ -2,25 +2,38 @@
 //!
 //! What of these a process has follows from its roles. The projector runs on a thread of its own: it takes a core while
 //! it catches up, and redirects await nothing of it.
+//!
+//! A read model or a journal that can't be opened keeps no redirect from being answered: the start goes on without, a
+//! task tries again, and health tells. Statistics are unavailable meanwhile, or clicks dropped and counted. Only a read
+//! model that was made for another bus ends the start: that is a setting to be mended.
 
-use std::path::Path;
+mod health;
+mod late;
+mod projection;
+mod read_model;
+mod recording;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use terse_clicks::enrich::{Countries, Enrichment};
-use terse_clicks::journal::{Journal, JournalConfig, SyncPolicy};
+use terse_clicks::journal::{Journal, JournalConfig, Recovery, RecoveryThread, SyncPolicy};
 use terse_clicks::log::local::LocalLog;
-use terse_clicks::projector::{Progress, Projector, ProjectorConfig, ProjectorError};
+use terse_clicks::projector::{Projector, ProjectorConfig, ProjectorError};
 use terse_core::click::ClickRecording;
 use terse_core::ports::clicks::{Bus, ClickStats, ReadModel};
 use terse_core::ports::{DependencyHealth, HomeStore, StoreError, StoreErrorKind};
 use terse_core::stats::{Row, Span};
 use terse_core::{Clock, ShortCode, Timestamp};
-use terse_store::{CqlReadModel, CqlReadModelConfig, SqliteReadModel, SqliteReadModelConfig};
-use tokio::sync::{oneshot, watch};
+use terse_store::{CqlReadModel, CqlReadModelConfig};
+use tokio::sync::watch;
 
+use self::health::{ClickHealth, Recorded};
+use self::projection::{Life, Projection, Supervised};
+use self::read_model::LateReadModel;
+use self::recording::Recording;
 use crate::config::Config;
 use crate::config::address::CqlAddress;
 use crate::config::clicks::{BusConfig, StatsConfig};
@@ -43,51 +56,65 @@ const GAUGES_EVERY: Duration = Duration::from_millis(500);
 const CONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How long one try may take: it may have to make all tables.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(80);
-/// Above this lag counting is told to be behind, in milliseconds.
-const BEHIND_MS: u64 = 60_000;
+
+/// How often a file that can't be opened is tried, and how long a try is waited for; a start waits as long. Another
+/// process' lock on the file is waited for that long, too.
+const OPEN_EVERY: Duration = Duration::from_secs(5);
+/// See [`OPEN_EVERY`].
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a process does with clicks.
 pub struct Clicks {
-    journal: Option<Arc<Journal>>,
+    recording: Option<Recording>,
     model: Option<Model>,
     projection: Option<Projection>,
+    /// What the journal counted, as it was seen last.
+    recorded: Arc<Recorded>,
+    /// Recovers journals of servers that are gone, where no journal of this process does.
+    recovery: Option<RecoveryThread>,
 }
 
 /// Where clicks are counted.
 #[derive(Clone)]
 enum Model {
-    Sqlite(Arc<SqliteReadModel>),
+    Sqlite(Arc<LateReadModel>),
     Cql(Arc<CqlReadModel>),
 }
 
-/// The projector's thread.
-struct Projection {
-    progress: Arc<Progress>,
-    stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<Result<(), ProjectorError>>,
-    thread: JoinHandle<()>,
-}
-
 impl Clicks {
-    /// Opens the journal and the read model that the roles of `config` need. Nothing is projected or connected yet.
+    /// Opens the journal and the read model that the roles of `config` need, if they can be opened. Nothing is projected
+    /// or connected yet.
     ///
     /// # Errors
-    /// [`StartError`] when a file can't be opened, or the read model is another bus's.
+    /// [`StartError`] when the read model is another bus's.
     pub async fn open(config: &Config, world: &World) -> Result<Self, StartError> {
         let surfaces = config.http.surfaces;
         let records = surfaces.redirect && config.clicks.bus == BusConfig::Local;
-        let model = if surfaces.api || config.analytics { Some(Model::open(config, world)?) } else { None };
-        if let (Some(Model::Sqlite(model)), true) = (&model, config.analytics) {
-            settle_bus(model.as_ref(), bus(config)).await?;
+        let model = (surfaces.api || config.analytics).then(|| Model::new(config, world));
+        if let Some(Model::Sqlite(model)) = &model {
+            match model.0.open_once(OPEN_WITHIN).await {
+                Ok(()) if config.analytics => settle_bus(model.as_ref(), bus(config)).await?,
+                Ok(()) => {}
+                Err(error) => tracing::error!(%error, "starting without statistics; opening them is tried again"),
+            }
         }
-        let journal = if records { Some(journal(config, world)?) } else { None };
-        Ok(Self { journal, model, projection: None })
+        let recording = records
+            .then(|| Recording::new(journal_config(config), Arc::clone(&world.clock), Arc::clone(&world.entropy)));
+        if let Some(recording) = &recording
+            && let Err(error) = recording.journal.open_once(OPEN_WITHIN).await
+        {
+            tracing::error!(%error, "starting without a click journal: clicks are dropped until it can be opened");
+        }
+        let recovery = (config.analytics && recording.is_none() && config.clicks.bus == BusConfig::Local)
+            .then(|| recovery(config, world))
+            .transpose()?;
+        Ok(Self { recording, model, projection: None, recorded: Arc::default(), recovery })
     }
 
     /// Where redirects note their clicks.
     #[must_use]
     pub fn recording(&self) -> Option<Arc<dyn ClickRecording>> {
-        self.journal.clone().map(|journal| journal as Arc<dyn ClickRecording>)
+        self.recording.clone().map(|recording| Arc::new(recording) as Arc<dyn ClickRecording>)
     }
 
     /// What is known of clicks.
@@ -107,11 +134,12 @@ impl Clicks {
             Model::Sqlite(model) => Arc::clone(model) as Arc<dyn DependencyHealth>,
             Model::Cql(model) => Arc::clone(model) as Arc<dyn DependencyHealth>,
         });
-        let counting = self.projection.iter().map(|projection| {
-            let (progress, clock) = (Arc::clone(&projection.progress), Arc::clone(clock));
-            Arc::new(Counting { progress, clock }) as Arc<dyn DependencyHealth>
+        let counting = self.projection.as_ref().map(Projection::supervised);
+        let works = (self.recording.is_some() || counting.is_some()).then(|| {
+            let recording = self.recording.clone().map(|recording| (recording, Arc::clone(&self.recorded)));
+            Arc::new(ClickHealth { recording, counting, clock: Arc::clone(clock) }) as Arc<dyn DependencyHealth>
         });
-        model.chain(counting).collect()
+        model.chain(works).collect()
     }
 
     /// Starts to count, if that is this process's role.
@@ -122,25 +150,52 @@ impl Clicks {
         let (Some(model), true, BusConfig::Local) = (&self.model, config.analytics, &config.clicks.bus) else {
             return Ok(());
         };
-        let log = LocalLog::new(&config.data_dir.join(JOURNALS), self.journal.clone());
-        let enrichment = Enrichment::new([config.http.public_url.host.as_str()], countries(config)?);
-        let projector = Projector::new(
-            ProjectorConfig::new(bus(config), holder),
-            Box::new(log),
-            model.read_model(),
-            enrichment,
-            Arc::clone(&world.clock),
-            world.entropy.as_ref(),
-        );
-        let projector = projector.map_err(|error| StartError::new(Exit::Internal, error))?;
-        self.projection = Some(Projection::start(projector)?);
+        let (read_model, countries) = (model.read_model(), countries(config)?);
+        let (config, clock, entropy) = (config.clone(), Arc::clone(&world.clock), Arc::clone(&world.entropy));
+        let recording = self.recording.clone();
+        let begin = move |stopped: watch::Receiver<bool>| {
+            let journal = recording.as_ref().and_then(|recording| recording.journal.get().cloned());
+            let projector = Projector::new(
+                ProjectorConfig::new(bus(&config), holder.clone()),
+                Box::new(LocalLog::new(&journals(&config), journal)),
+                Arc::clone(&read_model),
+                enrichment_by(&config, countries.clone()),
+                Arc::clone(&clock),
+                entropy.as_ref(),
+            );
+            let projector = projector.map_err(|error| error.to_string())?;
+            let progress = projector.progress();
+            let run = async move { projector.run(stopped).await.map_err(|error| error.to_string()) };
+            Ok(Life { progress, run: Box::pin(run) })
+        };
+        self.projection = Some(Projection::start(begin, Arc::clone(&world.clock))?);
         Ok(())
+    }
+
+    /// Gets ready what the first click needs, which can take half a second.
+    pub async fn prepare(&self, home: &Arc<dyn HomeStore>, world: &World) {
+        if let Some(keys) = self.recording.as_ref().and_then(Recording::visitor_keys) {
+            visitor_keys::set_first(keys, Arc::clone(home), world).await;
+        }
     }
 
     /// Starts the tasks that journal and read model need.
     pub fn run(&self, tasks: &mut Tasks, home: &Arc<dyn HomeStore>, world: &World) {
-        if let Some(journal) = &self.journal {
-            visitor_keys::run(tasks, journal.visitor_keys().clone(), Arc::clone(home), world);
+        visitor_keys::sweep(tasks, Arc::clone(home), Arc::clone(&world.clock));
+        if let Some(recording) = self.recording.clone() {
+            let keys = recording.clone();
+            visitor_keys::set(tasks, move || keys.visitor_keys(), Arc::clone(home), world);
+            tasks.every_within("click journal", OPEN_EVERY, 2 * OPEN_WITHIN, move || {
+                let journal = Arc::clone(&recording.journal);
+                async move { journal.open_once(OPEN_WITHIN).await }
+            });
+        }
+        if let Some(Model::Sqlite(model)) = &self.model {
+            let model = Arc::clone(model);
+            tasks.every_within("read model", OPEN_EVERY, 2 * OPEN_WITHIN, move || {
+                let model = Arc::clone(&model.0);
+                async move { model.open_once(OPEN_WITHIN).await }
+            });
         }
         if let Some(Model::Cql(model)) = &self.model {
             let model = Arc::clone(model);
@@ -149,40 +204,42 @@ impl Clicks {
                 async move { model.connect_once().await.map(drop) }
             });
         }
-        let progress = self.projection.as_ref().map(|projection| Arc::clone(&projection.progress));
-        let (journal, world) = (self.journal.clone(), world.clone());
+        let counting = self.projection.as_ref().map(Projection::supervised);
+        let (recording, recorded, world) = (self.recording.clone(), Arc::clone(&self.recorded), world.clone());
         tasks.every("click gauges", GAUGES_EVERY, move || {
-            let (journal, progress, world) = (journal.clone(), progress.clone(), world.clone());
-            async move { show(journal, progress.as_deref(), &world).await }
+            let (recording, counting) = (recording.clone(), counting.clone());
+            let (recorded, world) = (Arc::clone(&recorded), world.clone());
+            async move { show(recording, counting.as_deref(), &recorded, &world).await }
         });
     }
 
-    /// Resolves when the projector ends by itself, with why; never where there is none.
-    pub async fn failed(&mut self) -> String {
-        match &mut self.projection {
-            Some(projection) => match (&mut projection.ended).await {
-                Ok(Err(error)) => format!("clicks can't be counted: {error}"),
-                Ok(Ok(())) | Err(_) => "the projector has ended by itself".to_owned(),
-            },
-            None => std::future::pending().await,
+    /// Ends all of it. What isn't counted by then is counted after the next start. With `workers` that have not ended,
+    /// the journal is not ended either: they go on recording as long as the process lives, and what they recorded is
+    /// recovered like that of a killed process.
+    pub async fn end(self, workers: Workers, grace: Grace, least: Duration) {
+        if let Some(journal) = self.recording.and_then(|recording| recording.journal.end()) {
+            match workers {
+                Workers::Ended => end_journal(journal, grace.left(least)).await,
+                Workers::Running => {
+                    tracing::warn!("web workers have not ended; the click journal is recovered at the next start");
+                    // Dropping the last handle would take the workers' blocks away.
+                    std::mem::forget(journal);
+                }
+            }
         }
-    }
-
-    /// Ends all of it; web workers have ended before. What isn't counted by then is counted after the next start.
-    pub async fn end(self, grace: Grace, least: Duration) {
-        if let Some(journal) = self.journal {
-            let ended = tokio::task::spawn_blocking(move || journal.end());
-            match tokio::time::timeout(grace.left(least), ended).await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(error))) => tracing::warn!(%error, "the click journal is recovered at the next start"),
-                Ok(Err(error)) => tracing::error!(%error, "ending the click journal has panicked"),
-                Err(_) => tracing::warn!("no time is left for the click journal; it is recovered at the next start"),
+        // It may be syncing a block that it found.
+        if let Some(recovery) = self.recovery {
+            let ended = tokio::task::spawn_blocking(move || drop(recovery));
+            if tokio::time::timeout(grace.left(least), ended).await.is_err() {
+                tracing::warn!("recovering click journals did not end in time");
             }
         }
         if let Some(projection) = self.projection {
             projection.end(grace.left(least)).await;
         }
-        if let Some(Model::Sqlite(model)) = self.model {
+        if let Some(Model::Sqlite(model)) = self.model
+            && let Some(model) = model.0.end()
+        {
             let closed = tokio::task::spawn_blocking(move || model.close());
             if tokio::time::timeout(grace.left(least), closed).await.is_err() {
                 tracing::warn!("the read model did not close in time");
@@ -191,17 +248,32 @@ impl Clicks {
     }
 }
 
+/// Whether the web workers have ended, and given back the blocks that they wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// All of them.
+    Ended,
+    /// At least one may still answer.
+    Running,
+}
+
+async fn end_journal(journal: Arc<Journal>, within: Duration) {
+    let ended = tokio::task::spawn_blocking(move || journal.end());
+    match tokio::time::timeout(within, ended).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the click journal is recovered at the next start"),
+        Ok(Err(error)) => tracing::error!(%error, "ending the click journal has panicked"),
+        Err(_) => tracing::warn!("no time is left for the click journal; it is recovered at the next start"),
+    }
+}
+
 impl Model {
-    fn open(config: &Config, world: &World) -> Result<Self, StartError> {
+    fn new(config: &Config, world: &World) -> Self {
         match &config.clicks.stats {
-            StatsConfig::Sqlite => {
-                let file = SqliteReadModelConfig::new(config.data_dir.join(STATS_FILE));
-                let opened = SqliteReadModel::open(file);
-                Ok(Self::Sqlite(opened.map_err(|error| store_failure(STATS, &error))?))
-            }
+            StatsConfig::Sqlite => Self::Sqlite(Arc::new(LateReadModel::new(stats_file(config)))),
             StatsConfig::Cql(address) => {
                 let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
-                Ok(Self::Cql(CqlReadModel::new(cql_config(address), clock, entropy)))
+                Self::Cql(CqlReadModel::new(cql_config(address), clock, entropy))
             }
         }
     }
@@ -210,36 +282,6 @@ impl Model {
         match self {
             Self::Sqlite(model) => Arc::clone(model) as Arc<dyn ReadModel>,
             Self::Cql(model) => Arc::clone(model) as Arc<dyn ReadModel>,
-        }
-    }
-}
-
-impl Projection {
-    fn start(projector: Projector) -> Result<Self, StartError> {
-        let failed = |error: std::io::Error| {
-            StartError::new(Exit::Internal, format_args!("the projector can't be started: {error}"))
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (progress, (stop, stopped), (told, ended)) =
-            (projector.progress(), watch::channel(false), oneshot::channel());
-        let thread = std::thread::Builder::new().name("projector".to_owned()).spawn(move || {
-            // Nobody listens once the server has given up waiting.
-            let _ = told.send(runtime.block_on(projector.run(stopped)));
-        });
-        Ok(Self { progress, stop, ended, thread: thread.map_err(failed)? })
-    }
-
-    async fn end(self, within: Duration) {
-        self.stop.send_replace(true);
-        match tokio::time::timeout(within, self.ended).await {
-            Ok(Ok(Ok(()))) => {
-                if self.thread.join().is_err() {
-                    tracing::error!("the projector has panicked");
-                }
-            }
-            Ok(Ok(Err(error))) => tracing::error!(%error, "clicks were not counted"),
-            Ok(Err(_)) => tracing::error!("the projector has panicked"),
-            Err(_) => tracing::warn!("no time is left for counting clicks; the next start goes on"),
         }
     }
 }
@@ -255,8 +297,15 @@ fn bus(config: &Config) -> Bus {
 /// How many streams the clicks of a deployment are spread over.
 const PARTITIONS: u16 = 8;
 
+/// Ends the start if `model` is another bus's. One that can't be asked now the projector asks again.
 async fn settle_bus(model: &dyn ReadModel, asked: Bus) -> Result<(), StartError> {
-    let stands = model.settle_bus(asked).await.map_err(|error| store_failure(STATS, &error))?;
+    let stands = match model.settle_bus(asked).await {
+        Ok(stands) => stands,
+        Err(error) => {
+            tracing::error!(%error, "what the read model is made for can't be asked; starting all the same");
+            return Ok(());
+        }
+    };
     if stands == asked {
         return Ok(());
     }
@@ -264,19 +313,48 @@ async fn settle_bus(model: &dyn ReadModel, asked: Bus) -> Result<(), StartError>
     Err(StartError::config(format_args!("{other}; moving takes drained journals and a fresh read model (TERSE_STATS)")))
 }
 
-fn journal(config: &Config, world: &World) -> Result<Arc<Journal>, StartError> {
+fn recovery(config: &Config, world: &World) -> Result<RecoveryThread, StartError> {
+    let recovery =
+        Recovery::new(&journals(config), JournalConfig::new(journals(config)).partitions, Arc::clone(&world.clock));
+    let failed = |error| StartError::new(Exit::Internal, format_args!("cannot recover click journals: {error}"));
+    RecoveryThread::start(recovery).map_err(failed)
+}
+
+fn journal_config(config: &Config) -> JournalConfig {
     let clicks = &config.clicks;
-    let settings = JournalConfig {
+    JournalConfig {
         budget_bytes: clicks.journal_bytes,
         sync: if clicks.journal_sync { SyncPolicy::Sealed } else { SyncPolicy::None },
         obey_signals: clicks.obey_signals,
-        ..JournalConfig::new(config.data_dir.join(JOURNALS))
-    };
-    let opened = Journal::open(&settings, Arc::clone(&world.clock), world.entropy.as_ref());
-    opened.map_err(|error| {
-        let directory = settings.directory.display();
-        StartError::new(Exit::CannotCreate, format_args!("cannot open a click journal in {directory}: {error}"))
-    })
+        ..JournalConfig::new(journals(config))
+    }
+}
+
+/// Where the journals of a data directory are.
+pub(crate) fn journals(config: &Config) -> PathBuf {
+    config.data_dir.join(JOURNALS)
+}
+
+/// The read model of a data directory, where it is a file.
+pub(crate) fn stats_file(config: &Config) -> PathBuf {
+    config.data_dir.join(STATS_FILE)
+}
+
+/// What a fault of a read model ends the program with.
+pub(crate) fn failed(error: &StoreError) -> StartError {
+    store_failure(STATS, error)
+}
+
+/// By what the deployment tells clicks apart.
+///
+/// # Errors
+/// [`StartError`] when the country data can't be read.
+pub(crate) fn enrichment(config: &Config) -> Result<Enrichment, StartError> {
+    Ok(enrichment_by(config, countries(config)?))
+}
+
+fn enrichment_by(config: &Config, countries: Option<Arc<Countries>>) -> Enrichment {
+    Enrichment::new([config.http.public_url.host.as_str()], countries)
 }
 
 fn countries(config: &Config) -> Result<Option<Arc<Countries>>, StartError> {
@@ -295,45 +373,29 @@ fn cql_config(address: &CqlAddress) -> CqlReadModelConfig {
 }
 
 /// Brings the gauges up to date. Counting blocks reads directories, so not here.
-async fn show(journal: Option<Arc<Journal>>, progress: Option<&Progress>, world: &World) -> Result<(), StoreError> {
+async fn show(
+    recording: Option<Recording>,
+    counting: Option<&Supervised>,
+    recorded: &Recorded,
+    world: &World,
+) -> Result<(), StoreError> {
     let unreadable = |error: &dyn std::fmt::Display| {
         StoreError::new(StoreErrorKind::Unavailable, format!("blocks of clicks can't be counted: {error}"))
     };
-    if let Some(progress) = progress {
-        let report = progress.report();
+    if let Some(counting) = counting {
+        let report = counting.report();
         let applied = world.metrics.clicks_applied();
         applied.inc_by(report.applied.saturating_sub(applied.get()));
         world.metrics.click_lag_seconds().set(report.lag_ms(world.clock.now()) as f64 / 1_000.0);
     }
-    if let Some(journal) = journal {
+    if let Some(recording) = recording {
         let counted =
-            tokio::task::spawn_blocking(move || journal.counts()).await.map_err(|error| unreadable(&error))?;
-        let pending = counted.map_err(|error| unreadable(&error))?.pending;
-        world.metrics.click_blocks_pending().set(i64::try_from(pending).unwrap_or(i64::MAX));
+            tokio::task::spawn_blocking(move || recording.counts()).await.map_err(|error| unreadable(&error))?;
+        let counts = counted.map_err(|error| unreadable(&error))?;
+        recorded.note(&counts, world.clock.monotonic_ms());
+        world.metrics.click_blocks_pending().set(i64::try_from(counts.pending).unwrap_or(i64::MAX));
     }
     Ok(())
-}
-
-/// Whether counting goes on.
-struct Counting {
-    progress: Arc<Progress>,
-    clock: Arc<dyn Clock>,
-}
-
-#[async_trait]
-impl DependencyHealth for Counting {
-    fn name(&self) -> &'static str {
-        "clicks"
-    }
-
-    async fn check(&self) -> Result<(), String> {
-        let report = self.progress.report();
-        if report.stopped > 0 {
-            return Err(format!("{} partitions of the click log are stopped", report.stopped));
-        }
-        let lag_ms = report.lag_ms(self.clock.now());
-        if lag_ms > BEHIND_MS { Err(format!("counting is {} s behind", lag_ms / 1_000)) } else { Ok(()) }
-    }
 }
 
 /// For a process that neither counts nor serves statistics.
@@ -357,3 +419,6 @@ impl ClickStats for NoReadModel {
         Err(no_read_model())
     }
 }
+
+#[cfg(test)]
+mod tests;

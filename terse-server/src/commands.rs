@@ -2,6 +2,7 @@
 //! is one line and an exit code.
 
 mod keys;
+mod replay;
 mod serve;
 mod shards;
 mod table;
@@ -58,7 +59,7 @@ fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Resul
         Action::Keys(action) => keys::keys(&load()?, action),
         Action::Shards(action) => shards::shards(&load()?, &action),
         Action::Dead(_) => Err(later("dead letters")),
-        Action::Replay { .. } => Err(later("replay")),
+        Action::Replay(order) => replay::replay(&load()?, &order),
         Action::Estimate { .. } => Err(later("estimate")),
         Action::Quiz { .. } => Err(later("quiz")),
     }

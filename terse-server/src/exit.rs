@@ -1,4 +1,4 @@
-//! How the program ends: exit codes in the tradition of `sysexits.h`, and the
+//! How the program ends: exit codes in the tradition of `sysexits.h` and `diff`, and the
 //! one readable line that goes with each.
 
 use std::fmt;
@@ -8,6 +8,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
+    /// A comparison found a difference: 1.
+    Different = 1,
     /// A flag, an environment variable, the configuration file, or the data
     /// directory contradicts what is known: 64.
     Config = 64,
@@ -25,7 +27,8 @@ pub enum Exit {
 
 impl Exit {
     /// All of them with their meaning, for `--help`.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Different, "a comparison found a difference"),
         (Self::Config, "wrong usage or configuration"),
         (Self::Unavailable, "a port, a store or this version can't do it"),
         (Self::Internal, "a fault of terse itself"),
@@ -84,8 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_codes_are_those_of_sysexits() {
+    fn the_exit_codes_are_those_of_sysexits_and_one_of_diff() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|(exit, _)| *exit as u8).collect();
-        assert_eq!(codes, [64, 69, 70, 73, 74, 75]);
+        assert_eq!(codes, [1, 64, 69, 70, 73, 74, 75]);
     }
 }

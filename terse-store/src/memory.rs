@@ -169,6 +169,11 @@ impl SettingsStore for MemoryStore {
         self.state.lock().settings.remove(name);
         Ok(())
     }
+
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        let state = self.state.lock();
+        Ok(state.settings.keys().filter(|name| name.starts_with(prefix)).take(limit).cloned().collect())
+    }
 }
 
 #[async_trait]

@@ -18,6 +18,7 @@ pub(crate) enum Operation {
     Setting,
     Settle,
     Forget,
+    Names,
     Lease,
     Leases,
     AddKey,
@@ -30,7 +31,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// All operations, in the order of their numbers.
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Resolve,
         Self::Insert,
         Self::Update,
@@ -43,6 +44,7 @@ impl Operation {
         Self::Setting,
         Self::Settle,
         Self::Forget,
+        Self::Names,
         Self::Lease,
         Self::Leases,
         Self::AddKey,
@@ -68,6 +70,7 @@ impl Operation {
             Self::Setting => "setting",
             Self::Settle => "settle",
             Self::Forget => "forget",
+            Self::Names => "names",
             Self::Lease => "lease",
             Self::Leases => "leases",
             Self::AddKey => "add_key",

@@ -25,6 +25,7 @@ pub enum Operation {
     Setting,
     Settle,
     Forget,
+    Names,
     Lease,
     Leases,
     AddKey,

@@ -112,6 +112,10 @@ impl<S: SettingsStore + ?Sized> SettingsStore for FaultyStore<S> {
     async fn forget(&self, name: &str) -> Result<(), StoreError> {
         self.faults.apply(Operation::Forget, self.inner.forget(name)).await
     }
+
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.faults.apply(Operation::Names, self.inner.names(prefix, limit)).await
+    }
 }
 
 #[async_trait]

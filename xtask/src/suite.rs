@@ -5,7 +5,8 @@
 //! What the integration tests need is passed by environment: `TERSE_BIN`, the
 //! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there.
 //!
-//! Tests of the shared cache get a real Redis: `TERSE_REDIS`.
+//! Tests of the shared cache get a real Redis: `TERSE_REDIS`, and those of the
+//! click log a real RabbitMQ: `TERSE_AMQP`.
 //! Tests of the cluster get a real one: `TERSE_CQL`, its nodes without a
 //! keyspace, which each test chooses; what `target/services.env` says, as
 //! variables; its path in `TERSE_SERVICES`, since a process id changes when a
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::Supervisor;
-use crate::services::{self, Compiler, Kind, Session, cassandra, redis};
+use crate::services::{self, Compiler, Kind, Session, cassandra, rabbitmq, redis};
 use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
@@ -35,8 +36,11 @@ const INTEGRATION: &str = "terse-it";
 const WITH_SERVER: &[&str] = &["xtask", INTEGRATION];
 
 /// The packages some of whose tests need a running service, and which.
-const SERVED: &[(Kind, &[&str])] =
-    &[(Kind::Cassandra, &["terse-store", INTEGRATION]), (Kind::Redis, &["terse-cache", INTEGRATION])];
+const SERVED: &[(Kind, &[&str])] = &[
+    (Kind::Cassandra, &["terse-store", INTEGRATION]),
+    (Kind::Redis, &["terse-cache", INTEGRATION]),
+    (Kind::Rabbitmq, &["terse-clicks"]),
+];
 
 /// The package whose atomics loom tries in every order that the memory model
 /// allows; tests by threads show but those that the machine happens to choose.
@@ -132,6 +136,7 @@ fn service_variables(workspace: &Workspace, session: &Session) -> Result<Vec<(&'
     let further = [
         ("TERSE_CQL", cassandra::url().into()),
         ("TERSE_REDIS", redis::url().into()),
+        ("TERSE_AMQP", rabbitmq::url().into()),
         ("TERSE_SERVICES", services::environment_file(workspace).into()),
         ("TERSE_XTASK", workspace.program.clone().into()),
     ];
@@ -323,7 +328,8 @@ mod tests {
         assert_eq!(services("terse-store"), [Kind::Cassandra]);
         assert_eq!(services("terse-cache"), [Kind::Redis]);
         assert_eq!(services(INTEGRATION), [Kind::Cassandra, Kind::Redis]);
-        assert_eq!(Options::default().services(), [Kind::Cassandra, Kind::Redis]);
+        assert_eq!(services("terse-clicks"), [Kind::Rabbitmq]);
+        assert_eq!(Options::default().services(), [Kind::Cassandra, Kind::Redis, Kind::Rabbitmq]);
         assert!(services("terse-core").is_empty() && services("terse-http").is_empty());
     }
 

@@ -263,6 +263,11 @@ pub(crate) fn sealed_at(block: &[u8], id: BlockId) -> Result<Timestamp, BlockErr
     Seal::read(block, frame::seed(id)).map(|seal| seal.at).ok_or(BlockError::Torn)
 }
 
+/// Whether the block `id` is the last one of its journal, by its first [`HEADER_BYTES`] alone.
+pub(super) fn is_end(block: &[u8], id: BlockId) -> bool {
+    identify(block, id).is_ok() && Seal::read(block, frame::seed(id)).is_some_and(|seal| seal.end)
+}
+
 /// How many partitions the log of the block `id` has, by its first [`HEADER_BYTES`] alone; `None` = they are not its.
 pub(super) fn partitions(block: &[u8], id: BlockId) -> Option<u16> {
     identify(block, id).ok().map(|header| header.partitions)

@@ -16,6 +16,7 @@ use terse_core::click::JournalId;
 const LOCK: &str = "lock";
 const PASSED: &str = "passed";
 const ENDED: &str = "ended";
+const UNFINISHED: &str = "end.new";
 const QUARANTINE: &str = "quarantine";
 const OPEN_PREFIX: &str = "open-";
 const BLOCK_SUFFIX: &str = ".block";
@@ -159,7 +160,12 @@ impl JournalDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             entries => entries?,
         };
-        entries.map(|entry| Ok(entry?.metadata()?.len())).sum()
+        let bytes_of = |entry: io::Result<fs::DirEntry>| match entry?.metadata() {
+            // Gone since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            metadata => Ok(metadata?.len()),
+        };
+        entries.map(bytes_of).sum()
     }
 
     /// Puts the block `name` aside, for an operator to look at. One that is aside already stays so.
@@ -186,7 +192,8 @@ impl JournalDir {
         Ok(self.read_number(PASSED)?.unwrap_or(0))
     }
 
-    /// Notes that the journal's reader needs the first `blocks` blocks no more. Of a journal that is gone nothing is noted.
+    /// Notes that the journal's reader needs the first `blocks` blocks no more. Of a journal that is gone nothing is
+    /// noted.
     pub(crate) fn set_passed(&self, blocks: u64) -> io::Result<()> {
         match self.write_number(PASSED, blocks) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -202,12 +209,21 @@ impl JournalDir {
     /// Writes the journal's last block, which is `bytes`, durably and after all that was renamed before.
     pub(crate) fn end(&self, seq: u64, bytes: &[u8]) -> io::Result<()> {
         self.sync()?;
-        let unfinished = self.path.join("end.new");
+        self.put(&self.file(Name::Block(seq)), bytes)?;
+        self.note_end(seq)
+    }
+
+    /// Notes durably that the block `seq`, which stands, is the journal's last.
+    pub(crate) fn note_end(&self, seq: u64) -> io::Result<()> {
+        self.put(&self.path.join(ENDED), &seq.to_le_bytes())
+    }
+
+    /// Makes a file that is there with all its bytes, or not at all, whenever the power is cut.
+    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = self.path.join(UNFINISHED);
         fs::write(&unfinished, bytes)?;
         File::open(&unfinished)?.sync_all()?;
-        fs::rename(&unfinished, self.file(Name::Block(seq)))?;
-        self.sync()?;
-        self.write_number(ENDED, seq)?;
+        fs::rename(&unfinished, path)?;
         self.sync()
     }
 
@@ -229,8 +245,8 @@ impl JournalDir {
         file.write_all_at(&number.to_le_bytes(), 0)
     }
 
-    /// Removes the journal with all its blocks, but not what was put aside: then the directory stays. Whoever calls it
-    /// has the lock.
+    /// Removes the journal with all its blocks, but neither what was put aside nor what is not the journal's: then the
+    /// directory stays. Whoever calls it has the lock.
     pub(crate) fn remove(&self) -> io::Result<bool> {
         for (name, _) in self.blocks()? {
             remove_if_there(&self.file(name))?;
@@ -240,7 +256,12 @@ impl JournalDir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        for name in ["end.new", PASSED, ENDED, LOCK] {
+        const NAMES: [&str; 4] = [UNFINISHED, PASSED, ENDED, LOCK];
+        let entries = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        if !entries.iter().all(|entry| NAMES.iter().any(|name| entry.to_str() == Some(name))) {
+            return Ok(false);
+        }
+        for name in NAMES {
             remove_if_there(&self.path.join(name))?;
         }
         fs::remove_dir(&self.path).map(|()| true)
@@ -345,6 +366,33 @@ mod tests {
         assert_eq!(directory.blocks().unwrap(), [(Name::Block(9), 7)]);
         fs::write(directory.path.join(PASSED), [1, 2, 3]).unwrap();
         assert_eq!(directory.passed().unwrap(), 0, "half a number is none");
+    }
+
+    #[test]
+    fn a_power_cut_leaves_no_half_an_end() {
+        let (_root, directory, _lock) = journal();
+        // What is left of one that was cut off is no end, and is written over.
+        fs::write(directory.path.join(UNFINISHED), [1, 2, 3]).unwrap();
+        assert_eq!(directory.ended().unwrap(), None);
+        // Somebody else's file of that name is no longer written to once it is renamed.
+        directory.end(9, b"the end").unwrap();
+        let before = File::open(directory.path.join(ENDED)).unwrap();
+        directory.note_end(10).unwrap();
+        let mut was = [0; 8];
+        before.read_exact_at(&mut was, 0).unwrap();
+        assert_eq!((u64::from_le_bytes(was), directory.ended().unwrap()), (9, Some(10)), "it is replaced as a whole");
+        assert!(!directory.path.join(UNFINISHED).exists());
+    }
+
+    #[test]
+    fn a_journal_with_somebody_elses_file_stays_what_it_is() {
+        let (_root, directory, _lock) = journal();
+        directory.end(0, b"the end").unwrap();
+        fs::write(directory.path.join("notes"), "why").unwrap();
+        assert!(!directory.remove().unwrap());
+        assert_eq!(directory.ended().unwrap(), Some(0));
+        fs::remove_file(directory.path.join("notes")).unwrap();
+        assert!(directory.remove().unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What workers share with the threads that prepare and seal blocks.
 //!
-//! Blocks go round: prepared → `free` → a worker → `full` → sealed. Both queues hold more than there can be blocks, so a
-//! worker's push never fails and its pop never waits.
+//! Blocks go round: prepared → `free` → a worker → `full` → sealed. Both queues hold more than there can be blocks, so
+//! a worker's push never fails and its pop never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -22,13 +22,18 @@ pub(super) const MAX_MAPPED_BLOCKS: usize = 1_024;
 /// Blocks that are prepared for each worker.
 pub(super) const SPARE_PER_WORKER: usize = 8;
 
+/// How old a block gets while many wait for their readers, in milliseconds.
+pub(super) const LATE_SEAL_AGE_MS: u64 = 5_000;
+
 /// How long a new worker waits for blocks of its own before it starts without.
 const FIRST_BLOCK_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Exchange {
     pub(super) journal: JournalId,
     pub(super) partitions: u16,
-    pub(super) seal_age_ms: u64,
+    seal_age_ms: u64,
+    /// Whether blocks get as old as [`LATE_SEAL_AGE_MS`].
+    seals_late: AtomicBool,
     pub(super) obey_signals: bool,
     pub(super) keys: VisitorKeys,
     pub(super) clock: Arc<dyn Clock>,
@@ -109,6 +114,7 @@ impl Exchange {
             journal,
             partitions,
             seal_age_ms,
+            seals_late: AtomicBool::new(false),
             obey_signals,
             keys: VisitorKeys::new(),
             clock,
@@ -124,6 +130,17 @@ impl Exchange {
             changed: Condvar::new(),
             sealed: Notify::new(),
         }
+    }
+
+    /// How old a block gets before it is sealed though it isn't full.
+    pub(super) fn seal_age_ms(&self) -> u64 {
+        let late = self.seals_late.load(Ordering::Relaxed);
+        if late { self.seal_age_ms.max(LATE_SEAL_AGE_MS) } else { self.seal_age_ms }
+    }
+
+    /// From now on blocks get older before they are sealed, or do not.
+    pub(super) fn seal_late(&self, late: bool) {
+        self.seals_late.store(late, Ordering::Relaxed);
     }
 
     /// The seq of the next block that takes one.
@@ -192,6 +209,12 @@ impl Exchange {
     /// How many blocks are mapped.
     pub(super) fn mapped(&self) -> usize {
         self.mapped.load(Ordering::Acquire)
+    }
+
+    /// How many blocks workers have.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 
     /// How many blocks are prepared.

@@ -158,9 +158,9 @@ impl Sealed {
     }
 }
 
-/// Allocates `file` on disk, so that no store to its map finds the disk full, and writes it over with `zeros`: the kernel
-/// brings pages that are written in large pieces, and makes them writable in the map at a fraction of what it costs to
-/// do so one by one. The zeros also wipe what an earlier block has left.
+/// Allocates `file` on disk, so that no store to its map finds the disk full, and writes it over with `zeros`: the
+/// kernel brings pages that are written in large pieces, and makes them writable in the map at a fraction of what it
+/// costs to do so one by one. The zeros also wipe what an earlier block has left.
 fn allocate(file: &File, zeros: &[u8]) -> io::Result<()> {
     let len = zeros.len() as u64;
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {

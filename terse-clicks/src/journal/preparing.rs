@@ -1,15 +1,14 @@
 //! The thread that keeps blocks prepared, within the disk budget.
 //!
 //! For each worker [`SPARE_PER_WORKER`] blocks wait: at 300 MB/s of clicks the thread must look every 7 ms for a worker
-//! not to run dry, so it looks every [`BUSY_MS`] while blocks are taken, and every [`REST_MS`] else. When the disk or the
-//! budget is full, workers drop clicks and count them; as soon as there is room again, recording goes on.
+//! not to run dry, so it looks every [`BUSY_MS`] while blocks are taken, and every [`REST_MS`] else. When the disk or
+//! the budget is full, workers drop clicks and count them; as soon as there is room again, recording goes on.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use terse_core::click::Dropped;
 
 use super::directory::{JournalDir, Name};
@@ -24,7 +23,7 @@ const REST_MS: u64 = 20;
 
 pub(super) struct Preparer {
     pub(super) exchange: Arc<Exchange>,
-    pub(super) inventory: Arc<Mutex<Inventory>>,
+    pub(super) inventory: Arc<Inventory>,
     pub(super) directory: JournalDir,
     /// As many zeros as a block has bytes.
     pub(super) zeros: Vec<u8>,
@@ -33,6 +32,8 @@ pub(super) struct Preparer {
     pub(super) number: u64,
     /// What was told last: `None` = all is well.
     pub(super) told: Option<Dropped>,
+    /// Whether the log was told that other journals can't be looked at.
+    pub(super) blind: bool,
 }
 
 impl Preparer {
@@ -67,7 +68,15 @@ impl Preparer {
 
     /// Prepares `missing` blocks; `false` = the budget didn't allow all.
     fn prepare(&mut self, missing: usize) -> io::Result<bool> {
-        self.inventory.lock().refresh(self.exchange.clock.monotonic_ms())?;
+        let refreshed = self.inventory.refresh(&*self.exchange.clock);
+        // What is known of other journals is good enough for a while.
+        if let Err(error) = &refreshed
+            && !self.blind
+        {
+            tracing::error!(journal = %self.exchange.journal, %error, "what journals take on disk can't be told");
+        }
+        self.blind = refreshed.is_err();
+        self.exchange.seal_late(self.inventory.are_many_pending());
         for _ in 0..missing {
             let block = match self.prepare_one(false) {
                 Err(error) if is_full(&error) => self.prepare_one(true),
@@ -84,7 +93,7 @@ impl Preparer {
     /// One more block. `None` = the budget is used up.
     fn prepare_one(&mut self, full_disk: bool) -> io::Result<Option<Block>> {
         let bytes = self.zeros.len() as u64;
-        let room = self.inventory.lock().room(bytes, self.budget_bytes, full_disk)?;
+        let room = self.inventory.room(bytes, self.budget_bytes, full_disk)?;
         let path = self.directory.file(Name::Open(self.number));
         self.number += 1;
         let block = match room {
@@ -92,7 +101,7 @@ impl Preparer {
             Room::Free => Block::create(path, &self.zeros)?,
             Room::Recycle(old) => Block::recycle(&old, path, &self.zeros)?,
         };
-        self.inventory.lock().prepared(bytes);
+        self.inventory.prepared(bytes);
         Ok(Some(block))
     }
 
@@ -109,7 +118,7 @@ impl Preparer {
             (Some(_), Some(error)) => tracing::error!(%journal, %error, "blocks can't be prepared, clicks are dropped"),
             (Some(_), None) => {
                 let bytes = self.budget_bytes;
-                tracing::error!(%journal, budget = bytes, "the journals' disk budget is used up, clicks are dropped");
+                tracing::error!(%journal, budget = bytes, "the journals' budget is used up, clicks are dropped");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Recording, on a web worker's thread.
 //!
-//! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one. Nothing
-//! here allocates, locks, or calls the system, except when a worker starts and ends.
+//! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one.
+//! Nothing here allocates, locks, or calls the system, except when a worker starts and ends.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ impl ClickRecorder for Recorder {
 
     fn seal_if_old(&mut self, now_ms: u64) {
         let Some(open) = &self.open else { return };
-        if now_ms.saturating_sub(open.since_ms) >= self.exchange.seal_age_ms || self.exchange.is_ending() {
+        if now_ms.saturating_sub(open.since_ms) >= self.exchange.seal_age_ms() || self.exchange.is_ending() {
             self.seal(self.exchange.clock.now());
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A block that was being written is sealed behind its last whole record; one that was never begun is removed; one that
 //! can't be understood is put aside. Then the journal gets its last block. What a later version of terse wrote is left
-//! for that version. One step recovers at most [`MAX_RECOVERED_BLOCKS`] blocks, holding the lock, so that another process
-//! may go on where this one ends.
+//! for that version. One step recovers at most [`MAX_RECOVERED`] blocks and journals, holding the lock, so that another
+//! process may go on where this one ends.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,8 +20,8 @@ use super::block::{self, BlockError, COMMITTED_AT, HEADER_BYTES, Left, Seal};
 use super::directory::{JournalDir, Name, remove_if_there};
 use crate::frame;
 
-/// Most blocks that are recovered in one step.
-pub const MAX_RECOVERED_BLOCKS: usize = 64;
+/// Most blocks and journals that are recovered in one step.
+pub const MAX_RECOVERED: usize = 64;
 
 /// What a step of recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,11 @@ impl Recovered {
     #[must_use]
     pub fn any(&self) -> bool {
         *self != Self::default()
+    }
+
+    /// Whether it is as much as a step may do: there may be more.
+    pub(super) fn is_full(&self) -> bool {
+        self.blocks + self.quarantined + self.journals >= MAX_RECOVERED as u64
     }
 }
 
@@ -91,7 +96,7 @@ impl Recovery {
                 }
                 Err(_) => {}
             }
-            if done.blocks + done.quarantined >= MAX_RECOVERED_BLOCKS as u64 {
+            if done.is_full() {
                 break;
             }
         }
@@ -136,16 +141,14 @@ struct Step<'a> {
 impl Step<'_> {
     fn run(mut self, done: &mut Recovered) -> io::Result<Outcome> {
         let blocks = self.journal.blocks()?;
-        let passed = self.journal.passed()?;
-        self.next_seq = passed;
-        let most = MAX_RECOVERED_BLOCKS as u64;
+        self.next_seq = self.journal.passed()?;
         for (name, _) in &blocks {
-            if done.blocks + done.quarantined >= most {
+            if done.is_full() {
                 return Ok(Outcome::Unfinished);
             }
             match name {
                 Name::Open(_) => {
-                    if let Some(format) = self.settle(*name, passed, done)? {
+                    if let Some(format) = self.settle(*name, done)? {
                         return Ok(Outcome::OfNewerVersion(format));
                     }
                 }
@@ -165,7 +168,7 @@ impl Step<'_> {
     }
 
     /// Settles what becomes of an open block. Returns its format if that is a newer one.
-    fn settle(&mut self, name: Name, passed: u64, done: &mut Recovered) -> io::Result<Option<u16>> {
+    fn settle(&mut self, name: Name, done: &mut Recovered) -> io::Result<Option<u16>> {
         let path = self.journal.file(name);
         let bytes = read_bounded(&path)?;
         let left = block::recover(&bytes, self.journal.id(), self.clock.now());
@@ -175,10 +178,7 @@ impl Step<'_> {
                 self.saw(id.seq);
                 remove_if_there(&path)?;
             }
-            Ok(Left::Sealed(id) | Left::Open { id, .. }) if id.seq < passed => {
-                tracing::info!(block = %id, "a block that its reader had passed is removed");
-                remove_if_there(&path)?;
-            }
+            // Also one that its reader had passed: the read model may have been restored since.
             Ok(Left::Sealed(id)) => {
                 File::open(&path)?.sync_data()?;
                 self.publish(name, id, done)?;
@@ -231,10 +231,23 @@ impl Step<'_> {
             self.journal.remove()?;
             return Ok(Outcome::Ended);
         }
+        if let Some(last) = self.end_that_stands()? {
+            self.journal.note_end(last)?;
+            return Ok(Outcome::Ended);
+        }
         let id = BlockId { journal: self.journal.id(), seq: self.next_seq };
         let partitions = self.partitions_of_the_journal()?;
         self.journal.end(id.seq, &block::end_block(id, partitions, self.clock.now(), true))?;
         Ok(Outcome::Ended)
+    }
+
+    /// The seq of the journal's last block, if that was written before its process ended.
+    fn end_that_stands(&self) -> io::Result<Option<u64>> {
+        let Some(seq) = self.next_seq.checked_sub(1) else { return Ok(None) };
+        match read_head(&self.journal.file(Name::Block(seq))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            head => Ok(block::is_end(&head?, BlockId { journal: self.journal.id(), seq }).then_some(seq)),
+        }
     }
 
     /// What the journal's blocks say; what was configured, if none can be read.

@@ -10,32 +10,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::SyncPolicy;
 use super::directory::{JournalDir, Name};
 use super::exchange::Exchange;
 use super::inventory::Inventory;
 use super::open::{Block, Sealed};
-use super::recovery::Recovery;
 
 const BUSY_MS: u64 = 5;
 const REST_MS: u64 = 20;
-/// How often journals without a process are looked for, and renames that failed tried again.
-const RECOVER_EVERY_MS: u64 = 1_000;
+/// How often renames that failed are tried again.
+const TRY_EVERY_MS: u64 = 1_000;
 
 pub(super) struct Sealer {
     pub(super) exchange: Arc<Exchange>,
-    pub(super) inventory: Arc<Mutex<Inventory>>,
+    pub(super) inventory: Arc<Inventory>,
     pub(super) directory: JournalDir,
     pub(super) block_bytes: u64,
     pub(super) sync: SyncPolicy,
-    pub(super) recovery: Arc<Mutex<Recovery>>,
     pub(super) stop: Arc<AtomicBool>,
     /// Blocks that could not be renamed. They count as mapped, so there are no more than can be.
     pub(super) unfinished: Vec<Sealed>,
-    /// When it is time to look around again.
-    pub(super) look_at_ms: u64,
+    /// When it is time to try them again.
+    pub(super) try_at_ms: u64,
 }
 
 impl Sealer {
@@ -43,7 +39,7 @@ impl Sealer {
     pub(super) fn run(mut self) -> bool {
         while !self.stop.load(Ordering::SeqCst) {
             let busy = self.step();
-            self.look_around();
+            self.try_again();
             thread::park_timeout(Duration::from_millis(if busy { BUSY_MS } else { REST_MS }));
         }
         self.step();
@@ -61,28 +57,19 @@ impl Sealer {
         any
     }
 
-    fn look_around(&mut self) {
+    fn try_again(&mut self) {
         let now_ms = self.exchange.clock.monotonic_ms();
-        if now_ms < self.look_at_ms {
+        if now_ms < self.try_at_ms {
             return;
         }
-        self.look_at_ms = now_ms + RECOVER_EVERY_MS;
+        self.try_at_ms = now_ms + TRY_EVERY_MS;
         self.finish_unfinished();
-        let recovered = self.recovery.lock().recover_once();
-        match recovered {
-            Ok(recovered) if recovered.any() => {
-                self.inventory.lock().refresh_soon();
-                self.exchange.sealed.notify_waiters();
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "journals without a process can't be recovered"),
-        }
     }
 
     fn seal(&mut self, block: Block) {
         match block.unmap() {
             Ok(Some(sealed)) => return self.finish(sealed),
-            Ok(None) => self.inventory.lock().unprepared(self.block_bytes),
+            Ok(None) => self.inventory.unprepared(self.block_bytes),
             Err(error) => tracing::warn!(journal = %self.exchange.journal, %error, "a block that wasn't used stays"),
         }
         self.exchange.unmapped();
@@ -98,7 +85,7 @@ impl Sealer {
         match self.publish(&sealed) {
             Ok(bytes) => {
                 tracing::debug!(block = %sealed.id, bytes = sealed.used, "block sealed");
-                self.inventory.lock().sealed(sealed.id.seq, self.block_bytes, bytes);
+                self.inventory.sealed(sealed.id.seq, self.block_bytes, bytes);
                 self.exchange.unmapped();
                 self.exchange.sealed.notify_waiters();
             }

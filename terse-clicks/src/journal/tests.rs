@@ -73,7 +73,8 @@ impl Setup {
     }
 }
 
-/// A crash of the journal's process, as its directory shows it: a copy of all files as they are now, nobody's lock held.
+/// A crash of the journal's process, as its directory shows it: a copy of all files as they are now, nobody's lock
+/// held.
 fn crashed_copy(setup: &Setup, id: JournalId) -> Setup {
     let copy = Setup { entropy: SeededEntropy::new(2), ..Setup::new() };
     let (from, to) = (setup.journals().join(id.to_string()), copy.journals().join(id.to_string()));

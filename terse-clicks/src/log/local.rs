@@ -1,13 +1,20 @@
 //! The local bus: the journal directories themselves are the log. A journal is a partition, a block's seq its offset.
 //!
-//! Whoever reads looks at sealed blocks only, in the order of their seqs. In a journal whose process lives, a seq that is
-//! missing is a block that is still written, and is waited for; once a journal has ended, a missing seq is void. A block
-//! that can't be read goes to the journal's `quarantine/`, and is skipped from then on. The file `passed` tells the
-//! journal's process which blocks it may use again.
+//! Whoever reads looks at sealed blocks only, in the order of their seqs. In a journal whose process lives, a seq that
+//! is missing is a block that is still written, and is waited for; once a journal has ended, a missing seq is void. A
+//! block that can't be read goes to the journal's `quarantine/`, and is skipped from then on. The file `passed` tells
+//! the journal's process which blocks it may use again.
+//!
+//! The read model is the truth of what was counted, and `passed` a hint. So a log that is new lists all journals once,
+//! also those that are passed; and what the read model lacks is delivered if it is kept, else told as gone.
+//!
+//! A file that can't be read holds up its own journal alone: what was found in others is delivered, and the error tells
+//! of the partition. A file `passed` that can't be written holds up nothing: its journal keeps its blocks, and it is
+//! tried again at each look at the directory.
 //!
 //! The relay to a broker reads journals the same way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -39,6 +46,13 @@ pub struct LocalLog {
     reading: BTreeMap<JournalId, Reader>,
     /// Where the last look ended: the others come first in the next.
     last: Option<JournalId>,
+    /// Why journals can't be read, to be told after what was found in others, until they are stopped or started; one of
+    /// each at most.
+    failed: VecDeque<(JournalId, LogError)>,
+    /// Journals of which all is noted as passed, and was asked of the read model since this log was made. No more than there are.
+    settled: BTreeSet<JournalId>,
+    /// What could not be noted in files `passed`; no more than there are journals.
+    unnoted: BTreeMap<JournalId, u64>,
 }
 
 /// How far a journal was read.
@@ -53,30 +67,55 @@ struct Reader {
     replay: bool,
 }
 
-/// What a look found: the deliveries, and how far the journals were read with them.
-type Found = (Vec<Delivery>, Vec<Reader>);
+/// What a look found: the deliveries, how far the journals were read with them, and which could not be.
+#[derive(Default)]
+struct Found {
+    deliveries: Vec<Delivery>,
+    readers: Vec<Reader>,
+    failed: Vec<(JournalId, LogError)>,
+}
 
 impl LocalLog {
-    /// The journals in `directory`, the one of this process, if it has one, among them: what it seals is delivered at once.
+    /// The journals in `directory`, the one of this process, if it has one, among them: what it seals is delivered at
+    /// once.
     #[must_use]
     pub fn new(directory: &Path, journal: Option<Arc<Journal>>) -> Self {
-        Self { root: directory.to_owned(), journal, replay: false, reading: BTreeMap::new(), last: None }
+        Self {
+            root: directory.to_owned(),
+            journal,
+            replay: false,
+            reading: BTreeMap::new(),
+            last: None,
+            failed: VecDeque::new(),
+            settled: BTreeSet::new(),
+            unnoted: BTreeMap::new(),
+        }
     }
 
-    /// All that the journals in `directory` have kept, for building another read model. What was passed is delivered too;
-    /// nothing is noted or put aside.
+    /// All that the journals in `directory` have kept, for building another read model. What was passed is delivered
+    /// too; nothing is noted or put aside.
     #[must_use]
     pub fn for_replay(directory: &Path) -> Self {
         Self { replay: true, ..Self::new(directory, None) }
     }
 
-    /// The first block of `partition` that is kept; above 0, earlier ones are there no more, or were void. `None` = there
-    /// is none.
+    /// The first block of `partition` that is kept; above 0, earlier ones are there no more, or were void. `None` =
+    /// there is none.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`].
+    /// [`LogError::Unreadable`].
     pub fn begins_at(&self, partition: Partition) -> Result<Option<u64>, LogError> {
-        first_kept(&JournalDir::of(&self.root, journal_of(partition)?)).map_err(unavailable)
+        first_kept(&JournalDir::of(&self.root, journal_of(partition)?)).map_err(|error| unreadable(partition, &error))
+    }
+
+    /// The last block of `partition` that is sealed and kept now. `None` = there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Unreadable`].
+    pub fn ends_at(&self, partition: Partition) -> Result<Option<u64>, LogError> {
+        let blocks = JournalDir::of(&self.root, journal_of(partition)?).blocks();
+        let blocks = blocks.map_err(|error| unreadable(partition, &error))?;
+        Ok(blocks.into_iter().rev().find_map(|(name, _)| seq_of(name)))
     }
 
     /// The readers, the one that was served last at the end.
@@ -92,36 +131,70 @@ impl LocalLog {
             return Ok(Vec::new());
         }
         let found = tokio::task::spawn_blocking(move || look(readers, most_bytes)).await;
-        let (deliveries, readers) = found.map_err(|error| LogError::Unavailable(error.to_string()))??;
+        let found = found.map_err(|error| LogError::Unavailable(error.to_string()))?;
         // Only now: whoever gives up this call while the look goes on gets the same deliveries from the next one.
-        if let Some(Delivery { partition: Partition::Journal(id), .. }) = deliveries.last() {
+        if let Some(Delivery { partition: Partition::Journal(id), .. }) = found.deliveries.last() {
             self.last = Some(*id);
         }
-        for reader in readers {
+        for reader in found.readers {
             self.reading.insert(reader.directory.id(), reader);
         }
-        Ok(deliveries)
+        for (id, error) in found.failed {
+            self.reading.remove(&id);
+            self.failed.push_back((id, error));
+        }
+        Ok(found.deliveries)
+    }
+
+    /// Why the first of the journals that can't be read can't be. It stays until that is stopped: whoever is told so may
+    /// be given up before.
+    fn failure(&self) -> Result<(), LogError> {
+        self.failed.front().map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+
+    /// Notes that the first `blocks` blocks of the journal are passed, now or as soon as it can be.
+    fn note(&mut self, journal: JournalId, blocks: u64) {
+        let directory = JournalDir::of(&self.root, journal);
+        let noted = directory.passed().and_then(|passed| match passed >= blocks {
+            true => Ok(()),
+            false => directory.set_passed(blocks),
+        });
+        match noted {
+            Ok(()) => drop(self.unnoted.remove(&journal)),
+            Err(error) => {
+                if self.unnoted.insert(journal, blocks).is_none() {
+                    tracing::error!(%journal, blocks, %error, "passed blocks can't be noted, and stay on disk");
+                }
+            }
+        }
     }
 }
 
 /// Reads about `most_bytes`, block by block from each journal in turn.
-fn look(mut readers: Vec<Reader>, most_bytes: usize) -> Result<Found, LogError> {
-    let mut deliveries = Vec::new();
+fn look(mut readers: Vec<Reader>, most_bytes: usize) -> Found {
+    let mut found = Found::default();
     let mut bytes = 0;
     let mut any = true;
     while any && bytes < most_bytes {
         any = false;
-        for reader in &mut readers {
-            let Some((delivery, size)) = reader.read()? else { continue };
-            any = true;
-            bytes += size;
-            deliveries.push(delivery);
+        for mut reader in std::mem::take(&mut readers) {
             if bytes >= most_bytes {
-                break;
+                readers.push(reader);
+                continue;
+            }
+            match reader.read() {
+                Ok(Some((delivery, size))) => {
+                    any = true;
+                    bytes += size;
+                    found.deliveries.push(delivery);
+                    readers.push(reader);
+                }
+                Ok(None) => readers.push(reader),
+                Err(error) => found.failed.push((reader.directory.id(), error)),
             }
         }
     }
-    Ok((deliveries, readers))
+    Found { readers, ..found }
 }
 
 impl Reader {
@@ -158,7 +231,7 @@ impl Reader {
         match journal::read_bounded(&self.directory.file(Name::Block(self.next))) {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unavailable(error)),
+            Err(error) => Err(self.unreadable(&error)),
         }
     }
 
@@ -191,20 +264,30 @@ impl Reader {
             self.next += 1;
             return Ok(true);
         }
-        if !self.replay && self.next < directory.passed().map_err(unavailable)? {
+        let ended = directory.ended().map_err(|error| self.unreadable(&error))?;
+        let passed = directory.passed().map_err(|error| self.unreadable(&error))?;
+        let was_passed = !self.replay && self.next < passed;
+        let Some(end) = ended else {
+            return if was_passed { Err(self.gap()) } else { Ok(false) };
+        };
+        // All that the journal has was there before its end was noted.
+        let blocks = directory.blocks().map_err(|error| self.unreadable(&error))?;
+        let seqs = || blocks.iter().filter_map(|(name, _)| seq_of(*name));
+        if was_passed && seqs().next().is_none_or(|first| first > self.next) {
             return Err(self.gap());
         }
-        let Some(end) = directory.ended().map_err(unavailable)? else {
-            return Ok(false);
-        };
+        let end = seqs().next_back().map_or(end, |last| last.max(end));
         self.end = Some(end);
-        // All that the journal has was there before its end was noted.
-        let next = directory.blocks().map_err(unavailable)?.into_iter().find_map(|(name, _)| match name {
-            Name::Block(seq) if seq >= self.next => Some(seq),
-            _ => None,
-        });
-        self.next = next.unwrap_or(end + 1);
+        self.next = seqs().find(|seq| *seq >= self.next).unwrap_or(end + 1);
         Ok(true)
+    }
+
+    fn unreadable(&self, error: &io::Error) -> LogError {
+        let id = self.id();
+        LogError::Unreadable {
+            partition: Partition::Journal(id.journal),
+            detail: format!("at block {}: {error}", id.seq),
+        }
     }
 
     fn gap(&self) -> LogError {
@@ -219,10 +302,18 @@ impl ClickLog for LocalLog {
         let mut partitions = Vec::new();
         let journals = JournalDir::all(&self.root).map_err(unavailable)?;
         // One that is gone had nothing left to read.
-        self.reading.retain(|id, _| journals.iter().any(|journal| journal.id() == *id));
+        let there: BTreeSet<_> = journals.iter().map(JournalDir::id).collect();
+        self.reading.retain(|id, _| there.contains(id));
+        self.settled.retain(|id| there.contains(id));
+        for (id, blocks) in std::mem::take(&mut self.unnoted) {
+            if there.contains(&id) {
+                self.unnoted.insert(id, blocks);
+                self.note(id, blocks);
+            }
+        }
         for journal in journals {
-            let end = journal.ended().map_err(unavailable)?;
-            let over = end.is_some_and(|end| journal.passed().is_ok_and(|passed| passed > end));
+            // One that can't be asked is listed: starting it tells why.
+            let over = self.settled.contains(&journal.id()) && is_over(&journal).unwrap_or(false);
             if self.replay || !over || self.reading.contains_key(&journal.id()) {
                 partitions.push(Partition::Journal(journal.id()));
             }
@@ -232,21 +323,24 @@ impl ClickLog for LocalLog {
 
     async fn start(&mut self, partition: Partition, checkpoint: Option<&Checkpoint>) -> Result<(), LogError> {
         let directory = JournalDir::of(&self.root, journal_of(partition)?);
+        let unreadable = |error| unreadable(partition, &error);
         let mut next = checkpoint.map_or(0, |checkpoint| checkpoint.at.offset + 1);
-        let first = first_kept(&directory).map_err(unavailable)?;
+        let first = first_kept(&directory).map_err(unreadable)?;
+        let passed = directory.passed().map_err(unreadable)?;
         if self.replay {
             next = next.max(first.unwrap_or(0));
-        } else if next < directory.passed().map_err(unavailable)? && first.is_none_or(|first| first > next) {
-            let detail = format!("blocks from {next} on were passed, and are kept no more");
-            return Err(LogError::Gap { partition, detail });
+        } else if next < passed && first.is_none_or(|first| first > next) {
+            return Err(LogError::Gone { partition, from: next, until: first.unwrap_or(passed).min(passed) });
         }
         let id = directory.id();
         let reader = Reader { directory: Arc::new(directory), next, end: None, waits: false, replay: self.replay };
+        self.failed.retain(|(failed, _)| *failed != id);
         self.reading.insert(id, reader);
         Ok(())
     }
 
     async fn next(&mut self, most_bytes: usize, wait_ms: u64) -> Result<Vec<Delivery>, LogError> {
+        self.failure()?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         let journal = self.journal.clone();
         loop {
@@ -256,6 +350,9 @@ impl ClickLog for LocalLog {
                 sealed.enable();
             }
             let deliveries = self.look(most_bytes).await?;
+            if deliveries.is_empty() {
+                self.failure()?;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if !deliveries.is_empty() || left.is_zero() {
                 return Ok(deliveries);
@@ -273,9 +370,16 @@ impl ClickLog for LocalLog {
         if self.replay {
             return Ok(());
         }
-        let directory = JournalDir::of(&self.root, journal_of(partition)?);
-        let passed = directory.passed().map_err(unavailable)?;
-        if passed > offset { Ok(()) } else { directory.set_passed(offset + 1).map_err(unavailable) }
+        let journal = journal_of(partition)?;
+        self.note(journal, offset + 1);
+        if is_over(&JournalDir::of(&self.root, journal)).unwrap_or(false) {
+            self.settled.insert(journal);
+        }
+        Ok(())
+    }
+
+    fn was_passed(&self, partition: Partition) -> bool {
+        journal_of(partition).is_ok_and(|id| is_over(&JournalDir::of(&self.root, id)).unwrap_or(false))
     }
 
     async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError> {
@@ -291,12 +395,17 @@ impl ClickLog for LocalLog {
             return Ok(());
         }
         let put_aside = tokio::task::spawn_blocking(move || directory.quarantine(Name::Block(id.seq))).await;
-        put_aside.map_err(|error| LogError::Unavailable(error.to_string()))?.map_err(unavailable)
+        let put_aside = put_aside.map_err(|error| LogError::Unavailable(error.to_string()))?;
+        put_aside.map_err(|error| LogError::Unreadable {
+            partition: delivery.partition,
+            detail: format!("block {} can't be put aside: {error}", id.seq),
+        })
     }
 
     fn stop(&mut self, partition: Partition) {
         if let Partition::Journal(id) = partition {
             self.reading.remove(&id);
+            self.failed.retain(|(failed, _)| *failed != id);
         }
     }
 
@@ -316,11 +425,20 @@ impl ClickLog for LocalLog {
 }
 
 fn first_kept(directory: &JournalDir) -> io::Result<Option<u64>> {
-    let blocks = directory.blocks()?;
-    Ok(blocks.into_iter().find_map(|(name, _)| match name {
+    Ok(directory.blocks()?.into_iter().find_map(|(name, _)| seq_of(name)))
+}
+
+fn seq_of(name: Name) -> Option<u64> {
+    match name {
         Name::Block(seq) => Some(seq),
         Name::Open(_) => None,
-    }))
+    }
+}
+
+/// Whether the journal has ended, and its reader needs nothing of it.
+fn is_over(directory: &JournalDir) -> io::Result<bool> {
+    let Some(end) = directory.ended()? else { return Ok(false) };
+    Ok(directory.passed()? > end)
 }
 
 fn journal_of(partition: Partition) -> Result<JournalId, LogError> {
@@ -332,4 +450,8 @@ fn journal_of(partition: Partition) -> Result<JournalId, LogError> {
 
 fn unavailable(error: io::Error) -> LogError {
     LogError::Unavailable(error.to_string())
+}
+
+fn unreadable(partition: Partition, error: &io::Error) -> LogError {
+    LogError::Unreadable { partition, detail: error.to_string() }
 }

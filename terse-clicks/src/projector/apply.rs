@@ -22,6 +22,8 @@ enum Halt {
     Done,
     /// As much was added as one write may hold.
     Full,
+    /// As much was added as may be without knowing what its rows weigh.
+    Unsettled,
     /// The first that is pending can't be decoded.
     Undecodable,
     /// The first that is pending is of this newer format.
@@ -42,6 +44,7 @@ impl Projector {
             match halt {
                 Halt::Done => {}
                 Halt::Full => self.write().await?,
+                Halt::Unsettled => self.settle_rows().await?,
                 Halt::Undecodable => self.dead_letter(partition).await?,
                 Halt::Newer(format) => {
                     self.write().await?;
@@ -128,6 +131,9 @@ impl Projector {
             if self.is_full() {
                 return Halt::Full;
             }
+            if self.has_to_settle() {
+                return Halt::Unsettled;
+            }
         }
         Halt::Done
     }
@@ -138,6 +144,8 @@ impl Projector {
         let delivery = &pending.delivery;
         let Some(track) = self.tracks.get_mut(&delivery.partition) else { return };
         let Body::Part(part) = &delivery.body else { return };
+        // Whatever panics from here on until it is added, it is this block's doing.
+        self.progress.takes(Some(part.header.block));
         if let Some(first) = track.passed.first_new(&part.header) {
             let position = (self.config.bus != Bus::Local).then(|| track.position(delivery.offset));
             let (source, rules) = (self.rows.source(part.header.block, position), self.enrichment.version());
@@ -150,6 +158,7 @@ impl Projector {
             }
         }
         track.advance(delivery);
+        self.progress.takes(None);
         self.dirty_since_ms.get_or_insert(self.clock.monotonic_ms());
     }
 

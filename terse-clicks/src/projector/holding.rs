@@ -1,5 +1,7 @@
 //! Which partitions this projector projects: leases, starts, stops.
 
+use std::collections::BTreeSet;
+
 use terse_core::click::JournalId;
 use terse_core::ports::clicks::{Bus, Checkpoint};
 use terse_core::stats::Partition;
@@ -21,16 +23,59 @@ impl Projector {
         self.renew_leases(now_ms).await?;
         let listed = self.log.partitions().await?;
         self.aside.retain(|partition, until_ms| listed.contains(partition) && *until_ms > now_ms);
+        self.let_vanished_go(&listed);
+        let mut unstarted = 0;
+        // A lease that somebody else has is asked for once in a look, however many partitions it is for.
+        let mut refused = BTreeSet::new();
         for partition in listed {
             let known = self.tracks.contains_key(&partition) || self.aside.contains_key(&partition);
-            if !known && self.tracks.len() < MAX_PARTITIONS && self.hold(partition).await? {
+            let key = self.lease_of(partition);
+            if known || refused.contains(&key) {
+                continue;
+            }
+            if self.tracks.len() >= MAX_PARTITIONS {
+                unstarted += 1;
+                continue;
+            }
+            if self.hold(partition).await? {
                 self.start(partition).await?;
+            } else {
+                refused.insert(key);
             }
         }
+        self.note_unstarted(unstarted);
         self.mark_ended();
         self.tell_passed().await?;
         self.next_look_ms = now_ms + LOOK_MS;
         Ok(())
+    }
+
+    /// Forgets partitions that are not there any more and of which nothing waits to be written: a journal that ended
+    /// before its first click, or whose directory somebody removed. They would use [`MAX_PARTITIONS`] up.
+    fn let_vanished_go(&mut self, listed: &[Partition]) {
+        let listed: BTreeSet<Partition> = listed.iter().copied().collect();
+        let waits: BTreeSet<Partition> = self.pending.iter().map(|pending| pending.delivery.partition).collect();
+        let vanished = |track: &&Track| !track.dirty && !listed.contains(&track.partition);
+        let gone: Vec<Partition> = self.tracks.values().filter(vanished).map(|track| track.partition).collect();
+        for partition in gone.into_iter().filter(|partition| !waits.contains(partition)) {
+            tracing::debug!(%partition, "it is there no more");
+            self.forget(partition);
+        }
+    }
+
+    /// Takes note of how many partitions wait until others are done with.
+    fn note_unstarted(&mut self, unstarted: usize) {
+        if unstarted > 0 && self.unstarted == 0 {
+            tracing::error!(
+                unstarted,
+                most = MAX_PARTITIONS,
+                "as many journals are read as may be at a time: clicks of more are not counted until some are done with",
+            );
+        }
+        if unstarted == 0 && self.unstarted > 0 {
+            tracing::info!("all journals are read again");
+        }
+        self.unstarted = unstarted;
     }
 
     async fn renew_leases(&mut self, now_ms: u64) -> Result<(), Fault> {
@@ -95,29 +140,53 @@ impl Projector {
         let damaged = |error| Fault::Set(partition, error);
         if let Some(checkpoint) = self.model.checkpoint(partition).await? {
             let track = Track::resumed(partition, &checkpoint).map_err(damaged)?;
-            return self.start_at(track, Some(&checkpoint)).await;
+            return self.start_past_gap(track, Some(&checkpoint)).await;
         }
         if let Some(journal) = own_journal(partition)
             && let Some(retired) = self.model.retired(partition, journal).await?
         {
-            let track = Track::returned(journal, &retired).map_err(damaged)?;
-            return match self.start_at(track, None).await {
-                // It never was away: the process before this one ended before it could tell the log that all was passed.
-                Err(Fault::Log(LogError::Gap { .. })) => {
-                    let checkpoint = Track::checkpoint_of_retired(&retired);
-                    let track = Track::retired(journal, &retired).map_err(damaged)?;
-                    self.start_at(track, Some(&checkpoint)).await
+            // Read model and log agree, and no more is wanted.
+            if !self.log.was_passed(partition) {
+                let track = Track::returned(journal, &retired).map_err(damaged)?;
+                match self.start_at(track, None).await {
+                    // It never was away: the process before this one ended before it could tell that all was passed.
+                    Err(Fault::Log(LogError::Gap { .. } | LogError::Gone { .. })) => {}
+                    started => return started,
                 }
-                started => started,
-            };
+            }
+            let checkpoint = Track::checkpoint_of_retired(&retired);
+            let track = Track::retired(journal, &retired).map_err(damaged)?;
+            return self.start_at(track, Some(&checkpoint)).await;
         }
-        self.start_at(Track::fresh(partition), None).await
+        self.start_past_gap(Track::fresh(partition), None).await
+    }
+
+    /// Starts `track`. What its log keeps no more, though this read model does not include it, is given up with an alarm:
+    /// an older copy of the read model was put back.
+    async fn start_past_gap(&mut self, track: Track, checkpoint: Option<&Checkpoint>) -> Result<(), Fault> {
+        let started = self.log.start(track.partition, checkpoint.filter(|_| !track.begins())).await;
+        if let Err(LogError::Gone { partition, from, until }) = started {
+            tracing::error!(
+                %partition, from, until, blocks = until.saturating_sub(from),
+                "clicks that the read model does not include were passed, and are kept no more: it is older than the \
+                 journals. They are not counted; going on behind them",
+            );
+            self.log.start(partition, Some(&track.behind(until))).await?;
+        } else {
+            started?;
+        }
+        self.began(track);
+        Ok(())
+    }
+
+    fn began(&mut self, track: Track) {
+        tracing::debug!(partition = %track.partition, at = ?track.at, "counting its clicks");
+        self.tracks.insert(track.partition, track);
     }
 
     async fn start_at(&mut self, track: Track, checkpoint: Option<&Checkpoint>) -> Result<(), Fault> {
         self.log.start(track.partition, checkpoint.filter(|_| !track.begins())).await?;
-        tracing::debug!(partition = %track.partition, at = ?track.at, "counting its clicks");
-        self.tracks.insert(track.partition, track);
+        self.began(track);
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use terse_core::Timestamp;
+use terse_core::click::BlockId;
 
 /// No time.
 const NONE: i64 = i64::MIN;
@@ -19,8 +21,10 @@ pub struct Progress {
     faults: AtomicU64,
     held: AtomicU64,
     stopped: AtomicU64,
+    row_bytes: AtomicU64,
     newest_applied_ms: AtomicI64,
     oldest_waiting_ms: AtomicI64,
+    in_hand: Mutex<Option<BlockId>>,
 }
 
 /// A look at [`Progress`].
@@ -43,8 +47,11 @@ pub struct ProgressReport {
     pub faults: u64,
     /// Partitions that it projects now.
     pub held: u64,
-    /// Partitions that it would project if it could: their log has a gap, or needs a newer build.
+    /// Partitions that it would project if it could: their log has a gap, can't be read, or needs a newer build, or there
+    /// are more than [`MAX_PARTITIONS`](super::MAX_PARTITIONS).
     pub stopped: u64,
+    /// About how many bytes the rows in play take.
+    pub row_bytes: u64,
     /// When the newest block was sealed of those that stand in the read model.
     pub newest_applied: Option<Timestamp>,
     /// When the oldest block was sealed of those that don't; `None` = all do, as far as known.
@@ -73,8 +80,10 @@ impl Default for Progress {
             faults: zero(),
             held: zero(),
             stopped: zero(),
+            row_bytes: zero(),
             newest_applied_ms: AtomicI64::new(NONE),
             oldest_waiting_ms: AtomicI64::new(NONE),
+            in_hand: Mutex::new(None),
         }
     }
 }
@@ -98,9 +107,21 @@ impl Progress {
             faults: count(&self.faults),
             held: count(&self.held),
             stopped: count(&self.stopped),
+            row_bytes: count(&self.row_bytes),
             newest_applied: time(&self.newest_applied_ms),
             oldest_waiting: time(&self.oldest_waiting_ms),
         }
+    }
+
+    /// The block whose records are being added; of a projector that has died, the one at which it died. `None` = it does
+    /// something else, or did.
+    #[must_use]
+    pub fn in_hand(&self) -> Option<BlockId> {
+        *self.in_hand.lock()
+    }
+
+    pub(super) fn takes(&self, block: Option<BlockId>) {
+        *self.in_hand.lock() = block;
     }
 
     pub(super) fn wrote(&self, clicks: u64, rows: u64) {
@@ -127,6 +148,10 @@ impl Progress {
 
     pub(super) fn fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn keeps(&self, row_bytes: usize) {
+        self.row_bytes.store(row_bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn holds(&self, held: usize, stopped: usize, oldest_waiting: Option<Timestamp>) {
@@ -170,6 +195,10 @@ mod tests {
         progress.epoch();
         progress.superseded();
         progress.fault();
+        assert_eq!(progress.in_hand(), None);
+        let block = BlockId { journal: terse_core::click::JournalId([1; 16]), seq: 7 };
+        progress.takes(Some(block));
+        assert_eq!(progress.in_hand(), Some(block));
         let report = progress.report();
         assert_eq!((report.applied, report.rows_written, report.writes), (15, 5, 2));
         assert_eq!((report.dead_letters, report.epochs, report.superseded, report.faults), (1, 1, 1, 1));

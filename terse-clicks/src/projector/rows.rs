@@ -5,22 +5,25 @@
 //! [`Rows::fill`], [`Rows::settle`]). With a log of streams a row carries the last position that it includes, and what
 //! it includes already is not added again. A row that was not written is never dropped, but with all of its partition.
 //!
-//! Bound: bytes, about. [`Rows::shrink`] drops those rows that weren't used longest, after a write.
+//! Bounds: bytes, as [`Row::heap_bytes`] tells them. [`Rows::shrink`] drops those rows that weren't used longest, after a
+//! write. [`Rows::waiting_bytes`] says when to write, so that rows which can't be dropped yet are bounded, too; what rows
+//! weigh that are not in play nobody knows, so they are loaded before many of them wait ([`Rows::unknown_rows`]).
 
 use std::collections::HashMap;
 
 use terse_core::click::BlockId;
 use terse_core::ports::clicks::{Bus, StoredRow};
-use terse_core::stats::{NewestClick, Partition, Position, Row, RowKey, Span};
+use terse_core::stats::{NEWEST_CLICKS, NewestClick, Partition, Position, Row, RowKey, Span};
 use terse_core::{ShortCode, Timestamp};
 
 use super::tally::{Tally, Told, ToldTable};
 use crate::enrich::Facts;
 
-/// What a row takes in memory besides its newest clicks, in bytes, about.
-const ROW_BYTES: usize = size_of::<Slot>() + 512;
-/// What a set of visitors takes, about.
-const VISITORS_BYTES: usize = 1_024;
+/// What a row takes in memory besides its own heap, in bytes: lists of rows grow by doubling.
+const ROW_BYTES: usize = 2 * size_of::<Slot>();
+/// What a code takes besides its rows: in the list and in the index, which grow by doubling, and the heap of a long code
+/// twice.
+const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<(ShortCode, u32)>() + 64);
 /// A click belongs to so many rows.
 const ROWS_PER_CLICK: usize = 3;
 
@@ -51,11 +54,18 @@ pub(super) struct Rows {
     fresh_clicks: usize,
     /// At most so many rows will they change.
     fresh_rows: usize,
+    /// Of these, at most so many are not in play.
+    unknown_rows: usize,
+    /// The others weigh at most so much.
+    fresh_bytes: usize,
     /// Rows to be loaded, by entry.
     missing: Vec<(u32, Span)>,
     /// Entries with rows to be written.
     dirty: Vec<u32>,
     dirty_rows: usize,
+    /// What the rows to be written weigh.
+    dirty_bytes: usize,
+    /// What all rows in play weigh.
     weight: usize,
     tick: u64,
 }
@@ -94,6 +104,7 @@ struct Slot {
     touched: Option<Position>,
     dirty: bool,
     used: u64,
+    /// What the row takes of the heap.
     weight: usize,
 }
 
@@ -111,17 +122,15 @@ impl Rows {
             fresh: Vec::new(),
             fresh_clicks: 0,
             fresh_rows: 0,
+            unknown_rows: 0,
+            fresh_bytes: 0,
             missing: Vec::new(),
             dirty: Vec::new(),
             dirty_rows: 0,
+            dirty_bytes: 0,
             weight: 0,
             tick: 0,
         }
-    }
-
-    /// About how many bytes the rows take.
-    pub(super) fn weight(&self) -> usize {
-        self.weight
     }
 
     /// How many rows wait to be written, at most.
@@ -132,6 +141,22 @@ impl Rows {
     /// How many clicks are not in rows yet.
     pub(super) fn waiting_clicks(&self) -> usize {
         self.fresh_clicks
+    }
+
+    /// About how many bytes wait: what rows weigh that are to be written, and the clicks that are not in rows yet with
+    /// the rows in play that they belong to.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.dirty_bytes + self.fresh_bytes + self.fresh_clicks * size_of::<Fresh>() + self.told.bytes()
+    }
+
+    /// At most so many rows have to be loaded for the clicks that are not in rows yet.
+    pub(super) fn unknown_rows(&self) -> usize {
+        self.unknown_rows
+    }
+
+    /// About how many bytes the rows in play take.
+    pub(super) fn bytes(&self) -> usize {
+        self.weight
     }
 
     /// Numbers a part of which clicks are about to be added.
@@ -151,11 +176,20 @@ impl Rows {
         };
         let entry = &mut self.entries[number as usize];
         let Span::Hour(hour) = Span::hour_of(click.at) else { return };
-        self.fresh_rows += match entry.fresh.last() {
-            None => ROWS_PER_CLICK,
-            Some(last) if last.hour == hour => 0,
-            Some(_) => ROWS_PER_CLICK - 1,
+        let spans = [Span::All, Span::day_of(click.at), Span::Hour(hour)];
+        let changed = match entry.fresh.last() {
+            None => &spans[..],
+            Some(last) if last.hour == hour => &[],
+            Some(_) => &spans[1..],
         };
+        self.fresh_rows += changed.len();
+        for span in changed {
+            match entry.slots.binary_search_by_key(span, |slot| slot.span) {
+                Ok(place) if entry.slots[place].dirty => {}
+                Ok(place) => self.fresh_bytes += entry.slots[place].weight + ROW_BYTES,
+                Err(_) => self.unknown_rows += 1,
+            }
+        }
         if entry.fresh.is_empty() {
             self.fresh.push(number);
         }
@@ -169,6 +203,7 @@ impl Rows {
         let number = self.entries.len() as u32;
         self.entries.push(Entry { code: code.clone(), slots: Vec::new(), fresh: Vec::new(), dirty: false });
         self.index.insert(code, number);
+        self.weight += ENTRY_BYTES;
         number
     }
 
@@ -227,8 +262,15 @@ impl Rows {
             let clicks = std::mem::take(&mut entry.fresh);
             for slot in entry.slots.iter_mut().filter(|slot| slot.used == self.tick) {
                 if slot.count(&clicks, &self.sources, &mut tally) {
-                    self.dirty_rows += usize::from(!slot.dirty);
-                    slot.dirty = true;
+                    let before = slot.weight;
+                    self.weight = self.weight - before + slot.weigh();
+                    if slot.dirty {
+                        self.dirty_bytes = self.dirty_bytes - before + slot.weight;
+                    } else {
+                        self.dirty_rows += 1;
+                        self.dirty_bytes += slot.weight + ROW_BYTES;
+                        slot.dirty = true;
+                    }
                     if !entry.dirty {
                         entry.dirty = true;
                         self.dirty.push(number);
@@ -258,8 +300,6 @@ impl Rows {
         for ((_, stored), (number, span)) in rows.into_iter().zip(places) {
             let Some(slot) = slot(&mut self.entries, number, span) else { continue };
             slot.row = stored.row;
-            self.weight = self.weight.saturating_sub(slot.weight);
-            self.weight += slot.weigh();
             if stands {
                 slot.included = slot.touched.take().or(slot.included);
                 slot.dirty = false;
@@ -269,7 +309,7 @@ impl Rows {
             for number in self.dirty.drain(..) {
                 self.entries[number as usize].dirty = false;
             }
-            self.dirty_rows = 0;
+            (self.dirty_rows, self.dirty_bytes) = (0, 0);
         }
     }
 
@@ -284,14 +324,27 @@ impl Rows {
             by_use.extend(entry.slots.iter().map(|slot| (slot.used, slot.weight + ROW_BYTES)));
         }
         by_use.sort_unstable_by_key(|(used, _)| *used);
-        let mut excess = self.weight.saturating_sub(most / 4 * 3);
-        let beyond = by_use.iter().find(|(_, weight)| {
-            let goes = excess > 0;
-            excess = excess.saturating_sub(*weight);
-            !goes
-        });
-        let oldest_kept = beyond.map_or(u64::MAX, |(used, _)| *used);
-        self.retain(|_| true, |slot| slot.used >= oldest_kept);
+        let (mut excess, mut last, mut excess_of_last) = (self.weight.saturating_sub(most / 4 * 3), 0, 0);
+        for (used, weight) in by_use {
+            if excess == 0 {
+                break;
+            }
+            if used != last {
+                (last, excess_of_last) = (used, excess);
+            }
+            excess = excess.saturating_sub(weight);
+        }
+        // Many rows were used last at once, so those of the last time that go are told from the others by their bytes.
+        self.retain(
+            |_| true,
+            |slot| {
+                let goes = slot.used < last || slot.used == last && excess_of_last > 0;
+                if goes && slot.used == last {
+                    excess_of_last = excess_of_last.saturating_sub(slot.weight + ROW_BYTES);
+                }
+                !goes
+            },
+        );
     }
 
     /// Forgets the rows and clicks of a stream, written or not.
@@ -306,24 +359,27 @@ impl Rows {
     }
 
     fn forget_clicks(&mut self) {
-        self.fresh_clicks = 0;
-        self.fresh_rows = 0;
+        (self.fresh_clicks, self.fresh_rows, self.unknown_rows, self.fresh_bytes) = (0, 0, 0, 0);
         self.sources.clear();
         self.told.clear();
     }
 
-    fn retain(&mut self, keep_code: impl Fn(&ShortCode) -> bool, keep_row: impl Fn(&Slot) -> bool) {
+    fn retain(&mut self, keep_code: impl Fn(&ShortCode) -> bool, mut keep_row: impl FnMut(&Slot) -> bool) {
         let before = std::mem::replace(self, Self { tick: self.tick, ..Self::new(self.bus) });
         let mut moved = HashMap::new();
         for (old_number, mut entry) in (0_u32..).zip(before.entries) {
-            entry.slots.retain(&keep_row);
+            entry.slots.retain(&mut keep_row);
             if !keep_code(&entry.code) || entry.slots.is_empty() && entry.fresh.is_empty() {
                 continue;
             }
+            entry.slots.shrink_to_fit();
             let number = self.entries.len() as u32;
             moved.insert(old_number, number);
-            self.dirty_rows += entry.slots.iter().filter(|slot| slot.dirty).count();
-            self.weight += entry.slots.iter().map(|slot| slot.weight + ROW_BYTES).sum::<usize>();
+            for slot in entry.slots.iter().filter(|slot| slot.dirty) {
+                self.dirty_rows += 1;
+                self.dirty_bytes += slot.weight + ROW_BYTES;
+            }
+            self.weight += ENTRY_BYTES + entry.slots.iter().map(|slot| slot.weight + ROW_BYTES).sum::<usize>();
             self.fresh_clicks += entry.fresh.len();
             self.index.insert(entry.code.clone(), number);
             self.entries.push(entry);
@@ -333,8 +389,11 @@ impl Rows {
         self.dirty = renumbered(before.dirty);
         let missing = before.missing.into_iter();
         self.missing = missing.filter_map(|(number, span)| Some((*moved.get(&number)?, span))).collect();
-        // An upper bound before is one of what is left.
-        self.fresh_rows = if self.fresh_clicks == 0 { 0 } else { before.fresh_rows };
+        // Upper bounds before are bounds of what is left.
+        if self.fresh_clicks > 0 {
+            self.fresh_rows = before.fresh_rows;
+            (self.unknown_rows, self.fresh_bytes) = (before.unknown_rows, before.fresh_bytes);
+        }
         (self.sources, self.told) = (before.sources, before.told);
     }
 }
@@ -346,8 +405,7 @@ impl Slot {
 
     /// Takes note of what the row takes besides [`ROW_BYTES`], and tells.
     fn weigh(&mut self) -> usize {
-        let visitors = if self.row.visitors.is_some() { VISITORS_BYTES } else { 0 };
-        self.weight = self.row.newest().len() * size_of::<NewestClick>() + visitors;
+        self.weight = self.row.heap_bytes();
         self.weight
     }
 
@@ -373,11 +431,14 @@ impl Slot {
                 let (block, told): (BlockId, &Told) = (sources[fresh.source as usize].block, tally.told(fresh.told));
                 NewestClick::new(fresh.at, block, fresh.index, told.values.clone(), told.bot)
             };
+            let order = |fresh: &Fresh| (fresh.at, sources[fresh.source as usize].block, fresh.index);
             let row = &self.row;
-            let newest = clicks.iter().filter(new);
-            let newest = newest.filter(|f| row.would_keep(f.at, sources[f.source as usize].block, f.index));
-            let newest = newest.map(click).collect();
-            self.row.keep_newest_of(newest);
+            let kept = |fresh: &&Fresh| row.would_keep(fresh.at, sources[fresh.source as usize].block, fresh.index);
+            let mut newest: Vec<&Fresh> = clicks.iter().filter(new).filter(kept).collect();
+            newest.sort_unstable_by_key(|fresh| std::cmp::Reverse(order(fresh)));
+            newest.dedup_by_key(|fresh| order(fresh));
+            newest.truncate(NEWEST_CLICKS);
+            self.row.keep_newest_of(newest.into_iter().map(click).collect());
         }
         any
     }
@@ -558,14 +619,28 @@ mod tests {
         rows.shrink(1);
         assert_eq!(codes(&rows).len(), codes_before, "rows wait to be written");
         write(&mut rows);
-        let weight = rows.weight();
+        let weight = rows.weight;
         rows.shrink(weight);
-        assert_eq!(rows.weight(), weight, "all of it fits");
+        assert_eq!(rows.weight, weight, "all of it fits");
         rows.shrink(weight - 1);
-        assert!(rows.weight() <= weight / 4 * 3);
+        assert!(rows.weight <= weight / 4 * 3);
         assert_eq!(codes(&rows), ["a", "c", "d"]);
         rows.shrink(1);
-        assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
+        assert_eq!((codes(&rows), rows.weight), (vec![], 0));
+    }
+
+    #[test]
+    fn of_rows_that_were_used_at_once_no_more_are_dropped_than_have_to_be() {
+        let mut rows = Rows::new(STREAMS);
+        for code in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            add(&mut rows, code, AT, position(1));
+        }
+        write(&mut rows);
+        let weight = rows.weight;
+        rows.shrink(weight - 1);
+        assert!((weight / 2..=weight / 4 * 3).contains(&rows.weight), "{} of {weight} bytes", rows.weight);
+        rows.shrink(1);
+        assert_eq!(rows.weight, 0);
     }
 
     #[test]
@@ -587,6 +662,6 @@ mod tests {
         let counts: Vec<u64> = written.iter().map(|(_, stored)| stored.row.clicks).collect();
         assert_eq!(counts, [2, 2, 1, 1]);
         rows.clear();
-        assert_eq!((codes(&rows), rows.weight()), (vec![], 0));
+        assert_eq!((codes(&rows), rows.weight), (vec![], 0));
     }
 }

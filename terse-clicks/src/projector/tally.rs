@@ -7,6 +7,9 @@ use terse_core::stats::{Dimension, Row};
 
 use crate::enrich::Facts;
 
+/// For so many kinds of clicks room is kept.
+const KEPT_NUMBERS: usize = 4_096;
+
 /// What some clicks were like.
 pub(super) struct Told {
     pub(super) bot: bool,
@@ -22,6 +25,8 @@ pub(super) struct ToldTable {
     numbers: HashMap<Box<[u8]>, u32>,
     all: Vec<Told>,
     key: Vec<u8>,
+    /// What keys and values take, about.
+    bytes: usize,
 }
 
 impl ToldTable {
@@ -41,15 +46,27 @@ impl ToldTable {
         }
         let number = self.all.len() as u32;
         let values = Dimension::ALL.map(|dimension| CompactString::new(facts.value(dimension)));
+        let texts: usize = values.iter().filter(|value| value.is_heap_allocated()).map(CompactString::capacity).sum();
+        // Lists and tables grow by doubling.
+        self.bytes += 2 * (size_of::<Told>() + size_of::<(Box<[u8]>, u32)>()) + self.key.len() + texts;
         self.all.push(Told { bot: facts.bot, values, rules });
         self.numbers.insert(self.key.as_slice().into(), number);
         number
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Forgets all numbers.
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
         self.all.clear();
+        // So that what was hostile once is not kept room for.
+        self.numbers.shrink_to(KEPT_NUMBERS);
+        self.all.shrink_to(KEPT_NUMBERS);
+        self.bytes = 0;
     }
 }
 
@@ -149,7 +166,7 @@ mod tests {
         ) {
             let (mut table, mut enrichment) = (ToldTable::default(), Enrichment::new([], None));
             // Every seventh comes as a prefetch, which is a program's.
-            let referrer = |host: &u32| if host % 7 == 0 { String::new() } else { format!("https://h{host}.org") };
+            let referrer = |host: &u32| if host.is_multiple_of(7) { String::new() } else { format!("https://h{host}.org") };
             let numbers: Vec<u32> =
                 hosts.iter().map(|host| number(&mut table, &mut enrichment, &referrer(host))).collect();
             let (mut together, mut apart) = (Row::default(), Row::default());
@@ -159,7 +176,9 @@ mod tests {
                 tally.settle(&mut apart);
             }
             for half in numbers.chunks(numbers.len() / 2 + 1) {
-                half.iter().for_each(|number| drop(tally.add(*number)));
+                for number in half {
+                    tally.add(*number);
+                }
                 tally.settle(&mut together);
             }
             prop_assert_eq!(together, apart);

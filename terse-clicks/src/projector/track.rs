@@ -105,6 +105,12 @@ impl Track {
         Checkpoint { at: retired.at, until: retired.until, anchor: NOTHING_YET, passed: Vec::new() }
     }
 
+    /// What makes its log begin at `offset`, whatever is included.
+    pub(super) fn behind(&self, offset: u64) -> Checkpoint {
+        let at = self.position(offset.saturating_sub(1));
+        Checkpoint { at, until: self.until, anchor: NOTHING_YET, passed: Vec::new() }
+    }
+
     /// The first checkpoint of the epoch after this one; `None` = there are no more epochs.
     pub(super) fn next_epoch(&self) -> Option<Checkpoint> {
         let epoch = self.epoch + 1;

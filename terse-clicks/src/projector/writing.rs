@@ -6,7 +6,8 @@ use terse_core::stats::Partition;
 
 use super::rows::Places;
 use super::{
-    Fault, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
+    Fault, MAX_BATCH_BYTES, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_UNKNOWN_ROWS, MAX_UNSETTLED_CLICKS,
+    MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
 };
 
 /// A write that is under way. Rows are in it, and not in play, until it lands.
@@ -27,11 +28,18 @@ impl Projector {
 
     /// Whether as much was added as one write may hold.
     pub(super) fn is_full(&self) -> bool {
-        self.rows.waiting_rows() >= MAX_BATCH_ROWS || self.rows.waiting_clicks() >= MAX_BATCH_CLICKS
+        self.rows.waiting_rows() >= MAX_BATCH_ROWS
+            || self.added_unwritten >= MAX_BATCH_CLICKS as u64
+            || self.rows.waiting_bytes() >= MAX_BATCH_BYTES
+    }
+
+    /// Whether clicks have to be counted in their rows before more are added, to know what these weigh.
+    pub(super) fn has_to_settle(&self) -> bool {
+        self.rows.unknown_rows() >= MAX_UNKNOWN_ROWS || self.rows.waiting_clicks() >= MAX_UNSETTLED_CLICKS
     }
 
     /// Counts in their rows the clicks that are in none yet. Rows that aren't in play are loaded.
-    async fn settle_rows(&mut self) -> Result<(), Fault> {
+    pub(super) async fn settle_rows(&mut self) -> Result<(), Fault> {
         self.rows.want();
         loop {
             let keys = self.rows.missing(MAX_LOAD_ROWS);

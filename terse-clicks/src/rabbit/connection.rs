@@ -1,7 +1,8 @@
 //! How the broker is reached, and how long each answer of it is waited for.
 //!
-//! lapin's own recovery is off: whoever holds a connection that broke opens another one, declares the topology, and goes
-//! on from what it knows to be unfinished. A connection's thread ends with it, or at the latest when heartbeats fail.
+//! lapin's own recovery is off: whoever holds a connection that broke opens another one, declares the topology, and
+//! goes on from what it knows to be unfinished. A connection's thread ends with it, or at the latest when heartbeats
+//! fail.
 
 use std::fmt;
 use std::future::Future;

@@ -12,7 +12,7 @@ use terse_core::stats::Partition;
 
 use super::connection::{BrokerConfig, Link, RabbitError};
 use super::relay::{CONTENT_TYPE, PERSISTENT};
-use super::topology::{self, MAX_DEAD, table};
+use super::topology::{self, DEAD_KEY, MAX_DEAD, table};
 use crate::log::{Body, Delivery};
 
 /// Most characters of a reason that are kept.
@@ -70,8 +70,8 @@ pub async fn list(config: &BrokerConfig, limit: usize) -> Result<Vec<DeadLetter>
     Ok(letters)
 }
 
-/// Publishes dead letters again to the streams that they came from, and removes them here once that is confirmed. Returns
-/// how many. One that did not come from a stream stays.
+/// Publishes dead letters again to the streams that they came from, and removes them here once that is confirmed.
+/// Returns how many. One that did not come from a stream stays.
 ///
 /// # Errors
 /// [`RabbitError`]; then some may have gone back, and none is lost.
@@ -127,11 +127,12 @@ pub(super) async fn put(config: &BrokerConfig, delivery: &Delivery) -> Result<()
         (REASON, AMQPValue::LongString(reason.chars().take(MAX_REASON_LEN).collect::<String>().into())),
     ]);
     let desk = Desk::open(config).await?;
-    desk.publish("", &config.dead_queue(), &bytes, headers).await?;
+    desk.publish(&config.exchange(), DEAD_KEY, &bytes, headers).await?;
     desk.close().await
 }
 
-/// A connection for dealing with dead letters. What was taken from the queue and not removed is back there when it ends.
+/// A connection for dealing with dead letters. What was taken from the queue and not removed is back there when it
+/// ends.
 struct Desk {
     link: Link,
     channel: Channel,

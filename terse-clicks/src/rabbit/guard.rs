@@ -1,13 +1,15 @@
 //! Not to publish more than the streams keep for a projector that is behind.
 //!
 //! A stream drops its oldest segments when it is full, whoever still needs them. So the relay reads the projectors'
-//! checkpoints, looks how far each stream has come, and publishes only while what is not projected takes at most half of
-//! what the stream keeps. Blocks stay on disk meanwhile. Offsets count messages, so bytes are estimated by the average
-//! message of late, and never by less than [`LEAST_MESSAGE_BYTES`].
+//! checkpoints, looks how far each stream has come, and publishes only while what is not projected takes at most half
+//! of what the stream keeps. Blocks stay on disk meanwhile. Offsets count messages, so bytes are estimated by the
+//! average message of late, and never by less than [`LEAST_MESSAGE_BYTES`]. How far a stream has come is known but
+//! for its last chunk, which is what was published at once: far less than half of what a stream keeps.
 //!
 //! | what | bound |
 //! |---|---|
-//! | checkpoints and streams are looked at | every [`LOOK_MS`], and every [`SHORT_LOOK_MS`] when room is short; in between, what is published counts against the room that was seen |
+//! | checkpoints and streams are looked at | every [`LOOK_MS`], every [`SHORT_LOOK_MS`] when room is short |
+//! | what is published between two looks | the room that was seen |
 //! | they can't be read | after [`BLIND_MS`] nothing is published |
 //! | several relays | each sees the same room: together they may exceed it by what they publish between two looks |
 
@@ -23,13 +25,15 @@ use terse_core::ports::clicks::ReadModel;
 use terse_core::stats::Partition;
 
 use super::connection::{BrokerConfig, Link, RabbitError, fault};
-use super::stream_log::offset_of;
+use super::stream_log::{offset_argument, offset_of};
 use super::topology::table;
 
 /// How often checkpoints and streams are looked at, in milliseconds.
 pub const LOOK_MS: u64 = 20_000;
 /// How often when less than half of the room is left, in milliseconds.
-pub const SHORT_LOOK_MS: u64 = 1_000;
+pub const SHORT_LOOK_MS: u64 = 250;
+/// How often when checkpoints can't be read, in milliseconds.
+const BLIND_LOOK_MS: u64 = 2_000;
 /// After so many milliseconds without a look nothing is published.
 pub const BLIND_MS: u64 = 60_000;
 /// A part's head, and what a stream adds to a message.
@@ -67,6 +71,8 @@ pub(super) struct Guard {
     /// When all was seen last.
     seen_ms: Option<u64>,
     next_look_ms: u64,
+    /// Whether something was not allowed since the last look.
+    refused: bool,
     told: bool,
 }
 
@@ -78,13 +84,40 @@ struct Stream {
     message_bytes: u64,
     /// Whether a message was seen in it on this connection.
     has_some: bool,
+    /// The first offset that was needed at the last look; `None` = there was no look.
+    needed: Option<u64>,
+}
+
+impl Stream {
+    /// Takes in what a look has shown: `needed` is the first offset that is needed, `last` about the last there is.
+    fn saw(&mut self, needed: Option<u64>, last: Option<u64>, half_bytes: u64) {
+        let most = half_bytes.saturating_sub(behind(needed, last).saturating_mul(self.message_bytes));
+        let needed = needed.unwrap_or(0);
+        self.room = match self.needed {
+            // `last` may be off by as much as is published at once, so room grows by what was projected, and by no
+            // more.
+            Some(before) if needed >= before => {
+                most.min(self.room.saturating_add((needed - before).saturating_mul(self.message_bytes)))
+            }
+            _ => most,
+        };
+        (self.needed, self.has_some) = (Some(needed), last.is_some());
+    }
 }
 
 impl Guard {
     pub(super) fn new(config: &BrokerConfig, needs: Arc<dyn Needs>) -> Self {
-        let stream = Stream { room: 0, message_bytes: LEAST_MESSAGE_BYTES, has_some: false };
+        let stream = Stream { room: 0, message_bytes: LEAST_MESSAGE_BYTES, has_some: false, needed: None };
         let streams = vec![stream; usize::from(config.partitions())];
-        Self { needs, half_bytes: config.stream_bytes / 2, streams, seen_ms: None, next_look_ms: 0, told: false }
+        Self {
+            needs,
+            half_bytes: config.stream_bytes / 2,
+            streams,
+            seen_ms: None,
+            next_look_ms: 0,
+            refused: false,
+            told: false,
+        }
     }
 
     /// Looks at checkpoints and streams, if it is time to. That checkpoints can't be read is no fault of the broker.
@@ -104,43 +137,44 @@ impl Guard {
             match seen {
                 // One that had messages a while ago is not empty: the broker is slow to tell.
                 Some((_, None)) if stream.has_some => {}
-                Some((needed, last)) => {
-                    let behind_bytes = behind(needed, last).saturating_mul(stream.message_bytes);
-                    stream.room = self.half_bytes.saturating_sub(behind_bytes);
-                    stream.has_some = last.is_some();
-                }
+                Some((needed, last)) => stream.saw(needed, last, self.half_bytes),
                 None => whole = false,
             }
         }
+        if !whole {
+            self.next_look_ms = now_ms + BLIND_LOOK_MS;
+        }
         if whole {
-            self.seen_ms = Some(now_ms);
+            self.tell();
+            (self.seen_ms, self.refused) = (Some(now_ms), false);
             if self.streams.iter().all(|stream| stream.room > self.half_bytes / 2) {
                 self.next_look_ms = now_ms + LOOK_MS;
             }
         }
-        self.tell(now_ms);
         Ok(())
     }
 
-    fn tell(&mut self, now_ms: u64) {
-        let holds = self.holds(now_ms);
-        if holds && !self.told {
+    /// Tells when publishing has stopped, and when it goes on.
+    fn tell(&mut self) {
+        if self.refused && !self.told {
             tracing::warn!("clicks stay on disk: half of what a stream keeps is not counted yet");
-        } else if !holds && self.told {
+        } else if !self.refused && self.told {
             tracing::info!("clicks are published again: counting has caught up");
         }
-        self.told = holds;
+        self.told = self.refused;
     }
 
     /// Whether a message of `bytes` may be published to `partition`.
-    pub(super) fn allows(&self, partition: u16, bytes: usize, now_ms: u64) -> bool {
-        let stream = self.streams.get(usize::from(partition));
-        !self.is_blind(now_ms) && stream.is_some_and(|stream| stream.room >= stored(bytes))
+    pub(super) fn allows(&mut self, partition: u16, bytes: usize, now_ms: u64) -> bool {
+        let room = self.streams.get(usize::from(partition)).map_or(0, |stream| stream.room);
+        let refused = self.is_blind(now_ms) || room < stored(bytes);
+        self.refused |= refused;
+        !refused
     }
 
-    /// Whether nothing more is published to some stream.
+    /// Whether something is not published because of this, since the last look.
     pub(super) fn holds(&self, now_ms: u64) -> bool {
-        self.is_blind(now_ms) || self.streams.iter().any(|stream| stream.room < stream.message_bytes)
+        self.refused || self.is_blind(now_ms)
     }
 
     fn is_blind(&self, now_ms: u64) -> bool {
@@ -195,7 +229,18 @@ async fn look_at(
     partition: u16,
 ) -> Result<Option<(Option<u64>, Option<u64>)>, RabbitError> {
     match needs.first_needed(partition).await {
-        Ok(needed) => Ok(Some((needed, last_offset(link, &config.stream(partition)).await?))),
+        Ok(needed) => {
+            let stream = config.stream(partition);
+            let last = first_from(link, &stream, AMQPValue::LongString("last".into())).await?;
+            match (needed, last) {
+                // It may lie within the last chunk.
+                (Some(needed), Some(last)) if needed > last => {
+                    let there = first_from(link, &stream, offset_argument(needed)).await? == Some(needed);
+                    Ok(Some((Some(needed), Some(if there { needed } else { last }))))
+                }
+                _ => Ok(Some((needed, last))),
+            }
+        }
         Err(error) => {
             tracing::warn!(%error, partition, "how far clicks are counted can't be read");
             Ok(None)
@@ -203,12 +248,13 @@ async fn look_at(
     }
 }
 
-/// About the last offset of `stream`: that of the first message in its last chunk. `None` = it is empty.
-async fn last_offset(link: &Link, stream: &str) -> Result<Option<u64>, RabbitError> {
+/// The offset of the first message of `stream` from `place` on; `None` = there is none. From `last` on, that is the
+/// first of the last chunk.
+async fn first_from(link: &Link, stream: &str, place: AMQPValue) -> Result<Option<u64>, RabbitError> {
     let channel = link.channel().await?;
     link.ask(channel.basic_qos(1, BasicQosOptions::default())).await?;
-    let last = table([("x-stream-offset", AMQPValue::LongString("last".into()))]);
-    let consuming = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), last);
+    let place = table([("x-stream-offset", place)]);
+    let consuming = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), place);
     let mut consumer = link.ask(consuming).await?;
     let first = tokio::time::timeout(std::time::Duration::from_millis(LAST_MS), consumer.next()).await;
     let offset = match first {
@@ -237,13 +283,15 @@ mod tests {
     }
 
     fn guard() -> Guard {
-        let config = BrokerConfig::new("amqp://localhost/%2f", "d", 2).unwrap();
-        Guard::new(&BrokerConfig { stream_bytes: 4 << 20, segment_bytes: 1 << 20, ..config }, Arc::new(NoNeeds))
+        let mut config = BrokerConfig::new("amqp://localhost/%2f", "d", 2).unwrap();
+        (config.stream_bytes, config.segment_bytes) = (4 << 20, 1 << 20);
+        Guard::new(&config, Arc::new(NoNeeds))
     }
 
     #[test]
     fn nothing_is_allowed_before_all_was_seen_and_long_after() {
         let mut guard = guard();
+        assert!(guard.holds(0));
         guard.streams[0].room = 10_000;
         assert!(!guard.allows(0, 1, 0));
         guard.seen_ms = Some(5);
@@ -264,6 +312,7 @@ mod tests {
         }
         assert_eq!(published, 7);
         assert!(guard.holds(0) && guard.allows(0, 1_000, 0));
+        assert!(guard.next_look_ms <= SHORT_LOOK_MS);
     }
 
     #[test]
@@ -279,6 +328,24 @@ mod tests {
             guard.published(0, 0);
         }
         assert!((LEAST_MESSAGE_BYTES..400).contains(&guard.streams[0].message_bytes));
+    }
+
+    #[test]
+    fn room_grows_by_what_was_projected_and_by_no_more() {
+        let mut stream = Stream { room: 0, message_bytes: 1_000, has_some: false, needed: None };
+        stream.saw(None, None, 50_000);
+        assert_eq!(stream.room, 50_000, "an empty stream");
+        stream.room = 0;
+        stream.saw(None, Some(2), 50_000);
+        assert_eq!(stream.room, 0, "the last chunk begins early, but nothing was projected");
+        stream.saw(Some(10), Some(49), 50_000);
+        assert_eq!(stream.room, 10_000);
+        stream.saw(Some(49), Some(49), 50_000);
+        assert_eq!(stream.room, 49_000);
+        stream.saw(Some(90), Some(90), 50_000);
+        assert_eq!(stream.room, 50_000, "all of it was projected");
+        stream.saw(Some(3), Some(20), 50_000);
+        assert_eq!(stream.room, 33_000, "a stream that was made anew is measured anew");
     }
 
     #[test]

@@ -1,15 +1,16 @@
-//! The relay: publishes the parts of sealed blocks, and lets a block's file go when the broker has confirmed all of them.
+//! The relay: publishes the parts of sealed blocks, and lets a block's file go when the broker has confirmed all of
+//! them.
 //!
-//! It reads the journals of one data directory as the local bus does: that of its own process while it lives, and those
-//! that have ended, whoever wrote them; the journal of another living process is that one's to relay. A part that is not
-//! plainly acknowledged is published again: one that came back unroutable after the topology was declared again, one that
-//! was refused after a wait, one whose confirm is late or whose connection broke on the next connection. So parts come
-//! at least once, and each block is counted once by its journal and sequence number. A journal's last block goes out when
-//! all others of it are confirmed.
+//! It reads the journals of one data directory as the local bus does: that of its own process while it lives, and
+//! those that have ended, whoever wrote them; the journal of another living process is that one's to relay. A part
+//! that is not plainly acknowledged is published again: one that came back unroutable after the topology was declared
+//! again, one that was refused after a wait, one whose confirm is late or whose connection broke on the next
+//! connection. So parts come at least once, and each block is counted once by its journal and sequence number. A
+//! journal's last block goes out when all others of it are confirmed.
 //!
 //! | bound | when it is hit |
 //! |---|---|
-//! | [`RelayConfig::window_bytes`], published or read and not confirmed | no more is read; blocks stay on disk, and recording goes on |
+//! | [`RelayConfig::window_bytes`] read and not confirmed | no more is read; blocks stay on disk, recording goes on |
 //! | half of what a stream keeps (`guard`) | nothing is published until a projector has caught up |
 //! | the broker asks to be spared | likewise, until it is well again |
 //! | [`RelayConfig::confirm_ms`] | the connection is given up |
@@ -191,13 +192,15 @@ impl Relay {
         drained
     }
 
-    /// One step: publishes what waits, waits for blocks and confirms at most `wait_ms`, notes what was confirmed. A fault
-    /// is logged, and answered by [`RelayStep::pause_ms`]; nothing is lost by it, nor by dropping the future.
+    /// One step: publishes what waits, waits for blocks and confirms at most `wait_ms`, notes what was confirmed. A
+    /// fault is logged, and answered by [`RelayStep::pause_ms`]; nothing is lost by it, nor by dropping the future.
     pub async fn run_once(&mut self, wait_ms: u64) -> RelayStep {
         self.last_step = RelayStep::default();
         match self.step(wait_ms).await {
             Ok(()) => {}
-            Err(Fault::Log(LogError::Gap { partition, detail })) => self.begin_again(partition, &detail),
+            Err(Fault::Log(LogError::Gap { partition, detail } | LogError::Unreadable { partition, detail })) => {
+                self.begin_again(partition, &detail);
+            }
             Err(Fault::Log(error)) => self.pause(&error),
             Err(Fault::Broker(error)) => self.lose(&error),
         }
@@ -256,7 +259,8 @@ impl Relay {
                     self.journals.skip(delivery.partition, delivery.offset);
                 }
                 Body::Newer(format) => {
-                    tracing::warn!(journal = %delivery.partition, format, "blocks wait for a newer build to relay them");
+                    let journal = delivery.partition;
+                    tracing::warn!(%journal, format, "blocks wait for a newer build to relay them");
                 }
             }
             self.taken.pop_front();

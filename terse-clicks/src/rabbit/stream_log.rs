@@ -4,15 +4,15 @@
 //! acknowledged when the projector takes them, which says nothing about what was counted: that is in its checkpoints.
 //!
 //! RabbitMQ does not tell when the offset asked for isn't there: it begins elsewhere, or delivers nothing until the
-//! stream gets that long. So a partition is always read *from* a message that is known, the checkpoint's or the last one
-//! that was delivered, and that one has to come first:
+//! stream gets that long. So a partition is always read *from* a message that is known, the checkpoint's or the last
+//! one that was delivered, and that one has to come first:
 //!
 //! | what comes | what is done |
 //! |---|---|
 //! | the checkpoint's message, another one, or a later one | it is delivered, and the projector judges |
-//! | nothing within [`ANCHOR_MS`] of attaching | the stream is shorter than that: it is read from its beginning, and the projector judges |
+//! | nothing within [`ANCHOR_MS`] of attaching | the stream is shorter: it is read from its beginning, and the same |
 //! | after a reconnection, the message that was delivered last | reading goes on behind it |
-//! | another one, a later one, or nothing within [`ANCHOR_MS`] | [`LogError::Gap`]: the projector begins again at its checkpoint |
+//! | another one, a later one, or nothing in that time | [`LogError::Gap`]: the projector begins at its checkpoint |
 //!
 //! A connection that breaks is made again, with waits that grow; so is a consumer that the broker ended.
 
@@ -42,7 +42,7 @@ use super::connection::{BrokerConfig, Link, RabbitError, fault};
 use super::dead;
 use super::topology::{self, table};
 use crate::log::{Body, ClickLog, Delivery, LogError};
-use crate::part::{Part, PartError};
+use crate::part::{HEAD_BYTES, Part, PartError};
 
 /// Most messages of a partition that are delivered and not taken yet. Each is at most a block.
 pub const PREFETCH: u16 = 32;
@@ -105,10 +105,7 @@ impl Begin {
     fn argument(self) -> AMQPValue {
         match self {
             Self::First => AMQPValue::LongString("first".into()),
-            Self::Checkpoint(offset) | Self::Behind { offset, .. } => {
-                // No stream has more messages than that.
-                AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
-            }
+            Self::Checkpoint(offset) | Self::Behind { offset, .. } => offset_argument(offset),
         }
     }
 
@@ -129,10 +126,16 @@ impl Begin {
     }
 }
 
-/// By what a message is known again.
+/// Where a consumer is told to begin. No stream has more messages than that.
+pub(super) fn offset_argument(offset: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
+}
+
+/// By what a message is known again: the head of a part names its block and its partition.
 fn print_of(bytes: &[u8]) -> u128 {
     let mut hasher = SipHasher13::new();
-    hasher.write(bytes);
+    hasher.write(&bytes[..bytes.len().min(HEAD_BYTES)]);
+    hasher.write_usize(bytes.len());
     hasher.finish128().as_u128()
 }
 
@@ -185,18 +188,19 @@ impl StreamLog {
         self.link = None;
     }
 
-    /// Takes what there is, about `most_bytes`, from all partitions in turn. Pending = nothing yet.
+    /// Takes what there is, about `most_bytes`, from all partitions in turn. Pending = nothing yet. What was known
+    /// already is taken, too: the broker sends no more before it is acknowledged.
     fn poll_messages(&mut self, context: &mut Context<'_>, most_bytes: usize) -> Poll<Result<(), Trouble>> {
         let mut bytes = 0;
         let after = self.last.wrapping_add(1);
         let turn: Vec<u16> = self.reading.range(after..).chain(self.reading.range(..after)).map(|(p, _)| *p).collect();
-        let mut any = true;
+        let (mut any, mut received) = (true, false);
         while any && bytes < most_bytes {
             any = false;
             for partition in &turn {
                 let Some(reader) = self.reading.get_mut(partition) else { continue };
                 let Poll::Ready(message) = reader.poll(context) else { continue };
-                any = true;
+                (any, received) = (true, true);
                 let Some(delivery) = reader.take(*partition, message?, &self.config)? else { continue };
                 self.last = *partition;
                 bytes += delivery.1;
@@ -206,7 +210,7 @@ impl StreamLog {
                 }
             }
         }
-        if self.ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if received { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Acknowledges what was received, so that more comes.
@@ -460,5 +464,101 @@ impl ClickLog for StreamLog {
             _ => None,
         });
         sealed.min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use terse_core::Entropy;
+
+    use super::*;
+
+    struct NoEntropy;
+
+    impl Entropy for NoEntropy {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    fn log() -> StreamLog {
+        StreamLog::new(BrokerConfig::new("amqp://127.0.0.1:1/%2f", "d", 3).unwrap(), &NoEntropy).unwrap()
+    }
+
+    fn behind(bytes: &[u8]) -> Begin {
+        Begin::Behind { offset: 10, print: print_of(bytes) }
+    }
+
+    #[test]
+    fn the_projector_judges_what_comes_first_after_a_checkpoint() {
+        for begin in [Begin::First, Begin::Checkpoint(10)] {
+            for at in [0, 9, 10, 11, 500] {
+                assert_eq!(begin.place(true, at, b"any"), Place::Next, "{begin:?} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_reconnection_reading_goes_on_behind_what_was_delivered() {
+        let begin = behind(b"last");
+        assert_eq!(begin.place(true, 8, b"earlier, of the same chunk"), Place::Known);
+        assert_eq!(begin.place(true, 10, b"last"), Place::Known);
+        assert_eq!(begin.place(false, 11, b"new"), Place::Next);
+    }
+
+    #[test]
+    fn after_a_reconnection_another_stream_is_a_gap() {
+        assert_eq!(behind(b"last").place(true, 10, b"another"), Place::Gap);
+        assert_eq!(behind(b"last").place(true, 11, b"later"), Place::Gap);
+    }
+
+    #[test]
+    fn messages_are_known_by_their_heads_and_lengths() {
+        let long = [1_u8; 500];
+        assert_eq!(print_of(&long), print_of(&long.clone()));
+        assert_ne!(print_of(&long), print_of(&long[..499]));
+        assert_ne!(print_of(&long), print_of(&[2; 500]));
+        assert_ne!(print_of(b""), print_of(b"\0"));
+    }
+
+    #[test]
+    fn reading_begins_where_the_broker_is_told() {
+        assert_eq!(Begin::First.argument(), AMQPValue::LongString("first".into()));
+        assert_eq!(Begin::Checkpoint(7).argument(), AMQPValue::LongLongInt(7));
+        assert_eq!(behind(b"x").argument(), AMQPValue::LongLongInt(10));
+        assert_eq!(Begin::Checkpoint(u64::MAX).argument(), AMQPValue::LongLongInt(i64::MAX));
+    }
+
+    #[test]
+    fn a_message_without_an_offset_is_of_no_stream() {
+        assert_eq!(offset_of(&BasicProperties::default()), None);
+        let with = |value| BasicProperties::default().with_headers(table([("x-stream-offset", value)]));
+        assert_eq!(offset_of(&with(AMQPValue::LongLongInt(5))), Some(5));
+        assert_eq!(offset_of(&with(AMQPValue::LongLongInt(-5))), None);
+        assert_eq!(offset_of(&with(AMQPValue::LongString("5".into()))), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_part_are_told_from_newer_parts() {
+        assert!(matches!(body_of(Bytes::from_static(b"hello")), Body::Undecodable { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_is_out_of_reach_is_told_and_tried_again_later() {
+        let mut log = log();
+        log.start(Partition::Stream(1), None).await.unwrap();
+        assert!(matches!(log.next(1, 1_000).await, Err(LogError::Unavailable(_))));
+        let waits = log.try_at;
+        assert!(waits > Instant::now() - Duration::from_millis(5));
+        assert!(log.next(1, 0).await.is_ok_and(|read| read.is_empty()), "not tried before its time");
+    }
+
+    #[tokio::test]
+    async fn only_streams_are_read() {
+        let mut log = log();
+        assert_eq!(log.partitions().await.unwrap(), [0, 1, 2].map(Partition::Stream));
+        let journal = Partition::Journal(JournalId([1; 16]));
+        assert!(log.start(journal, None).await.is_err());
+        assert!(log.next(1, 1).await.unwrap().is_empty(), "nothing is read, so nobody is asked");
     }
 }

@@ -1,6 +1,8 @@
 //! What the projector makes of a log, whatever happens: scenarios, and random logs with deaths at every await against
 //! the model of `terse-testkit`.
 
+#![allow(clippy::unwrap_used)]
+
 mod log;
 mod properties;
 mod scenarios;

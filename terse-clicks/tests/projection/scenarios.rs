@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use terse_clicks::log::Body;
 use terse_clicks::part::{Part, PartHeader};
-use terse_clicks::projector::{MAX_BATCH_ROWS, Projector, ProjectorError};
+use terse_clicks::projector::{MAX_BATCH_ROWS, MAX_PARTITIONS, Projector, ProjectorError};
 use terse_core::ShortCode;
 use terse_core::ports::clicks::{Bus, ReadModel};
 use terse_core::stats::{Partition, Position, RowKey, Span};
@@ -361,6 +361,25 @@ fn a9_nothing_behind_a_message_counts_before_it_is_put_aside() {
 }
 
 #[test]
+fn a9_nothing_is_put_aside_before_what_is_in_front_of_it_stands() {
+    let mut world = World::local();
+    let partition = Partition::Journal(journal(1));
+    world.publish(&block(journal(1), 0, &clicks("abc", 1)));
+    let mut projector = world.process();
+    world.drain(&mut projector);
+    world.publish(&block(journal(1), 1, &clicks("abc", 1)));
+    world.log.push(partition, Body::Undecodable { bytes: "block 2".into(), reason: "garbage".into() });
+    world.store.suffer(Mishaps { faults: 1_000, deaths: 0 });
+    for _ in 0..30 {
+        world.step(&mut projector);
+    }
+    assert_eq!(world.log.dead().len(), 0, "it isn't known whether any write stands");
+    world.store.suffer(Mishaps::default());
+    world.drain(&mut projector);
+    assert_eq!((world.counted("abc"), world.log.dead().len()), (2, 1));
+}
+
+#[test]
 fn a9_a_newer_format_waits_and_other_partitions_go_on() {
     let mut world = World::of_streams(2);
     let (here, there) = ("abc", "x");
@@ -399,10 +418,11 @@ fn a10_a_journal_that_ended_leaves_the_checkpoint_and_is_known_after_weeks() {
 #[test]
 fn a10_a_part_of_a_journal_that_was_retired_in_the_same_batch_is_known() {
     let mut world = World::of_streams(1);
-    world.config.cache_bytes = 1;
     let blocks = [block(journal(1), 0, &clicks("abc", 3)), version(journal(1), 1, &[], false, true)];
-    for _ in 0..3 {
+    for _ in 0..9 {
         blocks.iter().for_each(|part| world.publish(part));
+        // It makes the projector write, and so retire the journal, while more of the batch is pending.
+        world.log.push(STREAM, Body::Undecodable { bytes: "garbage".into(), reason: "garbage".into() });
     }
     world.drain_anew();
     assert_eq!(world.counted("abc"), 3);
@@ -481,10 +501,13 @@ fn a10_a_longer_version_of_a_retired_journal_adds_its_records_on_the_local_bus()
     assert_eq!(world.counted("abc"), 5);
     world.log.delete(Partition::Journal(journal(1)));
     world.publish(&block(journal(1), 0, &told));
-    world.publish(&block(journal(1), 1, &clicks("abc", 1)));
-    world.publish(&version(journal(1), 2, &[], false, true));
+    for seq in 1..20 {
+        world.publish(&block(journal(1), seq, &clicks("abc", 1)));
+    }
+    world.publish(&version(journal(1), 20, &[], false, true));
+    world.config.read_bytes = 1;
     world.drain_anew();
-    assert_eq!(world.counted("abc"), 21);
+    assert_eq!(world.counted("abc"), 39);
     world.check();
 }
 
@@ -627,14 +650,62 @@ fn a_write_has_a_bounded_number_of_rows() {
 #[test]
 fn rows_that_do_not_fit_in_memory_are_loaded_again() {
     for mut world in both() {
-        world.config.cache_bytes = 8 << 10;
+        const CACHE_BYTES: usize = 8 << 10;
+        world.config.cache_bytes = CACHE_BYTES;
         for seq in 0..40 {
             let code = ["a", "b", "c", "d", "e", "f", "g", "h"][seq as usize % 8];
             world.publish(&block(journal(1), seq, &clicks(code, 5)));
         }
-        world.drain_anew();
+        let kept = report(&world.drain_anew()).row_bytes;
         world.check();
+        assert!(kept <= CACHE_BYTES as u64, "{kept} bytes of rows are kept");
+        world.config.cache_bytes = 1 << 20;
+        world.publish(&block(journal(1), 40, &["a", "b", "c", "d", "e", "f", "g", "h"].map(|c| clicks(c, 1)).concat()));
+        let kept = report(&world.drain_anew()).row_bytes;
+        world.check();
+        assert!(kept > 2 * CACHE_BYTES as u64, "all of them don't fit: they take {kept} bytes");
     }
+}
+
+/// Journals by number, more than [`journal`] tells apart.
+fn numbered(number: usize) -> terse_core::click::JournalId {
+    terse_core::click::JournalId((number as u128 + 1).to_be_bytes())
+}
+
+#[test]
+fn journals_that_vanish_leave_room_for_others() {
+    let mut world = World::local();
+    for number in 0..MAX_PARTITIONS {
+        world.log.declare(Partition::Journal(numbered(number)));
+    }
+    let mut projector = world.process();
+    world.drain(&mut projector);
+    assert_eq!((report(&projector).held, report(&projector).stopped), (MAX_PARTITIONS as u64, 0));
+    for number in 0..MAX_PARTITIONS {
+        world.log.delete(Partition::Journal(numbered(number)));
+    }
+    world.publish(&block(numbered(MAX_PARTITIONS), 0, &clicks("abc", 3)));
+    world.drain(&mut projector);
+    assert_eq!(world.counted("abc"), 3);
+    assert_eq!((report(&projector).held, report(&projector).stopped), (1, 0));
+}
+
+#[test]
+fn journals_for_which_there_is_no_room_are_told_as_stopped() {
+    let mut world = World::local();
+    for number in 0..MAX_PARTITIONS + 2 {
+        world.publish(&block(numbered(number), 0, &clicks("abc", 1)));
+    }
+    let mut projector = world.process();
+    world.drain(&mut projector);
+    assert_eq!(report(&projector).stopped, 2);
+    assert_eq!(world.counted("abc"), MAX_PARTITIONS as u64);
+    for number in 0..2 {
+        world.log.end(numbered(number));
+    }
+    world.drain(&mut projector);
+    assert_eq!(report(&projector).stopped, 0);
+    assert_eq!(world.counted("abc"), MAX_PARTITIONS as u64 + 2);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use super::values::cut;
+use super::values::{ALLOCATION_BYTES, cut, text_bytes};
 use super::{Dimension, MAX_VALUE_BYTES, Sketch, Values};
 use crate::Timestamp;
 use crate::click::BlockId;
@@ -169,13 +169,14 @@ impl Row {
     pub fn keep_newest_of(&mut self, mut clicks: Vec<NewestClick>) {
         let newest_first = |a: &NewestClick, b: &NewestClick| b.order().cmp(&a.order());
         clicks.sort_unstable_by(newest_first);
+        clicks.dedup_by(|a, b| a.order() == b.order());
+        // Before they are moved: a list keeps the room that it once had.
+        clicks.truncate(NEWEST_CLICKS);
         let all_newer = match (clicks.last(), self.newest.first()) {
             (Some(oldest), Some(newest)) => oldest.order() > newest.order(),
             _ => true,
         };
         if all_newer {
-            clicks.dedup_by(|a, b| a.order() == b.order());
-            clicks.truncate(NEWEST_CLICKS);
             self.newest.truncate(NEWEST_CLICKS - clicks.len());
             self.newest.splice(..0, clicks);
         } else {
@@ -196,6 +197,20 @@ impl Row {
         if let Some(theirs) = &more.visitors {
             self.visitors.get_or_insert_default().merge(theirs);
         }
+    }
+
+    /// What the row takes of the heap, in bytes, the allocator's own part guessed. It looks at every text: about as
+    /// much work as a third of [`Row::encode`].
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let values: usize = self.values.iter().map(Values::heap_bytes).sum();
+        let visitors = self.visitors.as_ref().map_or(0, Sketch::heap_bytes);
+        let texts: usize = self.newest.iter().flat_map(|click| &click.values).map(text_bytes).sum();
+        let newest = match self.newest.capacity() {
+            0 => 0,
+            clicks => clicks * size_of::<NewestClick>() + ALLOCATION_BYTES,
+        };
+        values + visitors + newest + texts
     }
 
     /// The bytes that stores keep. Equal rows have equal bytes.
@@ -329,6 +344,50 @@ mod tests {
         assert_eq!(click.at(), Timestamp::from_millis(12));
         assert_eq!(click.value(Dimension::Referrer), Some("é".repeat(50).as_str()));
         assert_eq!(click.value(Dimension::Country), None);
+    }
+
+    /// A row whose senders filled it: texts as long and as many as there may be.
+    fn hostile_row() -> Row {
+        let text = |number: u32| CompactString::from(format!("{number:0width$}", width = MAX_VALUE_BYTES));
+        let mut row = Row::default();
+        row.keep_newest_of(
+            (0..5_000)
+                .map(|index| {
+                    let values = std::array::from_fn(|dimension| text(index + dimension as u32));
+                    NewestClick::new(Timestamp::from_millis(5), block(1, 1), index, values, false)
+                })
+                .collect(),
+        );
+        for number in 0..1_000 {
+            Dimension::ALL.into_iter().for_each(|dimension| row.values_mut(dimension).add(&text(number), 1));
+            row.visitors.get_or_insert_default().add(u64::from(number) << 32);
+        }
+        row
+    }
+
+    #[test]
+    fn a_row_tells_what_it_takes_of_the_heap() {
+        assert_eq!(Row::default().heap_bytes(), 0);
+        let mut row = Row::default();
+        row.values_mut(Dimension::Country).add("DE", 1);
+        assert!((32..=256).contains(&row.heap_bytes()), "a short text is in its list: {}", row.heap_bytes());
+        let row = hostile_row();
+        let texts = 2 * 6 * NEWEST_CLICKS * MAX_VALUE_BYTES;
+        let lists = 6 * NEWEST_CLICKS * 32 + NEWEST_CLICKS * size_of::<NewestClick>() + 4_096;
+        assert!((texts + lists..=(texts + lists) * 3 / 2).contains(&row.heap_bytes()), "{} bytes", row.heap_bytes());
+        let read = Row::decode(&row.encode()).unwrap();
+        assert!(read.heap_bytes() > texts + lists, "also when it was read: {}", read.heap_bytes());
+    }
+
+    #[test]
+    fn a_row_does_not_keep_the_room_of_clicks_that_are_not_among_the_newest() {
+        let mut row = row_of([click(9, 1, 1, 1)]);
+        row.keep_newest_of((0..10_000).map(|index| click(5, 1, 1, index)).collect());
+        assert_eq!(row.newest().len(), NEWEST_CLICKS);
+        assert!(row.newest.capacity() <= 4 * NEWEST_CLICKS, "room for {}", row.newest.capacity());
+        let mut row = Row::default();
+        row.keep_newest_of((0..10_000).map(|index| click(5, 1, 1, index)).collect());
+        assert!(row.newest.capacity() <= 4 * NEWEST_CLICKS, "room for {}", row.newest.capacity());
     }
 
     #[test]

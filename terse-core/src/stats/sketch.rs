@@ -10,6 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::values::ALLOCATION_BYTES;
+
 /// Most visitors that are kept one by one.
 pub const SPARSE_MAX: usize = 512;
 
@@ -76,6 +78,15 @@ impl Sketch {
         match &self.0 {
             Form::Sparse(prefixes) => prefixes.len() as u64,
             Form::Dense(registers) => estimate(registers),
+        }
+    }
+
+    /// What it takes of the heap, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Sparse(prefixes) if prefixes.capacity() == 0 => 0,
+            Form::Sparse(prefixes) => prefixes.capacity() * size_of::<u32>() + ALLOCATION_BYTES,
+            Form::Dense(_) => REGISTERS + ALLOCATION_BYTES,
         }
     }
 

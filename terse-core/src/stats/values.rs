@@ -49,7 +49,22 @@ pub(super) fn cut(value: &str) -> &str {
     &value[..value.floor_char_boundary(MAX_VALUE_BYTES)]
 }
 
+/// What the allocator takes besides each allocation, about.
+pub(super) const ALLOCATION_BYTES: usize = 16;
+
+/// What `text` takes of the heap, in bytes.
+pub(super) fn text_bytes(text: &CompactString) -> usize {
+    if text.is_heap_allocated() { text.capacity() + ALLOCATION_BYTES } else { 0 }
+}
+
 impl Values {
+    /// What it takes of the heap, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let list = self.named.capacity() * size_of::<(CompactString, u64)>() + ALLOCATION_BYTES;
+        let texts: usize = self.named.iter().map(|(name, _)| text_bytes(name)).sum();
+        if self.named.capacity() == 0 { 0 } else { list + texts }
+    }
+
     /// Counts `value` `times` more.
     pub fn add(&mut self, value: &str, times: u64) {
         let value = cut(value);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use terse_core::ports::{DependencyHealth, StoreErrorKind};
+use terse_core::ports::{DependencyHealth, Observation, StoreErrorKind};
 use terse_core::{Clock, Role};
 use terse_http::Phase;
 use terse_testkit::{Fault, Gate, Operation, When};
@@ -101,6 +101,44 @@ fn health_is_degraded_when_only_the_cache_is_down() {
         assert!(!answer.body.contains("10.1.2.3"), "addresses are nobody's business");
         server.store.faults.add(Operation::Check, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
         assert_eq!(server.get("/health").status, 503, "the store is what can't be done without");
+    }
+}
+
+/// Something that works and measures itself.
+struct Measured(Option<&'static str>);
+
+#[async_trait]
+impl DependencyHealth for Measured {
+    fn name(&self) -> &'static str {
+        "clicks"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn observe(&self) -> Vec<Observation> {
+        let of = |name, value, unit, trouble| Observation { name, value, unit, trouble };
+        vec![of("lag", 120, "ms", None), of("dropped", 7, "clicks", self.0)]
+    }
+}
+
+#[test]
+fn health_tells_what_a_dependency_measures_and_is_degraded_when_that_is_too_much() {
+    for (trouble, status, reason) in [(None, "ok", Value::Null), (Some("dropping"), "degraded", json!("dropping"))] {
+        let server = Server::with(Choices { dependencies: vec![Arc::new(Measured(trouble))], ..Choices::default() });
+        let answer = server.get("/health");
+        assert_eq!(answer.status, 200);
+        let checks = answer.value();
+        assert_eq!(checks["status"], status);
+        let checks = checks["checks"].as_array().unwrap();
+        assert_eq!(checks[1], json!({"name": "clicks", "status": status, "reason": reason}));
+        let lag = json!({
+            "name": "clicks:lag", "status": "ok", "reason": null, "observedValue": 120, "observedUnit": "ms"
+        });
+        assert_eq!(checks[2], lag);
+        assert_eq!((&checks[3]["name"], &checks[3]["status"]), (&json!("clicks:dropped"), &json!(status)));
+        assert_eq!((&checks[3]["observedValue"], &checks[3]["reason"]), (&json!(7), &reason));
     }
 }
 

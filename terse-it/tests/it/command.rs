@@ -155,7 +155,7 @@ fn subcommands_of_later_releases_are_known_and_say_so() {
         vec!["dead", "list"],
         vec!["dead", "requeue"],
         vec!["dead", "discard"],
-        vec!["replay"],
+        vec!["replay", "--help"],
         vec!["estimate"],
         vec!["quiz"],
     ] {

@@ -6,6 +6,7 @@ mod clicks;
 mod cluster;
 mod command;
 mod contract;
+mod counting;
 mod crash;
 mod faults;
 mod fresh;

@@ -60,6 +60,10 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if matches!(config.clicks.bus, BusConfig::Amqp(_)) {
         warnings.push(format!("a message broker {later}: running without; clicks are not recorded"));
     }
+    let shared = config.store.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)));
+    if shared && config.clicks.bus == BusConfig::Local {
+        warnings.push("clicks are counted for this data directory alone: other servers' don't add up".to_owned());
+    }
     if *config.source(&keys::LIMITS) != Source::Default {
         warnings.push(format!("rate limiting {later}: running without limits"));
     }
@@ -113,6 +117,7 @@ mod tests {
             assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
         };
         warned(&[(&keys::LISTEN, "127.0.0.1:9")], "short URLs begin with http://localhost:8080");
+        warned(&[(&keys::STORE, "cql://h/links")], "other servers' don't add up");
         warned(&[(&keys::DRAIN_DELAY, "30s")], "drain_delay is longer than grace_period");
         warned(&[(&keys::LISTEN, "0.0.0.0:8080"), (&keys::AUTH, "open")], "everybody who reaches it is an admin");
         let set = [(&keys::LISTEN, "127.0.0.1:9"), (&keys::PUBLIC_URL, "https://trs.example")];

@@ -270,7 +270,8 @@ async fn a_memory_with_no_room_ends_the_loading() {
     let run = place.start_with(Arc::clone(&place.store) as _, CacheConfig { max_links: 100, ..CacheConfig::default() });
     run.warm.load_once().await.unwrap();
     assert_eq!(run.warm.stage(), Stage::Ended);
-    assert!((60..=100).contains(&place.reads()), "{} reads", place.reads());
+    // The cache's tables share the room, and one may be full while another is not: some more are read then.
+    assert!((60..=150).contains(&place.reads()), "{} reads", place.reads());
 }
 
 /// Answers nobody.

@@ -6,6 +6,7 @@ mod config;
 mod end;
 mod keys;
 mod program;
+mod replay;
 mod shards;
 mod start;
 mod warm;

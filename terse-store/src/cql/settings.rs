@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::statement::prepared::PreparedStatement;
-use terse_core::ports::{SettingsStore, StoreError};
+use terse_core::ports::{SettingsStore, StoreError, StoreErrorKind};
 
 use super::lwt::{self, Conditional, Decision};
 use super::session::{Preparer, Use};
@@ -14,12 +14,19 @@ pub(super) const GET: &str = "SELECT value FROM {keyspace}.settings WHERE name =
 const SETTLE: &str = "INSERT INTO {keyspace}.settings (name, value) VALUES (?, ?) IF NOT EXISTS";
 const FORGET: &str = "DELETE FROM {keyspace}.settings WHERE name = ? IF EXISTS";
 
+// A scan of all partitions: there are some dozens.
+const NAMES: &str = "SELECT name FROM {keyspace}.settings LIMIT ?";
+/// Most settings that a deployment may have for [`SettingsStore::names`] to read them all at once; it has a few, and one
+/// for each of the last days. With more, reading names fails.
+const MAX_SETTINGS: i32 = 10_000;
+
 pub(super) struct Statements {
     get: PreparedStatement,
     get_from_one: PreparedStatement,
     get_serial: PreparedStatement,
     settle: PreparedStatement,
     forget: PreparedStatement,
+    names: PreparedStatement,
 }
 
 impl Statements {
@@ -30,6 +37,7 @@ impl Statements {
             get_serial: preparer.statement(Use::SerialRead, GET).await?,
             settle: preparer.statement(Use::Conditional, SETTLE).await?,
             forget: preparer.statement(Use::Conditional, FORGET).await?,
+            names: preparer.statement(Use::ListRead, NAMES).await?,
         })
     }
 }
@@ -69,6 +77,21 @@ impl SettingsStore for CqlStore {
         let deadline = self.write_deadline();
         let _turn = self.home_turns.turn(name, deadline).await?;
         self.decide(deadline, &Forgetting { live, name }).await
+    }
+
+    /// Asks a quorum: one replica alone may lack a name, or still have one that was forgotten.
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        let live = self.connected()?;
+        let found =
+            self.quorum_rows(live, "reading the names of settings", &live.settings.names, (MAX_SETTINGS + 1,)).await?;
+        let names = rows::all(&found, |(name,): (&str,)| Ok(name.to_owned()))?;
+        if names.len() > MAX_SETTINGS as usize {
+            return Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "there are more settings than can be read at once",
+            ));
+        }
+        Ok(names.into_iter().filter(|name| name.starts_with(prefix)).take(limit).collect())
     }
 }
 

@@ -92,6 +92,10 @@ impl<S: SettingsStore + ?Sized> SettingsStore for Guarded<S> {
     async fn forget(&self, name: &str) -> Result<(), StoreError> {
         self.write(Operation::Forget, || self.inner.forget(name)).await
     }
+
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.catalog(Operation::Names, || self.inner.names(prefix, limit)).await
+    }
 }
 
 #[async_trait]

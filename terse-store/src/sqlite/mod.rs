@@ -42,6 +42,8 @@ static KIND: FileKind = FileKind {
         // 1 GiB.
         wal_max_frames: 262_144,
         wal_kept_bytes: 32 * 1_024 * 1_024,
+        // Settings hold keys that are destroyed.
+        secure_delete: true,
     },
 };
 

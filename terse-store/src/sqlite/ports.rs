@@ -105,6 +105,11 @@ impl SettingsStore for SqliteStore {
         let name = name.to_owned();
         self.write(Operation::Forget, move |connection| writes::forget(connection, &name)).await
     }
+
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(Operation::Names, move |connection| reads::names(connection, &prefix, limit)).await
+    }
 }
 
 #[async_trait]

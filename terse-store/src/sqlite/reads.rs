@@ -80,6 +80,14 @@ pub(super) fn setting(connection: &Connection, name: &str) -> Result<Option<Vec<
     first(connection, "SELECT value FROM settings WHERE name = ?1", [name], |row| Ok(row.get(0)?))
 }
 
+// Compared byte by byte: `LIKE` and `GLOB` have wildcards.
+const NAMES: &str = "SELECT name FROM settings WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 LIMIT ?2";
+
+pub(super) fn names(connection: &Connection, prefix: &str, limit: usize) -> Result<Vec<String>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    all(connection, NAMES, (prefix, limit), |row| Ok(row.get(0)?))
+}
+
 const LEASES: &str = "SELECT first_id, end_id, holder, leased_at FROM lease_log \
      WHERE counter = ?1 AND first_id >= ?2 ORDER BY first_id LIMIT ?3";
 

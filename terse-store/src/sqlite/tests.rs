@@ -122,6 +122,29 @@ fn dressed(text: &str) -> Link {
 }
 
 #[tokio::test]
+async fn of_a_setting_that_was_forgotten_no_byte_stays_in_the_file() {
+    let file = File::new();
+    let secret: Vec<u8> = (0..64_u8).map(|byte| byte.wrapping_mul(151) ^ 0xa5).collect();
+    let stands = |secret: &[u8]| {
+        let bytes = std::fs::read(file.path()).unwrap();
+        bytes.windows(secret.len()).any(|window| window == secret)
+    };
+    let store = file.open();
+    store.settle("kept", &[7; 64]).await.unwrap();
+    store.settle("secret", &secret).await.unwrap();
+    // The last connection to close moves the WAL into the file.
+    store.close();
+    drop(store);
+    assert!(stands(&secret));
+    let store = file.open();
+    store.forget("secret").await.unwrap();
+    store.close();
+    drop(store);
+    assert!(!stands(&secret));
+    assert!(stands(&[7; 64]));
+}
+
+#[tokio::test]
 async fn reopening_keeps_everything() {
     let file = File::new();
     let store = file.open();

@@ -28,6 +28,8 @@ pub(crate) fn open_writer(path: &Path, tuning: &Tuning) -> Result<Connection, Fa
     // FULL: a commit returns after its fsync.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", tuning.wal_kept_bytes)?;
+    // Asked back, for the answer is a row.
+    connection.pragma_update_and_check(None, "secure_delete", tuning.secure_delete, |row| row.get::<_, i64>(0))?;
     // The writer thread runs the checkpoints itself, after it has answered.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
@@ -97,6 +99,7 @@ mod tests {
         assert_eq!(pragma(&writer, "journal_mode"), "wal");
         assert_eq!(pragma(&writer, "synchronous"), "2");
         assert_eq!(pragma(&writer, "journal_size_limit"), KIND.tuning.wal_kept_bytes.to_string());
+        assert_eq!(pragma(&writer, "secure_delete"), "1");
         assert_eq!(pragma(&writer, "busy_timeout"), BUSY_TIMEOUT.as_millis().to_string());
         assert_eq!(pragma(&writer, "page_size"), KIND.tuning.page_bytes.to_string());
         assert_eq!(pragma(&writer, "cache_size"), (-KIND.tuning.writer_cache_kib).to_string());

@@ -50,6 +50,8 @@ pub(crate) struct Tuning {
     pub(crate) wal_max_frames: i64,
     /// Beyond these bytes the WAL is cut when it starts over.
     pub(crate) wal_kept_bytes: i64,
+    /// Whether deleted bytes are overwritten in the file, at the cost of writing pages that a delete frees.
+    pub(crate) secure_delete: bool,
 }
 
 /// What makes a file the kind of file that it is.
@@ -193,6 +195,7 @@ mod example {
             checkpoint_retry_frames: 16,
             wal_max_frames: 1_024,
             wal_kept_bytes: 1_048_576,
+            secure_delete: true,
         },
     };
 }

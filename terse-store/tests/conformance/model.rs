@@ -29,6 +29,7 @@ enum HomeStep {
     Settle { name: u8, value: u8 },
     Setting { name: u8 },
     Forget { name: u8 },
+    Names { prefix: u8 },
     Lease { counter: u8, size: u8, at: u8 },
     Leases { counter: u8, from: u8, limit: u8 },
     AddKey { id: u8, at: u8 },
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         (few.clone(), any::<u8>()).prop_map(|(name, value)| HomeStep::Settle { name, value }),
         few.clone().prop_map(|name| HomeStep::Setting { name }),
         few.clone().prop_map(|name| HomeStep::Forget { name }),
+        few.clone().prop_map(|prefix| HomeStep::Names { prefix }),
         (few.clone(), any::<u8>(), more.clone()).prop_map(|(counter, size, at)| HomeStep::Lease { counter, size, at }),
         (few.clone(), any::<u8>(), more.clone()).prop_map(|(counter, from, limit)| HomeStep::Leases {
             counter,
@@ -149,6 +151,12 @@ async fn home_step(store: &dyn HomeStore, step: &HomeStep) -> String {
         HomeStep::Settle { name, value } => format!("{:?}", store.settle(&name.to_string(), &[value]).await),
         HomeStep::Setting { name } => format!("{:?}", store.setting(&name.to_string()).await),
         HomeStep::Forget { name } => format!("{:?}", store.forget(&name.to_string()).await),
+        HomeStep::Names { prefix } => {
+            // Their order is open.
+            let mut names = store.names(&prefix.to_string(), usize::MAX).await;
+            let _ = names.as_mut().map(|names| names.sort_unstable());
+            format!("{names:?}")
+        }
         HomeStep::Lease { counter, size, at } => {
             let holder = format!("holder {at}");
             format!("{:?}", store.lease(&counter.to_string(), size.into(), &holder, time(at)).await)

@@ -120,6 +120,10 @@ impl SettingsStore for Patient {
     async fn forget(&self, name: &str) -> Result<(), StoreError> {
         patiently(|| self.0.forget(name)).await
     }
+
+    async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        patiently(|| self.0.names(prefix, limit)).await
+    }
 }
 
 #[async_trait]

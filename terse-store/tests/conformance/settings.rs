@@ -13,6 +13,7 @@ pub(crate) async fn run(store: Store) {
     any_bytes_come_back(&store).await;
     concurrent_callers_settle_on_one_value(&store).await;
     a_value_that_was_forgotten_is_gone_and_can_be_settled_anew(&store).await;
+    names_are_found_by_how_they_begin(&store).await;
 }
 
 async fn an_unknown_name_has_no_value(store: &Store) {
@@ -46,6 +47,29 @@ async fn a_value_that_was_forgotten_is_gone_and_can_be_settled_anew(store: &Stor
     assert_eq!(store.setting("kept").await.unwrap().as_deref(), Some(&b"two"[..]));
     assert_eq!(store.settle("old", b"three").await.unwrap(), b"three");
     assert_eq!(store.setting("old").await.unwrap().as_deref(), Some(&b"three"[..]));
+}
+
+async fn names_are_found_by_how_they_begin(store: &Store) {
+    let found = async |prefix: &str, limit: usize| {
+        let mut names = store.names(prefix, limit).await.unwrap();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(found("of-days/", 10).await, [""; 0]);
+    for name in
+        ["of-days/1", "of-days/10", "of-days/2", "of-days", "of-days%x", "Of-days/3", "x-of-days/4", "of\u{e4}/5"]
+    {
+        store.settle(name, b"any").await.unwrap();
+    }
+    assert_eq!(found("of-days/", 10).await, ["of-days/1", "of-days/10", "of-days/2"]);
+    assert_eq!(found("of-days/1", 10).await, ["of-days/1", "of-days/10"]);
+    assert_eq!(found("of-days%", 10).await, ["of-days%x"]);
+    assert_eq!(found("of\u{e4}", 10).await, ["of\u{e4}/5"]);
+    assert_eq!(found("of-day_/", 10).await, [""; 0]);
+    assert_eq!((found("of-days/", 2).await.len(), found("of-days/", 0).await.len()), (2, 0));
+    assert!(found("", 1_000).await.len() >= 8);
+    store.forget("of-days/10").await.unwrap();
+    assert_eq!(found("of-days/", 10).await, ["of-days/1", "of-days/2"]);
 }
 
 async fn concurrent_callers_settle_on_one_value(store: &Store) {

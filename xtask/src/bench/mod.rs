@@ -7,6 +7,7 @@
 //! and writes `docs/measurements/NAME.json`; `--quick` uses the build of the
 //! tests, checks that everything runs and answers right, and only prints.
 
+pub mod clicks;
 pub mod create;
 pub mod draw;
 pub mod floor;
@@ -58,6 +59,8 @@ pub struct Options {
 
 #[derive(clap::Subcommand)]
 enum What {
+    /// Clicks: what recording one costs, how many a second are counted and how late, statistics of ten million
+    Clicks(Run),
     /// Durable creates per second, 64 connections
     Create(Run),
     /// Redirects beside nginx `return 302` and others: CPU, rate, latency, memory, hit ratio
@@ -156,6 +159,7 @@ fn claim(folder: &Path) -> Result<(File, PathBuf)> {
 /// When anything needed is missing, fails, or answers wrong. A number that misses its promise is no error.
 pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
     let (run, measure): (_, fn(&Bench<'_>) -> Result<Report>) = match &options.what {
+        What::Clicks(run) => (run, clicks::measure),
         What::Create(run) => (run, create::measure),
         What::Redirect(run) => (run, redirect::measure),
         What::Scale(run) => (run, scale::measure),

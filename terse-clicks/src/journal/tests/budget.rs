@@ -56,7 +56,7 @@ fn clicks_beyond_the_budget_are_dropped_and_counted_and_recording_goes_on_with_r
     eventually("there is room again", || recorder.record(&setup.click("two")).is_ok());
     let counts = journal.counts().unwrap();
     assert_eq!(counts.recorded, recorded + 1);
-    assert!(journal.inventory.lock().bytes() <= setup.config.budget_bytes);
+    assert!(journal.inventory.bytes() <= setup.config.budget_bytes);
     recorder.seal_if_old(u64::MAX);
     block_on(async {
         let deliveries = log.next(1 << 20, WAIT_MS).await.unwrap();
@@ -93,8 +93,8 @@ fn blocks_of_a_journal_whose_process_lives_are_its_own() {
     let mut recorder = first.of_a_worker();
     fill(&setup, &mut *recorder);
     setup.directory(first.id()).set_passed(3).unwrap();
-    let mut other = Inventory::new(&setup.journals(), setup.directory(JournalId([9; 16])));
-    other.refresh(0).unwrap();
+    let other = Inventory::new(&setup.journals(), setup.directory(JournalId([9; 16])));
+    other.refresh(&*setup.clock).unwrap();
     let room = other.room(MIN_BLOCK_BYTES as u64, setup.config.budget_bytes, false).unwrap();
     assert!(matches!(room, inventory::Room::None));
 }
@@ -109,7 +109,7 @@ fn a_full_disk_gets_room_from_passed_blocks_only() {
     }
     eventually("all are sealed", || journal.counts().unwrap().pending == 3);
     let bytes = MIN_BLOCK_BYTES as u64;
-    let room = || journal.inventory.lock().room(bytes, u64::MAX, true).unwrap();
+    let room = || journal.inventory.room(bytes, u64::MAX, true).unwrap();
     assert!(matches!(room(), inventory::Room::None));
     setup.directory(journal.id()).set_passed(2).unwrap();
     assert!(matches!(room(), inventory::Room::Free), "a small file was removed, and it is worth another try");
@@ -117,20 +117,114 @@ fn a_full_disk_gets_room_from_passed_blocks_only() {
     assert!(!kept.file(Name::Block(0)).exists() && kept.file(Name::Block(1)).exists());
 }
 
+/// A journal that no process writes to, with an inventory of its own.
+fn idle(setup: &Setup) -> (JournalDir, Lock, Inventory) {
+    let (directory, lock) = JournalDir::create(&setup.journals(), JournalId([9; 16])).unwrap();
+    let inventory = Inventory::new(&setup.journals(), directory.clone());
+    (directory, lock, inventory)
+}
+
 #[test]
-fn passed_blocks_are_kept_within_their_bound() {
+fn passed_blocks_are_kept_within_their_bound_and_go_a_few_at_a_time() {
     let setup = Setup::new();
-    let id = JournalId([9; 16]);
-    let (directory, lock) = JournalDir::create(&setup.journals(), id).unwrap();
-    let mut inventory = Inventory::new(&setup.journals(), directory.clone());
-    let many = inventory::MAX_KEPT_BLOCKS as u64 + 10;
+    let (directory, _lock, inventory) = idle(&setup);
+    let bound = inventory::MAX_KEPT_BLOCKS as u64;
+    let step = inventory::MAX_REMOVED as u64;
+    let many = bound + 3 * step + 10;
     for seq in 0..many {
         inventory.sealed(seq, 0, 1);
     }
-    inventory.refresh(0).unwrap();
+    inventory.refresh(&*setup.clock).unwrap();
     assert_eq!(inventory.bytes(), many, "what was not passed stays");
     directory.set_passed(many).unwrap();
-    inventory.refresh(inventory::RELIST_MS).unwrap();
-    assert_eq!(inventory.bytes(), inventory::MAX_KEPT_BLOCKS as u64);
+    setup.clock.advance(Duration::from_millis(inventory::RELIST_MS));
+    for left in [bound + 2 * step + 10, bound + step + 10, bound + 10, bound, bound] {
+        inventory.refresh(&*setup.clock).unwrap();
+        assert_eq!(inventory.bytes(), left);
+    }
+}
+
+#[test]
+fn sealing_does_not_wait_while_other_journals_are_looked_at() {
+    let setup = Setup::new();
+    let (_, _lock, inventory) = idle(&setup);
+    let looking = inventory.hold_others();
+    inventory.prepared(10);
+    inventory.sealed(0, 10, 4);
+    inventory.refresh_soon();
+    assert_eq!((inventory.bytes(), inventory.pending().unwrap()), (4, 1));
+    drop(looking);
+}
+
+#[test]
+fn too_many_blocks_that_wait_are_no_room_whatever_the_budget() {
+    let setup = Setup::new();
+    let (directory, _lock, inventory) = idle(&setup);
+    for seq in 0..inventory::MAX_PENDING_BLOCKS {
+        assert!(inventory.are_many_pending() == (seq >= inventory::MANY_PENDING_BLOCKS));
+        inventory.sealed(seq, 0, 1);
+    }
+    let room = || inventory.room(1, u64::MAX, false).unwrap();
+    assert!(matches!(room(), inventory::Room::None));
+    directory.set_passed(1).unwrap();
+    let _first = room();
+    assert!(matches!(room(), inventory::Room::Free));
+}
+
+#[test]
+fn blocks_get_older_while_many_wait() {
+    let setup = Setup::new();
+    let journal = setup.open();
+    let mut recorder = journal.of_a_worker();
+    for seq in 0..inventory::MANY_PENDING_BLOCKS {
+        journal.inventory.sealed(1_000 + seq, 0, 1);
+    }
+    eventually("many wait", || journal.exchange.seal_age_ms() == exchange::LATE_SEAL_AGE_MS);
+    setup.record(&mut *recorder, &["one"]);
+    assert_eq!(journal.exchange.taken(), 1, "it is still written");
+    recorder.seal_if_old(setup.clock.monotonic_ms() + exchange::LATE_SEAL_AGE_MS);
+    assert_eq!(journal.exchange.taken(), 0);
+    setup.directory(journal.id()).set_passed(10_000).unwrap();
+    setup.clock.advance(Duration::from_millis(inventory::RELIST_MS));
+    eventually("few wait", || journal.exchange.seal_age_ms() == setup.config.seal_age_ms);
+}
+
+#[test]
+fn passed_blocks_are_kept_for_a_week() {
+    let setup = Setup::new();
+    let journal = setup.open();
+    let mut recorder = journal.of_a_worker();
+    setup.record(&mut *recorder, &["one"]);
+    drop(recorder);
+    journal.end().unwrap();
+    let other = setup.open();
+    let mut recorder = other.of_a_worker();
+    setup.record(&mut *recorder, &["two"]);
+    setup.record(&mut *recorder, &["three"]);
+    eventually("both are sealed", || other.counts().unwrap().pending == 2 + 2);
+    setup.directory(journal.id()).set_passed(2).unwrap();
+    setup.directory(other.id()).set_passed(1).unwrap();
+    let week = Duration::from_millis(inventory::MAX_KEPT_AGE_MS as u64);
+    setup.clock.advance(week);
+    eventually("all is looked at", || other.counts().unwrap().pending == 1);
+    assert!(setup.directory(other.id()).file(Name::Block(0)).exists());
+    setup.clock.advance(Duration::from_millis(inventory::RELIST_MS));
+    eventually("what is older is gone", || {
+        !setup.directory(other.id()).file(Name::Block(0)).exists()
+            && !setup.journals().join(journal.id().to_string()).exists()
+    });
+    assert!(setup.directory(other.id()).file(Name::Block(1)).exists(), "what was not passed stays");
+}
+
+#[test]
+fn a_journal_that_is_done_and_has_no_blocks_any_more_is_removed() {
+    let setup = Setup::new();
+    let (_own, _lock, inventory) = idle(&setup);
+    let (directory, lock) = JournalDir::create(&setup.journals(), JournalId([3; 16])).unwrap();
+    directory.end(0, b"the end").unwrap();
+    std::fs::remove_file(directory.file(Name::Block(0))).unwrap();
+    directory.set_passed(1).unwrap();
     drop(lock);
+    inventory.refresh(&*setup.clock).unwrap();
+    assert_eq!(JournalDir::all(&setup.journals()).unwrap().len(), 1);
 }

@@ -164,7 +164,8 @@ fn blocks_that_are_gone_and_were_not_read_are_a_gap() {
         log.start(partition, None).await.unwrap();
         fs::remove_file(directory.file(Name::Block(0))).unwrap();
         assert!(matches!(log.next(1 << 20, 0).await, Err(LogError::Gap { .. })));
-        assert!(matches!(log.start(partition, None).await, Err(LogError::Gap { .. })));
+        let gone = log.start(partition, None).await.unwrap_err();
+        assert!(matches!(gone, LogError::Gone { from: 0, until: 1, .. }), "{gone}");
         log.start(partition, Some(&checkpoint(id, 0))).await.unwrap();
         assert_eq!(all_codes(&log.next(1 << 20, 0).await.unwrap()), ["two", "three"]);
     });
@@ -179,10 +180,12 @@ fn a_replay_has_all_that_is_kept_and_changes_nothing() {
     let partition = Partition::Journal(id);
     block_on(async {
         let mut log = LocalLog::new(&setup.journals(), None);
+        log.passed(partition, 3).await.unwrap();
         assert!(log.partitions().await.unwrap().is_empty(), "all of it was passed");
         let mut replay = LocalLog::for_replay(&setup.journals());
         assert_eq!(replay.partitions().await.unwrap(), [partition]);
         assert_eq!(replay.begins_at(partition).unwrap(), Some(1));
+        assert_eq!(replay.ends_at(partition).unwrap(), Some(3));
         replay.start(partition, None).await.unwrap();
         let deliveries = replay.next(1 << 20, 0).await.unwrap();
         assert_eq!(all_codes(&deliveries), ["two", "three"]);
@@ -231,6 +234,143 @@ fn a_call_that_is_given_up_loses_nothing() {
             }
         }
         assert_eq!(all_codes(&log.next(1 << 20, 0).await.unwrap()), ["one", "two"]);
+    });
+}
+
+#[test]
+fn what_was_passed_is_listed_until_the_read_model_was_asked() {
+    let (setup, id) = ended(&["one", "two"]);
+    let partition = Partition::Journal(id);
+    setup.directory(id).set_passed(3).unwrap();
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        for _ in 0..2 {
+            assert_eq!(log.partitions().await.unwrap(), [partition]);
+        }
+        assert!(log.was_passed(partition));
+        log.start(partition, None).await.unwrap();
+        assert_eq!(all_codes(&log.next(1 << 20, 0).await.unwrap()), ["one", "two"], "a read model may lack it");
+        log.stop(partition);
+        assert_eq!(log.partitions().await.unwrap(), [partition], "it may have been forgotten before it was written");
+        log.start(partition, None).await.unwrap();
+        log.passed(partition, 2).await.unwrap();
+        log.stop(partition);
+        assert!(log.partitions().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_seq_that_an_ended_journal_lacks_is_void_also_where_it_was_passed() {
+    let (setup, id) = ended(&["one", "two", "three"]);
+    fs::remove_file(setup.directory(id).file(Name::Block(1))).unwrap();
+    setup.directory(id).set_passed(4).unwrap();
+    let deliveries = read_to_end(&mut LocalLog::new(&setup.journals(), None), id);
+    assert_eq!(deliveries.iter().map(|delivery| delivery.offset).collect::<Vec<_>>(), [0, 2, 3]);
+}
+
+#[test]
+fn what_is_gone_up_to_the_end_is_told_and_the_journal_is_over() {
+    let (setup, id) = ended(&["one", "two"]);
+    let partition = Partition::Journal(id);
+    setup.directory(id).set_passed(3).unwrap();
+    for seq in 0..3 {
+        fs::remove_file(setup.directory(id).file(Name::Block(seq))).unwrap();
+    }
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        let gone = log.start(partition, Some(&checkpoint(id, 0))).await.unwrap_err();
+        assert!(matches!(gone, LogError::Gone { from: 1, until: 3, .. }), "{gone}");
+        log.start(partition, Some(&checkpoint(id, 2))).await.unwrap();
+        assert!(log.next(1 << 20, 0).await.unwrap().is_empty());
+        assert_eq!(log.ended(), [(partition, id)]);
+    });
+}
+
+#[test]
+fn a_noted_end_before_the_last_block_hides_nothing() {
+    let (setup, id) = ended(&["one", "two", "three"]);
+    setup.directory(id).note_end(0).unwrap();
+    fs::remove_file(setup.directory(id).file(Name::Block(0))).unwrap();
+    let deliveries = read_to_end(&mut LocalLog::new(&setup.journals(), None), id);
+    assert_eq!(all_codes(&deliveries), ["two", "three"]);
+}
+
+/// Makes reading `path` fail, whoever asks: there is a directory of its name.
+fn obstruct(path: &std::path::Path) {
+    fs::remove_file(path).ok();
+    fs::create_dir(path).unwrap();
+}
+
+#[test]
+fn a_file_that_can_not_be_read_holds_up_its_own_journal_alone() {
+    for obstructed in ["00000000000000000001.block", "ended"] {
+        let (setup, bad) = ended(&["bad", "bad"]);
+        let good = setup.open();
+        let mut recorder = good.of_a_worker();
+        setup.record(&mut *recorder, &["one"]);
+        setup.record(&mut *recorder, &["two"]);
+        eventually("both are sealed", || good.counts().unwrap().pending >= 2);
+        if obstructed == "ended" {
+            fs::remove_file(setup.directory(bad).file(Name::Block(1))).unwrap();
+        }
+        obstruct(&setup.journals().join(bad.to_string()).join(obstructed));
+        let mut log = LocalLog::new(&setup.journals(), None);
+        block_on(async {
+            let listed = log.partitions().await.unwrap();
+            assert_eq!(listed.len(), 2, "{obstructed}");
+            for partition in listed {
+                log.start(partition, None).await.unwrap();
+            }
+            let (mut found, mut failed) = (Vec::new(), Vec::new());
+            while found.len() < 3 || failed.is_empty() {
+                match log.next(1 << 20, WAIT_MS).await {
+                    Ok(deliveries) => found.extend(all_codes(&deliveries)),
+                    Err(LogError::Unreadable { partition, .. }) => {
+                        assert!(log.next(1 << 20, WAIT_MS).await.is_err(), "it stays so until it is heard");
+                        log.stop(partition);
+                        failed.push(partition);
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            found.sort();
+            assert_eq!(found, ["bad", "one", "two"], "{obstructed}");
+            assert_eq!(failed, [Partition::Journal(bad)]);
+            setup.record(&mut *recorder, &["three"]);
+            assert_eq!(all_codes(&log.next(1 << 20, WAIT_MS).await.unwrap()), ["three"]);
+        });
+    }
+}
+
+#[test]
+fn what_can_not_be_noted_as_passed_holds_up_nothing_and_is_noted_later() {
+    let (setup, id) = ended(&["one"]);
+    let partition = Partition::Journal(id);
+    let passed = setup.journals().join(id.to_string()).join("passed");
+    obstruct(&passed);
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        log.start(partition, None).await.unwrap_err();
+        log.passed(partition, 1).await.unwrap();
+        fs::remove_dir(&passed).unwrap();
+        assert_eq!(setup.directory(id).passed().unwrap(), 0);
+        log.partitions().await.unwrap();
+        assert_eq!(setup.directory(id).passed().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_block_that_can_not_be_put_aside_holds_up_its_own_journal_alone() {
+    let (setup, id) = ended(&["one"]);
+    fs::write(setup.directory(id).file(Name::Block(0)), vec![0x5a; 5_000]).unwrap();
+    fs::write(setup.journals().join(id.to_string()).join("quarantine"), "no directory").unwrap();
+    let partition = Partition::Journal(id);
+    let mut log = LocalLog::new(&setup.journals(), None);
+    block_on(async {
+        log.start(partition, None).await.unwrap();
+        let deliveries = log.next(1 << 20, 0).await.unwrap();
+        let refused = log.dead_letter(&deliveries[0]).await.unwrap_err();
+        assert!(matches!(refused, LogError::Unreadable { partition: other, .. } if other == partition), "{refused}");
     });
 }
 

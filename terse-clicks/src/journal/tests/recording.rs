@@ -10,8 +10,9 @@ fn a_full_block_is_followed_by_the_next() {
     let journal = setup.open();
     let mut recorder = journal.of_a_worker();
     let hostile = [b'x'; 10_240];
+    let referrer = [b"https://", &hostile[..]].concat();
     for _ in 0..200 {
-        let click = Click { user_agent: &hostile, referrer: &hostile, language: &hostile, ..setup.click("big") };
+        let click = Click { user_agent: &hostile, referrer: &referrer, language: &hostile, ..setup.click("big") };
         recorder.record(&click).unwrap();
     }
     drop(recorder);

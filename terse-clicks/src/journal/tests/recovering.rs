@@ -136,13 +136,24 @@ fn a_second_block_of_one_seq_is_put_aside() {
 }
 
 #[test]
-fn blocks_that_were_passed_do_not_come_back() {
+fn open_blocks_that_were_passed_are_kept_for_a_read_model_that_was_restored() {
     let (setup, id) = crash();
     setup.directory(id).set_passed(2).unwrap();
     let recovered = setup.recovery().recover_once().unwrap();
-    assert_eq!(recovered.blocks, 1, "only the last was not passed");
+    assert_eq!(recovered.blocks, 2);
     let seqs: Vec<_> = setup.directory(id).blocks().unwrap().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(seqs, [Name::Block(0), Name::Block(2), Name::Block(3)]);
+    assert_eq!(seqs, [0, 1, 2, 3].map(Name::Block));
+}
+
+#[test]
+fn a_journal_that_was_killed_while_it_ended_gets_no_second_end() {
+    let (setup, id) = crash();
+    let directory = setup.directory(id);
+    setup.recovery().recover_once().unwrap();
+    assert_eq!(directory.ended().unwrap(), Some(3));
+    fs::remove_file(setup.journals().join(id.to_string()).join("ended")).unwrap();
+    assert_eq!(setup.recovery().recover_once().unwrap().journals, 1);
+    assert_eq!((directory.ended().unwrap(), directory.blocks().unwrap().len()), (Some(3), 4));
 }
 
 #[test]
@@ -165,12 +176,12 @@ fn a_journal_of_a_newer_version_waits_for_it() {
 fn a_step_of_recovery_is_bounded() {
     let (setup, id) = crash();
     let directory = setup.directory(id);
-    for number in 0..MAX_RECOVERED_BLOCKS as u64 {
+    for number in 0..MAX_RECOVERED as u64 {
         fs::write(directory.file(Name::Open(500 + number)), b"garbage").unwrap();
     }
     let mut recovery = setup.recovery();
     let first = recovery.recover_once().unwrap();
-    assert_eq!((first.journals, first.blocks + first.quarantined), (0, MAX_RECOVERED_BLOCKS as u64));
+    assert_eq!((first.journals, first.blocks + first.quarantined), (0, MAX_RECOVERED as u64));
     let second = recovery.recover_once().unwrap();
     assert_eq!((second.journals, second.blocks + second.quarantined), (1, 2));
     assert_eq!(all_codes(&setup, id).concat().len(), 4);
@@ -184,4 +195,38 @@ fn a_crash_before_the_first_click_leaves_nothing_behind() {
     let copy = crashed_copy(&setup, journal.id());
     assert_eq!(copy.recovery().recover_once().unwrap().journals, 1);
     assert_eq!(fs::read_dir(copy.journals()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_step_of_recovery_counts_journals_too() {
+    let setup = Setup::new();
+    let many = MAX_RECOVERED + 6;
+    for number in 0..many {
+        drop(JournalDir::create(&setup.journals(), JournalId([number as u8; 16])).unwrap());
+    }
+    let mut recovery = setup.recovery();
+    assert_eq!(recovery.recover_once().unwrap().journals, MAX_RECOVERED as u64);
+    assert_eq!(recovery.recover_once().unwrap().journals, 6);
+}
+
+#[test]
+fn a_process_without_a_journal_recovers_others() {
+    let (setup, id) = crash();
+    let thread = RecoveryThread::start(setup.recovery()).unwrap();
+    assert!(thread.is_alive());
+    eventually("it is recovered", || setup.directory(id).ended().unwrap().is_some());
+    drop(thread);
+    assert_eq!(all_codes(&setup, id).concat().len(), 4);
+}
+
+#[test]
+fn a_journal_tells_whether_its_threads_live() {
+    let setup = Setup::new();
+    let journal = setup.open();
+    assert!(journal.is_alive());
+    // Whatever a thread dies of, it is seen.
+    journal.exchange.end(Duration::ZERO);
+    eventually("the thread that prepares blocks has ended", || !journal.is_alive());
+    journal.end().unwrap();
+    assert!(!journal.is_alive());
 }

@@ -120,7 +120,8 @@ impl Journals {
         Ok(())
     }
 
-    /// Takes a block: its parts go to the `outbox`. `false` = its journal can't be relayed, and is left alone for a while.
+    /// Takes a block: its parts go to the `outbox`. `false` = its journal can't be relayed, and is left alone for a
+    /// while.
     pub(super) fn take(&mut self, block: &Part, outbox: &mut VecDeque<Message>) -> bool {
         let BlockId { journal, seq } = block.header.block;
         if block.header.partitions != self.partitions {
@@ -223,4 +224,185 @@ fn resume(journal: JournalId, passed: u64) -> Option<Checkpoint> {
 
 fn unreadable(error: io::Error) -> LogError {
     LogError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use terse_core::Version;
+    use terse_core::click::Signals;
+
+    use super::*;
+    use crate::part::PartHeader;
+    use crate::record::Record;
+
+    const ID: JournalId = JournalId([5; 16]);
+
+    fn block(seq: u64, codes: &[&str], end: bool) -> Part {
+        let record = |code| Record {
+            at: Timestamp::from_millis(1),
+            code,
+            version: Version(1),
+            network: None,
+            visitor: None,
+            referrer: b"",
+            user_agent: b"",
+            language: b"",
+            signals: Signals::default(),
+        };
+        let header = PartHeader {
+            block: BlockId { journal: ID, seq },
+            partition: 0,
+            partitions: 3,
+            block_records: codes.len() as u32,
+            recovered: false,
+            end,
+            sealed_at: Timestamp::from_millis(2),
+        };
+        Part::new(header, (0..).zip(codes.iter().map(|code| record(code))))
+    }
+
+    /// Relays one journal to three streams.
+    struct World {
+        journals: Journals,
+        outbox: VecDeque<Message>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut journals = Journals::new(Path::new("/nowhere"), Some(ID), 3);
+            journals.relayed.insert(ID, Relayed::default());
+            Self { journals, outbox: VecDeque::new() }
+        }
+
+        fn take(&mut self, block: &Part) {
+            assert!(self.journals.take(block, &mut self.outbox));
+        }
+
+        /// What is to be published, as (seq, partition).
+        fn publish(&mut self) -> Vec<(u64, u16)> {
+            self.outbox.drain(..).map(|message| (message.block.seq, message.partition)).collect()
+        }
+
+        fn confirm(&mut self, seq: u64, partition: u16) -> Option<u64> {
+            self.journals.confirmed(BlockId { journal: ID, seq }, partition, &mut self.outbox);
+            self.confirmed()
+        }
+
+        fn confirmed(&self) -> Option<u64> {
+            self.journals.relayed[&ID].confirmed()
+        }
+    }
+
+    #[test]
+    fn every_block_has_a_part_for_every_stream() {
+        let mut world = World::new();
+        world.take(&block(0, &["one"], false));
+        world.take(&block(1, &[], false));
+        assert_eq!(world.publish(), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn a_block_is_passed_when_all_its_parts_and_all_blocks_before_it_are_confirmed() {
+        let mut world = World::new();
+        for seq in [3, 4, 6] {
+            world.take(&block(seq, &["one", "two"], false));
+        }
+        assert_eq!(world.confirmed(), Some(2), "those before the first are void, or were passed before");
+        for partition in [2, 0] {
+            assert_eq!(world.confirm(3, partition), Some(2));
+        }
+        for partition in 0..3 {
+            assert_eq!(world.confirm(4, partition), Some(2), "the block before it is not whole");
+        }
+        assert_eq!(world.confirm(3, 1), Some(5), "up to the next that is not");
+        for partition in 0..3 {
+            world.confirm(6, partition);
+        }
+        assert_eq!(world.confirmed(), Some(6));
+    }
+
+    #[test]
+    fn a_part_that_is_confirmed_twice_does_not_stand_for_another() {
+        let mut world = World::new();
+        world.take(&block(0, &["one"], false));
+        for partition in [0, 0, 0, 1, 1] {
+            assert_eq!(world.confirm(0, partition), None);
+        }
+        assert_eq!(world.confirm(0, 2), Some(0));
+        assert_eq!(world.confirm(0, 2), Some(0));
+        assert_eq!(world.confirm(99, 2), Some(0), "of a block that isn't known");
+    }
+
+    #[test]
+    fn the_last_block_goes_out_when_all_others_are_confirmed() {
+        let mut world = World::new();
+        world.take(&block(0, &["one"], false));
+        world.take(&block(1, &["one"], false));
+        world.take(&block(2, &[], true));
+        assert_eq!(world.publish().len(), 6);
+        for (seq, partition) in [(1, 0), (1, 1), (1, 2), (0, 0), (0, 1)] {
+            world.confirm(seq, partition);
+            assert!(world.publish().is_empty());
+        }
+        world.confirm(0, 2);
+        assert_eq!(world.publish(), [(2, 0), (2, 1), (2, 2)]);
+        assert_eq!(world.confirmed(), Some(1));
+        for partition in 0..3 {
+            world.confirm(2, partition);
+        }
+        assert_eq!(world.confirmed(), Some(2));
+    }
+
+    #[test]
+    fn the_last_block_of_a_journal_without_others_goes_out_at_once() {
+        let mut world = World::new();
+        world.take(&block(0, &[], true));
+        assert_eq!(world.publish().len(), 3);
+    }
+
+    #[test]
+    fn a_block_that_was_put_aside_holds_nothing_up() {
+        let mut world = World::new();
+        world.journals.skip(Partition::Journal(ID), 0);
+        assert_eq!(world.confirmed(), Some(0));
+        world.take(&block(1, &["one"], false));
+        world.journals.skip(Partition::Journal(ID), 2);
+        assert_eq!(world.confirmed(), Some(0));
+        for partition in 0..3 {
+            world.confirm(1, partition);
+        }
+        assert_eq!(world.confirmed(), Some(2));
+    }
+
+    #[test]
+    fn a_journal_for_another_number_of_streams_is_left_alone() {
+        let mut world = World::new();
+        let mut other = block(0, &["one"], false);
+        other.header.partitions = 4;
+        assert!(!world.journals.take(&other, &mut world.outbox));
+        assert!(world.publish().is_empty() && world.journals.stopped() == 1);
+    }
+
+    #[test]
+    fn parts_are_kept_apart_up_to_the_last() {
+        for partitions in [1, 63, 64, 65, MAX_PARTITIONS] {
+            let mut parts = Parts::all(partitions);
+            for partition in 0..partitions {
+                assert!(parts != Parts::NONE, "{partition} of {partitions}");
+                parts.remove(partition);
+                parts.remove(partition);
+            }
+            assert!(parts == Parts::NONE, "{partitions}");
+        }
+        let mut one = Parts::all(1);
+        one.remove(1);
+        one.remove(u16::MAX);
+        assert!(one != Parts::NONE);
+    }
+
+    #[test]
+    fn reading_goes_on_behind_what_was_passed() {
+        assert_eq!(resume(ID, 0), None);
+        assert_eq!(resume(ID, 7).map(|checkpoint| checkpoint.at.offset), Some(6));
+    }
 }

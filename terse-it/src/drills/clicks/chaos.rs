@@ -41,6 +41,7 @@ pub(in crate::drills) fn chaos(stage: &mut Stage<'_>) {
     ledger.assert_truthful();
     drop(standby);
     deployment.settle(stage, &ledger, Bound::Between);
+    deployment.replay(stage);
 }
 
 /// Lets a fault last a while.

@@ -54,6 +54,7 @@ pub(in crate::drills) fn copy(stage: &mut Stage<'_>) {
             let grown = aside.grown_since("copy");
             stage.report.count("blocks that had gone on since the copy", grown);
             assert!(grown > 0, "the copy had no block that went on: nothing was tried");
+            deployment.replay(stage);
         }
     }
 }
@@ -144,4 +145,34 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_takes_the_place_of_the_original_and_the_original_comes_back() {
+        let place = tempfile::tempdir().unwrap();
+        let aside = Aside { journal: place.path().join("journal"), place: place.path().to_path_buf() };
+        let write = |name: &str, text: &str| fs::write(aside.journal.join(name), text).unwrap();
+        let read = |name: &str| fs::read_to_string(aside.journal.join(name)).ok();
+        fs::create_dir_all(aside.journal.join("quarantine")).unwrap();
+        write("0.block", "abc");
+        aside.copy_out();
+        write("0.block", "abcdef");
+        write("1.block", "new");
+        write("passed", "longer");
+
+        aside.swap("original", "copy");
+        assert_eq!((read("0.block").as_deref(), read("1.block")), (Some("abc"), None));
+        assert!(aside.journal.join("quarantine").is_dir());
+        write("passed", "");
+        aside.swap("copy", "original");
+        assert_eq!((read("0.block").as_deref(), read("1.block").as_deref()), (Some("abcdef"), Some("new")));
+        assert_eq!(aside.grown_since("copy"), 1, "only a block that both have");
+        aside.swap("original", "copy");
+        assert_eq!(aside.grown_since("copy"), 0);
+    }
 }

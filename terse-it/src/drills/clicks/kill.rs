@@ -27,4 +27,5 @@ pub(in crate::drills) fn kill(stage: &mut Stage<'_>) {
     let lost = usize::try_from(ledger.unanswered()).unwrap_or(usize::MAX);
     stage.report.count("requests that were cut off", lost);
     deployment.settle(stage, &ledger, Bound::Between);
+    deployment.replay(stage);
 }

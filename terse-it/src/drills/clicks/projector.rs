@@ -37,6 +37,7 @@ pub(in crate::drills) fn projector(stage: &mut Stage<'_>) {
     let ledger = load.stop();
     ledger.assert_all_answered();
     deployment.settle(stage, &ledger, Bound::Exact);
+    deployment.replay(stage);
 }
 
 /// The one that counts is stopped, another one takes over, and the first goes on.

@@ -32,4 +32,5 @@ pub(in crate::drills) fn redis(stage: &mut Stage<'_>) {
     let ledger = load.stop();
     ledger.assert_all_answered();
     deployment.settle(stage, &ledger, Bound::Exact);
+    deployment.replay(stage);
 }

@@ -27,4 +27,5 @@ pub(in crate::drills) fn term(stage: &mut Stage<'_>) {
     stage.report.time("the longest end of a server under load", longest);
     ledger.assert_truthful();
     deployment.settle(stage, &ledger, Bound::Exact);
+    deployment.replay(stage);
 }

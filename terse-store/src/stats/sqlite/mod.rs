@@ -107,6 +107,8 @@ impl SqliteReadModelConfig {
             checkpoint_retry_frames: frames / 4,
             wal_max_frames: frames.saturating_mul(WAL_MAX_CHECKPOINTS),
             wal_kept_bytes: 2 * i64::from(self.checkpoint_mib) * MIB,
+            // Nothing in it is a secret that is ever to be destroyed.
+            secure_delete: false,
         };
         FileKind { schema: &SCHEMA, tuning }
     }

@@ -5,7 +5,8 @@ use terse_core::ports::clicks::Retired;
 use super::*;
 
 fn row_of(code_text: &str, clicks: u64) -> (RowKey, StoredRow) {
-    let row = Row { clicks, ..Row::default() };
+    let mut row = Row::default();
+    row.clicks = clicks;
     (RowKey { code: code(code_text), span: Span::All }, StoredRow { at: Position::default(), row })
 }
 
