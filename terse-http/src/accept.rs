@@ -61,7 +61,7 @@ fn quality(parameter: &str) -> Option<&str> {
 }
 
 /// A quality value (RFC 9110, section 12.4.2) in thousandths; 0 for anything else.
-fn thousandths(text: &str) -> u16 {
+pub(crate) fn thousandths(text: &str) -> u16 {
     match text.parse::<f32>() {
         Ok(weight) if (0.0..=1.0).contains(&weight) => (weight * 1_000.0) as u16,
         _ => 0,

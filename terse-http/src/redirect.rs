@@ -15,6 +15,7 @@ use terse_core::ports::{Lookup, StoreError, Tier};
 use terse_core::target::TargetUrl;
 use terse_core::{Clock, Entropy, Resolution, Timestamp};
 
+use crate::accept::thousandths;
 use crate::clicks::Clicks;
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{self, Kind, Problem};
@@ -190,14 +191,6 @@ fn prefers_html(headers: &HeaderMap) -> bool {
     html > 0 && html >= json
 }
 
-/// A quality value (RFC 9110, section 12.4.2) in thousandths; 0 for anything else.
-fn thousandths(text: &str) -> u16 {
-    match text.parse::<f32>() {
-        Ok(weight) if (0.0..=1.0).contains(&weight) => (weight * 1_000.0) as u16,
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,13 +220,5 @@ mod tests {
             assert!(!browser(&[accept]), "{accept}");
         }
         assert!(!browser(&[]));
-    }
-
-    #[test]
-    fn a_weight_is_between_0_and_1() {
-        assert_eq!((thousandths("1"), thousandths("0.25"), thousandths("0")), (1_000, 250, 0));
-        for text in ["", "2", "-1", "NaN", "inf"] {
-            assert_eq!(thousandths(text), 0, "{text}");
-        }
     }
 }
