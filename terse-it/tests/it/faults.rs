@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use terse_it::{API_LINKS, Client, Request, Response, Setup, Stop, await_true, code_of, code_path};
+use terse_it::{API_LINKS, Client, Request, Response, Server, Setup, Stop, await_true, code_of, code_path};
 
 use crate::contract::assert_problem;
 
@@ -68,6 +68,12 @@ fn create_many(client: &Client, prefix: &str, count: usize) -> Vec<String> {
     aliases
 }
 
+/// Starts `server` without the codes that it saved when it ended: what is in memory then was asked for since.
+fn start_cold(server: &mut Server) {
+    std::fs::remove_file(server.setup().data().join("warm.codes")).expect("codes are saved at the end");
+    server.restart();
+}
+
 #[track_caller]
 fn assert_unavailable(answer: &Response) {
     assert_eq!(answer.status, 503, "{answer:?}");
@@ -81,7 +87,7 @@ fn a_damaged_store_is_503_and_never_404_while_cached_links_redirect() {
     let mut server = Setup::new().start();
     let aliases = create_many(&server.client(), "link", 2_000);
     server.stop(Stop::Politely);
-    server.restart();
+    start_cold(&mut server);
     let client = server.client();
     let (hot, cold) = aliases.split_at(100);
     for alias in hot {
@@ -150,7 +156,7 @@ fn a_damaged_shard_leaves_the_other_untouched() {
     let high = create_many(&server.client(), "z", 1_000);
     assert_eq!(server.client().all_links(200).len(), 2_000);
     server.stop(Stop::Politely);
-    server.restart();
+    start_cold(&mut server);
     server.client().create(&json!({ "url": "https://example.com/commit", "alias": "z-commit" }));
     zero_pages(&databases(server.setup().data(), "high")[0]);
     assert_high_is_down(&server.client(), &low, &high);

@@ -110,6 +110,7 @@ fn parse_memory(status: &str, key: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::time::Instant;
 
     use super::*;
@@ -145,16 +146,27 @@ mod tests {
     }
 
     #[test]
-    fn work_of_this_very_process_is_measured() {
-        let pid = std::process::id();
-        let stat_before = CpuTime::of(pid).unwrap().ticks[&pid];
-        let start = Instant::now();
-        while CpuTime::of(pid).unwrap().ticks[&pid] < stat_before + 3 {
+    fn work_of_a_process_is_measured() {
+        // A process of its own: this one has children of other tests, which may end between two looks.
+        let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let (pid, start) = (busy.id(), Instant::now());
+        while CpuTime::of(pid).unwrap().ticks[&pid] < 3 {
             assert!(start.elapsed() < Duration::from_secs(20), "no CPU time was counted");
         }
-        assert!(this_thread().unwrap() > Duration::ZERO);
         let (now, most) = memory(pid).unwrap();
-        assert!(now > 100_000 && most >= now / 2);
+        assert!(now > 100_000 && most >= now);
         assert!(resident(pid).unwrap() >= now / 2, "at least its own");
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(CpuTime::of(pid).is_err() && memory(pid).is_err(), "a process that is gone");
+    }
+
+    #[test]
+    fn work_of_this_very_thread_is_measured() {
+        let start = Instant::now();
+        // The kernel counts a thread's time when it next looks at it.
+        while this_thread().unwrap() == Duration::ZERO {
+            assert!(start.elapsed() < Duration::from_secs(20), "no CPU time was counted");
+        }
     }
 }
