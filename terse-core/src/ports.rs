@@ -6,6 +6,7 @@
 //! added by wrapping a port (cache, sharding, guards), never by a flag.
 
 pub mod clicks;
+pub mod events;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -137,6 +138,13 @@ pub trait LinkReader: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when no layer could answer.
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError>;
+
+    /// What can be said about `code` without asking a store: from memory and
+    /// from the cache that nodes share. For who may not have the store asked.
+    /// `None` = a store would have to be asked.
+    async fn resolve_near(&self, code: &ShortCode) -> Option<Lookup> {
+        self.peek(code.as_str())
+    }
 }
 
 /// Names one attempt to create a link. Whoever finds a link with its own

@@ -6,6 +6,7 @@
 
 mod change;
 mod create;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,8 @@ use crate::cursor::Cursor;
 use crate::metrics::Metrics;
 use crate::ports::{IdempotencyStore, LinkCatalog, LinkWriter, StoreError, StoreErrorKind};
 use crate::{Alias, Clock, Entropy, Link, LinkState, ShortCode, Tags, TargetUrl, Timestamp, Title, Version};
+
+pub use self::telling::TellingWriter;
 
 /// What a link shall be; each part is checked already.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod changing;
 mod creating;
 mod idempotency;
+mod telling;
 
 use super::*;
 use crate::access::Role;
