@@ -3,6 +3,7 @@
 
 mod cache;
 mod clicks;
+mod events;
 mod families;
 mod redirects;
 mod workers;
@@ -16,6 +17,7 @@ use prometheus::{
 
 use self::cache::CacheGauges;
 use self::clicks::ClickSums;
+use self::events::EventGauges;
 use self::redirects::RedirectSums;
 
 pub use self::cache::CacheReading;
@@ -66,6 +68,10 @@ pub const CLICKS_APPLIED: &str = "terse_clicks_applied_total";
 pub const CLICK_BLOCKS_PENDING: &str = "terse_click_blocks_pending";
 /// Seconds from a block's seal until this server had counted it, the latest one's.
 pub const CLICK_LAG_SECONDS: &str = "terse_click_lag_seconds";
+/// Link events, by what became of them: `told` or `dropped`.
+pub const LINK_EVENTS: &str = "terse_link_events_total";
+/// Bytes of link events that wait to be published.
+pub const LINK_EVENT_BYTES: &str = "terse_link_event_bytes";
 
 /// How a redirect ended, as the metrics tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +122,7 @@ pub struct Metrics {
     clicks_applied: IntCounter,
     click_blocks_pending: IntGauge,
     click_lag_seconds: Gauge,
+    events: EventGauges,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -155,6 +162,7 @@ impl Metrics {
             clicks_applied: registered(&registry, IntCounter::new(CLICKS_APPLIED, "clicks added to the read model")),
             click_blocks_pending: registered(&registry, IntGauge::new(CLICK_BLOCKS_PENDING, "sealed blocks waiting")),
             click_lag_seconds: registered(&registry, Gauge::new(CLICK_LAG_SECONDS, "seconds from seal to count")),
+            events: EventGauges::new(&registry),
             registry,
         }
     }
