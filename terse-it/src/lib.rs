@@ -9,12 +9,14 @@
 //! [`EXIT_LIMIT`]; a test that waits longer fails and prints the server's log.
 #![allow(clippy::missing_panics_doc)] // Failing loudly is what a test harness is for.
 
+pub mod broker;
 mod browser;
 mod client;
 pub mod cluster;
 pub mod drills;
 pub mod load;
 pub mod metrics;
+mod ports;
 mod process;
 pub mod redis;
 mod wire;

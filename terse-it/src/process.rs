@@ -44,16 +44,28 @@ pub fn binary() -> PathBuf {
     }
 }
 
-/// The directory of a setup and of all that were made from it.
+/// A temporary directory, that of a setup and of all that were made from it, or of a service.
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
     directory: TempDir,
     kept_on_failure: AtomicBool,
 }
 
 impl Place {
-    fn path(&self) -> &Path {
+    /// An empty one.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix(prefix).tempdir();
+        let directory = directory.unwrap_or_else(|e| panic!("no temporary directory: {e}"));
+        Self { directory, kept_on_failure: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Leaves it behind when the test fails.
+    pub(crate) fn keep_on_failure(&self) {
+        self.kept_on_failure.store(true, Ordering::SeqCst);
     }
 }
 
@@ -88,9 +100,7 @@ impl Setup {
     /// off: the tests are one impatient client.
     #[must_use]
     pub fn new() -> Self {
-        let place = tempfile::Builder::new().prefix("terse-it-").tempdir();
-        let place = place.unwrap_or_else(|e| panic!("no temporary directory: {e}"));
-        let place = Place { directory: place, kept_on_failure: AtomicBool::new(false) };
+        let place = Place::new("terse-it-");
         let data = place.path().join("data");
         let (arguments, environment) = (Vec::new(), Vec::new());
         Self { place: Arc::new(place), data, arguments, environment, start_limit: START_LIMIT }
@@ -138,7 +148,7 @@ impl Setup {
     /// The same, but its directory, with data and logs, is left behind when the test fails.
     #[must_use]
     pub fn kept_on_failure(self) -> Self {
-        self.place.kept_on_failure.store(true, Ordering::SeqCst);
+        self.place.keep_on_failure();
         self
     }
 

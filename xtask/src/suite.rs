@@ -39,7 +39,7 @@ const WITH_SERVER: &[&str] = &["xtask", INTEGRATION];
 const SERVED: &[(Kind, &[&str])] = &[
     (Kind::Cassandra, &["terse-store", INTEGRATION]),
     (Kind::Redis, &["terse-cache", INTEGRATION]),
-    (Kind::Rabbitmq, &["terse-clicks"]),
+    (Kind::Rabbitmq, &["terse-clicks", INTEGRATION]),
 ];
 
 /// The package whose atomics loom tries in every order that the memory model
@@ -327,7 +327,7 @@ mod tests {
         let services = |package: &str| Options { package: vec![package.into()], filter: vec![] }.services();
         assert_eq!(services("terse-store"), [Kind::Cassandra]);
         assert_eq!(services("terse-cache"), [Kind::Redis]);
-        assert_eq!(services(INTEGRATION), [Kind::Cassandra, Kind::Redis]);
+        assert_eq!(services(INTEGRATION), [Kind::Cassandra, Kind::Redis, Kind::Rabbitmq]);
         assert_eq!(services("terse-clicks"), [Kind::Rabbitmq]);
         assert_eq!(Options::default().services(), [Kind::Cassandra, Kind::Redis, Kind::Rabbitmq]);
         assert!(services("terse-core").is_empty() && services("terse-http").is_empty());

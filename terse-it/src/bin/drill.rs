@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use terse_it::cluster::Cluster;
-use terse_it::drills::{DRILLS, Drill, Form, find_all};
+use terse_it::drills::{self, Drill, Form, find_all};
 
 /// Exit code of a command line that can't be understood.
 const USAGE: u8 = 64;
@@ -14,7 +14,7 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
         Ok(Wanted::List) => {
-            DRILLS.iter().for_each(|drill| println!("{:<22}{}", drill.name, drill.about));
+            drills::all().for_each(|drill| println!("{:<22}{}", drill.name, drill.about));
             ExitCode::SUCCESS
         }
         Ok(Wanted::Run { drills, form, json }) => run(&drills, form, json.as_deref()),
@@ -36,7 +36,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "list" => return Ok(Wanted::List),
-            "all" => drills.extend(&DRILLS),
+            "all" => drills.extend(drills::all()),
             "--quick" => form = Form::Quick,
             "--json" => json = Some(arguments.next().ok_or("--json wants a file")?),
             name => {

@@ -18,13 +18,21 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 pub struct Keyspace {
     name: String,
     nodes: Vec<SocketAddr>,
+    kept_on_failure: bool,
 }
 
 impl Keyspace {
     pub(super) fn named(purpose: &str, nodes: &[SocketAddr]) -> Self {
         let (number, second) = (MADE.fetch_add(1, Ordering::Relaxed), now_ms() / 1_000);
         let name = format!("it_{purpose}_{second}_{}_{number}", std::process::id());
-        Self { name, nodes: nodes.to_vec() }
+        Self { name, nodes: nodes.to_vec(), kept_on_failure: false }
+    }
+
+    /// The same, but it is left behind when the test fails.
+    #[must_use]
+    pub(crate) fn kept_on_failure(mut self) -> Self {
+        self.kept_on_failure = true;
+        self
     }
 
     /// Its name.
@@ -50,6 +58,10 @@ impl Keyspace {
 impl Drop for Keyspace {
     #[allow(clippy::print_stdout, reason = "what is left behind has to be told")]
     fn drop(&mut self) {
+        if self.kept_on_failure && std::thread::panicking() {
+            println!("keyspace {} is kept", self.name);
+            return;
+        }
         let drop_it = format!("DROP KEYSPACE IF EXISTS {}", self.name);
         let dropped = |node: &SocketAddr| {
             CqlConnection::open(*node, DROP_LIMIT).and_then(|mut node| node.query(&drop_it, Consistency::Quorum))
@@ -77,7 +89,7 @@ mod tests {
     #[test]
     fn the_store_names_contacts_keyspace_and_replicas() {
         let nodes: Vec<SocketAddr> = vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.2:2".parse().unwrap()];
-        let keyspace = Keyspace { name: "k".into(), nodes: vec![] };
+        let keyspace = Keyspace { name: "k".into(), nodes: vec![], kept_on_failure: false };
         assert_eq!(keyspace.store_on(&nodes), "cql://127.0.0.1:1,127.0.0.2:2/k?replication=3");
     }
 }

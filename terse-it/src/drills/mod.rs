@@ -70,8 +70,8 @@ pub struct Drill {
     run: fn(&mut Stage<'_>),
 }
 
-/// All drills, in the order in which they are run.
-pub static DRILLS: [Drill; 25] = [
+/// All drills but those of the counting.
+static OTHERS: [Drill; 18] = [
     Drill {
         name: "kill-node",
         about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
@@ -180,49 +180,12 @@ pub static DRILLS: [Drill; 25] = [
         needs_cluster: false,
         run: celebrity::celebrity,
     },
-    Drill {
-        name: "clicks-kill",
-        about: "kill -9 of the server under load: each click whose 302 was received is counted exactly once",
-        needs_cluster: false,
-        run: clicks::kill,
-    },
-    Drill {
-        name: "clicks-copy",
-        about: "a journal comes back from an older copy, then the original: each click is counted once",
-        needs_cluster: false,
-        run: clicks::copy,
-    },
-    Drill {
-        name: "clicks-projector",
-        about: "kill -9 of the process that counts, and one that wakes beside its successor: counted = answered",
-        needs_cluster: false,
-        run: clicks::projector,
-    },
-    Drill {
-        name: "clicks-redis",
-        about: "Redis killed, stopped and brought back: counted = answered",
-        needs_cluster: false,
-        run: clicks::redis,
-    },
-    Drill {
-        name: "clicks-budget",
-        about: "the journal's disk budget used up: redirects are unharmed, counted + dropped = answered",
-        needs_cluster: false,
-        run: clicks::budget,
-    },
-    Drill {
-        name: "clicks-term",
-        about: "SIGTERM under load, again and again: counted = answered",
-        needs_cluster: false,
-        run: clicks::term,
-    },
-    Drill {
-        name: "clicks-chaos",
-        about: "all of that at random for five minutes: each click whose 302 was received is counted exactly once",
-        needs_cluster: false,
-        run: clicks::chaos,
-    },
 ];
+
+/// All drills, in the order in which they are run.
+pub fn all() -> impl Iterator<Item = &'static Drill> {
+    OTHERS.iter().chain(&clicks::CLICK_DRILLS)
+}
 
 /// The drill called `name`, or all of the group `name`, such as `clicks`; none if there is neither.
 #[must_use]
@@ -230,7 +193,7 @@ pub fn find_all(name: &str) -> Vec<&'static Drill> {
     let of_group = |drill: &&Drill| drill.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
     match find(name) {
         Some(drill) => vec![drill],
-        None if name == "clicks" => DRILLS.iter().filter(of_group).collect(),
+        None if name == "clicks" => all().filter(of_group).collect(),
         None => Vec::new(),
     }
 }
@@ -238,7 +201,7 @@ pub fn find_all(name: &str) -> Vec<&'static Drill> {
 /// The drill called `name`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Drill> {
-    DRILLS.iter().find(|drill| drill.name == name)
+    all().find(|drill| drill.name == name)
 }
 
 impl Drill {
@@ -343,7 +306,7 @@ mod tests {
 
     #[test]
     fn every_drill_has_a_name_of_its_own_and_is_found_by_it() {
-        for drill in &DRILLS {
+        for drill in all() {
             assert_eq!(find(drill.name).unwrap().about, drill.about);
             assert!(drill.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
         }

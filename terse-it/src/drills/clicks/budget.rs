@@ -1,9 +1,10 @@
-//! The disk budget of the journal is used up while nobody counts: redirects go
-//! on unharmed, and once somebody counts again, what is counted and what was
+//! The disk budget of the journal is used up while nobody counts, or there is no
+//! broker: redirects go on unharmed, and once all is well again, what is counted and what was
 //! dropped are all that was clicked.
 
 use std::time::Duration;
 
+use super::way::Way;
 use super::{ANSWERED_LIMIT, Bound, Deployment, Roles};
 use crate::drills::Stage;
 use crate::load::clicks::{ClickLedger, ClickLoad, ClickPlan};
@@ -21,16 +22,16 @@ const DROPPED_LEAST: u64 = 200;
 const SLOWER: u32 = 2;
 const OF_THE_MACHINE: Duration = Duration::from_millis(5);
 
-pub(in crate::drills) fn budget(stage: &mut Stage<'_>) {
+pub(in crate::drills) fn budget(stage: &mut Stage<'_>, way: Way) {
     let small = |setup: crate::Setup| setup.env("TERSE_JOURNAL_BYTES", BUDGET);
-    let mut deployment = Deployment::start_with(stage, Roles::Apart, small);
+    let mut deployment = Deployment::start_with(stage, way, Roles::Apart, small);
     let calm = phase(stage, &deployment, |load| hold(stage, load));
-    deployment.stop_analytics(Stop::Politely);
+    deployment.stop_draining(Stop::Politely);
     let mut ledger = phase(stage, &deployment, |_| await_dropping(&deployment));
     let before = deployment.dropped();
     let dropping = phase(stage, &deployment, |load| hold(stage, load));
     assert!(deployment.dropped() > before, "no click was dropped");
-    deployment.restart_analytics();
+    deployment.drain_again();
     // There is room again: passed blocks make place.
     let after = phase(stage, &deployment, |load| {
         await_recording(&deployment);
@@ -50,6 +51,10 @@ pub(in crate::drills) fn budget(stage: &mut Stage<'_>) {
     let dropped = deployment.dropped();
     stage.report.count("clicks dropped", usize::try_from(dropped).unwrap_or(usize::MAX));
     deployment.settle(stage, &ledger, Bound::Dropped(dropped));
+    if way != Way::Local {
+        // The streams keep what the journals don't.
+        return deployment.replay(stage);
+    }
     // Passed blocks were used again, so a replay has to say that it can't tell.
     let replayed = deployment.try_replay();
     assert!(replayed.code != Some(0) && replayed.stderr.contains("no longer begins"), "{replayed:?}");

@@ -1,29 +1,33 @@
 //! All of it at random: servers that redirect or count are killed, ended,
-//! stopped, succeeded, and Redis with them. The seed is printed.
+//! stopped, succeeded, and so are Redis, the broker and nodes of the cluster. The seed is printed.
 
 use std::time::{Duration, Instant};
 
+use super::way::Way;
 use super::{ANSWERED_LIMIT, Bound, Deployment, Roles, between, chance};
+use crate::cluster::{Cluster, SERVE_LIMIT};
 use crate::drills::Stage;
 use crate::redis::Redis;
 use crate::{Dice, Server, Stop};
 
-/// How many kinds of faults there are.
-const FAULTS: u64 = 8;
+/// How many kinds of faults there are of servers and Redis; of the broker besides, and of the cluster.
+const FAULTS_OF_SERVERS: u64 = 8;
+const FAULTS_OF_A_BROKER: u64 = 2;
+const FAULTS_OF_A_CLUSTER: u64 = 2;
 
-pub(in crate::drills) fn chaos(stage: &mut Stage<'_>) {
+pub(in crate::drills) fn chaos(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-chaos"));
     let mut redis = Redis::start();
     let url = redis.url();
-    let mut deployment = Deployment::start_with(stage, Roles::Apart, |setup| setup.env("TERSE_CACHE", &url));
+    let mut deployment = Deployment::start_with(stage, way, Roles::Apart, |setup| setup.env("TERSE_CACHE", &url));
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(15), Duration::from_secs(300)));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(15), way.chaos()));
     // A second one that counts, or stands by; it comes and goes.
     let mut standby: Option<Server> = None;
     let mut faults = 0;
     while began.elapsed() < time {
         std::thread::sleep(between(&mut dice, 50, 2_000));
-        match dice.below(FAULTS) {
+        match dice.below(way.faults()) {
             0 => deployment.end_front(Stop::AtOnce),
             1 => deployment.end_front(Stop::Politely),
             2 => drop(rest(deployment.front.pause(), &mut dice, 1_000)),
@@ -31,7 +35,11 @@ pub(in crate::drills) fn chaos(stage: &mut Stage<'_>) {
             4 => deployment.end_analytics(Stop::Politely),
             5 => deployment.pause_analytics(&mut dice),
             6 => standby = standby.is_none().then(|| deployment.start_analytics()),
-            _ => fail(&mut redis, &mut dice),
+            7 => fail(&mut redis, &mut dice),
+            8 => drop(rest(deployment.broker().pause(), &mut dice, 10_000)),
+            9 => deployment.end_broker(&mut dice),
+            10 => pause_nodes(stage.cluster(), &mut dice),
+            _ => kill_nodes(stage.cluster(), &mut dice),
         }
         load.await_more(5, ANSWERED_LIMIT);
         faults += 1;
@@ -42,6 +50,22 @@ pub(in crate::drills) fn chaos(stage: &mut Stage<'_>) {
     drop(standby);
     deployment.settle(stage, &ledger, Bound::Between);
     deployment.replay(stage);
+}
+
+impl Way {
+    fn faults(self) -> u64 {
+        FAULTS_OF_SERVERS
+            + match self {
+                Self::Local => 0,
+                Self::Broker => FAULTS_OF_A_BROKER,
+                Self::Cluster => FAULTS_OF_A_BROKER + FAULTS_OF_A_CLUSTER,
+            }
+    }
+
+    /// How long chaos goes on. What goes wrong on the local way can go wrong on the others too.
+    fn chaos(self) -> Duration {
+        Duration::from_secs(if self == Self::Local { 60 } else { 300 })
+    }
 }
 
 /// Lets a fault last a while.
@@ -60,6 +84,30 @@ fn fail(redis: &mut Redis, dice: &mut Dice) {
     }
 }
 
+/// Stops one node, and at times a second one.
+fn pause_nodes(cluster: &Cluster, dice: &mut Dice) {
+    let first = chosen(cluster, dice);
+    let paused = cluster.pause(first);
+    let other = (dice.below(2) == 0).then(|| cluster.pause((first + 1) % cluster.len()));
+    drop(rest((paused, other), dice, 5_000));
+}
+
+/// Kills one node, and at times a second one.
+fn kill_nodes(cluster: &Cluster, dice: &mut Dice) {
+    let first = chosen(cluster, dice);
+    let killed = cluster.kill(first);
+    let other = (dice.below(2) == 0).then(|| cluster.kill((first + 1) % cluster.len()));
+    rest((), dice, 5_000);
+    // Both come back.
+    killed.restart();
+    drop(other);
+    cluster.await_whole(SERVE_LIMIT);
+}
+
+fn chosen(cluster: &Cluster, dice: &mut Dice) -> usize {
+    usize::try_from(dice.below(cluster.len() as u64)).unwrap_or_default()
+}
+
 impl Deployment {
     fn end_front(&mut self, stop: Stop) {
         self.front.stop(stop);
@@ -76,5 +124,11 @@ impl Deployment {
         let analytics = self.analytics.as_ref().unwrap_or_else(|| panic!("nobody counts"));
         let most_ms = if dice.below(4) == 0 { 14_000 } else { 2_000 };
         drop(rest(analytics.pause(), dice, most_ms));
+    }
+
+    fn end_broker(&mut self, dice: &mut Dice) {
+        self.broker().kill();
+        rest((), dice, 5_000);
+        self.broker().restart();
     }
 }

@@ -2,28 +2,29 @@
 //! became: the copy is recovered and counted, then the original beside it, then
 //! the copy once more. Only the records that are new each time may count.
 //!
-//! Nobody counts while the copy is taken and the original goes on, so that what
-//! the two share is counted from the copy and the rest from the original.
+//! Nothing leaves the journal while the copy is taken and the original goes on (nobody counts, or there is no broker),
+//! so that what the two share is counted from the copy and the rest from the original.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ANSWERED_LIMIT, Bound, Deployment, Roles, entries};
+use super::way::Way;
+use super::{ANSWERED_LIMIT, Bound, DRAIN_LIMIT, Deployment, LOOK, Roles, entries};
 use crate::drills::Stage;
 use crate::load::clicks::ClickLedger;
-use crate::{Stop, await_some};
+use crate::{Stop, await_some, await_true};
 
 /// How long until a journal of a process is there.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
 
-pub(in crate::drills) fn copy(stage: &mut Stage<'_>) {
-    let mut deployment = Deployment::start(stage, Roles::Apart);
+pub(in crate::drills) fn copy(stage: &mut Stage<'_>, way: Way) {
+    let mut deployment = Deployment::start(stage, way, Roles::Apart);
     let aside = Aside::of(&deployment);
     let clicks = stage.form.pick(400, 4_000);
     let load = deployment.load(stage);
     load.await_more(clicks, ANSWERED_LIMIT);
-    deployment.stop_analytics(Stop::AtOnce);
+    deployment.stop_draining(Stop::AtOnce);
     load.await_more(clicks, ANSWERED_LIMIT);
     let paused = deployment.front.pause();
     aside.copy_out();
@@ -35,7 +36,9 @@ pub(in crate::drills) fn copy(stage: &mut Stage<'_>) {
 
     // The copy takes the place of the original.
     aside.swap("original", "copy");
-    deployment.start_both();
+    deployment.front.restart();
+    deployment.drain_again();
+    deployment.await_counted(answered_by_then);
     deployment.await_drained();
     let of_the_copy: u64 = deployment.counted().values().sum();
     stage.report.count("clicks counted from the copy", usize::try_from(of_the_copy).unwrap_or(usize::MAX));
@@ -45,9 +48,9 @@ pub(in crate::drills) fn copy(stage: &mut Stage<'_>) {
     // The original comes back, and in the full form the copy once more.
     let again: &[_] = stage.form.pick(&[("copy", "original")], &[("copy", "original"), ("original", "copy")]);
     for (away, back) in again {
-        deployment.stop_both();
+        deployment.leave_journals();
         aside.swap(away, back);
-        deployment.start_both();
+        deployment.return_to_journals();
         ledger.add(more(stage, &deployment));
         deployment.settle(stage, &ledger, Bound::Between);
         if *back == "original" {
@@ -66,18 +69,31 @@ fn more(stage: &Stage<'_>, deployment: &Deployment) -> ClickLedger {
 }
 
 impl Deployment {
+    /// Ends whoever works on the journals.
     #[track_caller]
-    fn start_both(&mut self) {
+    fn leave_journals(&mut self) {
+        if self.way == Way::Local {
+            self.stop_analytics(Stop::Politely);
+        }
+        self.front.stop(Stop::Politely);
+    }
+
+    /// Starts whoever works on them.
+    #[track_caller]
+    fn return_to_journals(&mut self) {
         self.front.restart();
-        if let Some(analytics) = &mut self.analytics {
-            analytics.restart();
+        if self.way == Way::Local {
+            self.restart_analytics();
         }
     }
 
+    /// Waits until so many clicks are counted.
     #[track_caller]
-    fn stop_both(&mut self) {
-        self.stop_analytics(Stop::Politely);
-        self.front.stop(Stop::Politely);
+    fn await_counted(&self, clicks: u64) {
+        await_true("the clicks of the copy to be counted", DRAIN_LIMIT, || {
+            std::thread::sleep(LOOK);
+            self.counted().values().sum::<u64>() >= clicks
+        });
     }
 }
 

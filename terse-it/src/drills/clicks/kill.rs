@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use super::way::Way;
 use super::{ANSWERED_LIMIT, Bound, Deployment, Roles, between, chance};
 use crate::drills::Stage;
 use crate::{Dice, Stop};
 
-pub(in crate::drills) fn kill(stage: &mut Stage<'_>) {
+pub(in crate::drills) fn kill(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-kill"));
-    let mut deployment = Deployment::start(stage, Roles::Together);
+    let mut deployment = Deployment::start(stage, way, Roles::Together);
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(11), Duration::from_secs(120)));
-    let (least_ms, most_ms) = stage.form.pick((300, 2_000), (1_000, 5_000));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(11), Duration::from_secs(30)));
+    let (least_ms, most_ms) = stage.form.pick((300, 2_000), (500, 4_000));
     let mut kills = 0;
     while began.elapsed() < time {
         load.await_more(20, ANSWERED_LIMIT);

@@ -3,46 +3,48 @@
 //! After the drain the API tells how many clicks were counted (C), and for each
 //! code R ≤ C ≤ S has to hold; C = R where no server was killed that redirects.
 //!
-//! All servers of a drill are on one data directory, with SQLite and the local
-//! bus, and come back on the port that they had. A drill that fails leaves that
-//! directory behind, with the logs and the ledger.
+//! Each is run on the ways that clicks can go ([`Way`]). All servers of a drill are on one data directory, and come
+//! back on the port that they had; the broker is the drill's own. A drill that fails leaves all of that behind, with the
+//! logs and the ledger, and the keyspace.
 //!
 //! Bounds: [`START_LIMIT`](crate::START_LIMIT) per start, [`DRAIN_LIMIT`] until all is counted.
 
+mod broker;
 mod budget;
 mod chaos;
 mod copy;
 mod kill;
+mod nodes;
 mod projector;
 mod redis;
+mod rounds;
+mod table;
 mod term;
+mod twice;
 mod verdict;
+mod way;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Stage;
+use crate::broker::Broker;
 use crate::load::clicks::{ClickLedger, ClickLoad, ClickPlan};
 use crate::load::{KnownLink, seed};
 use crate::metrics::{CLICK_BLOCKS_PENDING, CLICKS_APPLIED, Scrape};
-use crate::{Connection, Finished, Request, Server, Setup, await_some, await_true, code_path};
+use crate::ports::steady_port;
+use crate::{Connection, Finished, Request, Server, Setup, Stop, await_some, await_true, code_path};
 
-pub(super) use budget::budget;
-pub(super) use chaos::chaos;
-pub(super) use copy::copy;
-pub(super) use kill::kill;
-pub(super) use projector::projector;
-pub(super) use redis::redis;
-pub(super) use term::term;
+pub(super) use table::CLICK_DRILLS;
 
 use verdict::{Bound, Verdict};
+use way::{Backing, Way};
 
-/// How long it may take until all clicks are counted: a projector that was killed has its lease for 10 s more.
-const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take until all clicks are counted: a projector that was killed has its lease for 10 s more, and what
+/// waited for a broker or a cluster comes all at once.
+const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 /// All is counted when nothing is pending and the count stood still for so long: longer than the second between two
 /// recoveries, the two seconds between two looks at other journals and the half between two gauges together.
 const QUIET: Duration = Duration::from_secs(4);
@@ -52,9 +54,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(200);
 /// How long the load may take to get answers again.
 const ANSWERED_LIMIT: Duration = Duration::from_secs(30);
-/// Ports that no system gives to whoever connects, so that a server finds its own free when it comes back, and nobody
-/// who asks for it meanwhile reaches himself.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Names the seed of what happens by chance.
 const SEED: &str = "TERSE_DRILL_SEED";
 
@@ -67,33 +66,50 @@ enum Roles {
     Apart,
 }
 
-/// Servers on one data directory, and the links that are clicked on.
+/// Servers on one data directory, and the links that are clicked on. In a failing drill they end in this order.
 struct Deployment {
+    way: Way,
     setup: Setup,
     /// Redirects, and answers the API.
     front: Server,
     /// Counts, where that is a process of its own.
     analytics: Option<Server>,
     links: Vec<KnownLink>,
+    backing: Backing,
 }
 
 impl Deployment {
     /// Starts the servers and makes the links.
     #[track_caller]
-    fn start(stage: &Stage<'_>, roles: Roles) -> Self {
-        Self::start_with(stage, roles, |setup| setup)
+    fn start(stage: &Stage<'_>, way: Way, roles: Roles) -> Self {
+        Self::start_with(stage, way, roles, |setup| setup)
     }
 
     /// The same with a setup that was changed.
     #[track_caller]
-    fn start_with(stage: &Stage<'_>, roles: Roles, change: impl FnOnce(Setup) -> Setup) -> Self {
-        let setup = change(Setup::new().kept_on_failure());
+    fn start_with(stage: &Stage<'_>, way: Way, roles: Roles, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let backing = Backing::of(stage, way);
+        let setup = change(backing.tell(Setup::new().kept_on_failure()));
+        Self::start_on(stage, way, roles, backing, setup.clone(), setup)
+    }
+
+    /// The same, but the front has a setup of its own.
+    #[track_caller]
+    fn start_between(stage: &Stage<'_>, way: Way, roles: Roles, change: impl FnOnce(Setup, &Backing) -> Setup) -> Self {
+        let backing = Backing::of(stage, way);
+        let setup = backing.tell(Setup::new().kept_on_failure());
+        let of_front = change(setup.clone(), &backing);
+        Self::start_on(stage, way, roles, backing, setup, of_front)
+    }
+
+    #[track_caller]
+    fn start_on(stage: &Stage<'_>, way: Way, roles: Roles, backing: Backing, setup: Setup, of_front: Setup) -> Self {
         let front = match roles {
-            Roles::Together => on_steady_port(&setup),
-            Roles::Apart => on_steady_port(&["redirect", "api"].iter().fold(setup.clone(), role)),
+            Roles::Together => on_steady_port(&of_front),
+            Roles::Apart => on_steady_port(&["redirect", "api"].iter().fold(of_front, role)),
         };
-        let links = seed(&front.client(), "clicked", stage.form.pick(100, 500));
-        let mut deployment = Self { setup, front, analytics: None, links };
+        let links = seed(&front.client(), "clicked", way.links(stage.form));
+        let mut deployment = Self { way, setup, front, analytics: None, links, backing };
         if roles == Roles::Apart {
             deployment.analytics = Some(deployment.start_analytics());
         }
@@ -113,7 +129,7 @@ impl Deployment {
 
     /// The same with a plan that was changed.
     fn load_with(&self, stage: &Stage<'_>, change: impl FnOnce(ClickPlan) -> ClickPlan) -> ClickLoad {
-        let (per_second, visitors) = stage.form.pick((600, 12), (3_000, 24));
+        let (per_second, visitors) = self.way.pace(stage.form);
         let (server, links) = (self.front.address(), self.links.clone());
         let load = ClickLoad::start(change(ClickPlan { server, links, per_second, visitors, wordy: false, seed: 1 }));
         load.await_more(1, ANSWERED_LIMIT);
@@ -163,11 +179,13 @@ impl Deployment {
     #[track_caller]
     fn settle(&self, stage: &mut Stage<'_>, ledger: &ClickLedger, bound: Bound) {
         let began = Instant::now();
+        let mut drained: Option<Instant> = None;
         let (counted, verdict) = await_some("a verdict", DRAIN_LIMIT + PATIENCE, || {
             self.await_drained();
+            let drained = drained.get_or_insert_with(Instant::now);
             let counted = self.counted();
             let verdict = Verdict::of(ledger, &counted, bound);
-            (verdict.holds() || began.elapsed() >= PATIENCE).then_some((counted, verdict))
+            (verdict.holds() || drained.elapsed() >= PATIENCE).then_some((counted, verdict))
         });
         stage.report.time("until all was counted", began.elapsed().saturating_sub(QUIET));
         verdict.report(&mut stage.report);
@@ -177,6 +195,8 @@ impl Deployment {
         verdict.assert_held();
         let aside = self.put_aside();
         assert!(aside.is_empty(), "blocks were put aside: {aside:?}");
+        let dead = self.backing.broker.as_ref().map_or(0, Broker::dead_letters);
+        assert_eq!(dead, 0, "clicks that nobody could decode");
     }
 
     /// Builds the read model once more from all that the journals keep; it must be the one that stands, row by row.
@@ -195,6 +215,24 @@ impl Deployment {
             let _ = fs::remove_file(format!("{}{suffix}", into.display()));
         }
         finished
+    }
+
+    /// From now on nothing that is recorded goes on from the journals: nobody counts, or there is no broker.
+    #[track_caller]
+    fn stop_draining(&mut self, stop: Stop) {
+        match &mut self.backing.broker {
+            Some(broker) => broker.kill(),
+            None => self.stop_analytics(stop),
+        }
+    }
+
+    /// It goes on again.
+    #[track_caller]
+    fn drain_again(&mut self) {
+        match &mut self.backing.broker {
+            Some(broker) => broker.restart(),
+            None => self.restart_analytics(),
+        }
     }
 
     /// The journals' blocks that nobody could read.
@@ -230,15 +268,7 @@ fn role(setup: Setup, role: &&str) -> Setup {
 /// Starts a server on a port that it has again when it is started again.
 #[track_caller]
 fn on_steady_port(setup: &Setup) -> Server {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start;
-    // Processes that run at once begin at different places.
-    let first = (std::process::id().wrapping_mul(97) % u32::from(width)) as u16;
-    let port = await_some("a free port", ANSWERED_LIMIT, || {
-        let port = PORTS.start + (first + NEXT.fetch_add(1, Ordering::SeqCst) % width) % width;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
-    });
-    setup.clone().env("TERSE_LISTEN", &format!("127.0.0.1:{port}")).start()
+    setup.clone().env("TERSE_LISTEN", &format!("127.0.0.1:{}", steady_port())).start()
 }
 
 /// The seed of what happens by chance: that of the environment, else another one each time. It is printed.
@@ -279,12 +309,5 @@ mod tests {
         assert!(entries(&place.path().join("none")).is_empty());
         fs::write(place.path().join("one"), "").unwrap();
         assert_eq!(entries(place.path()), [place.path().join("one")]);
-    }
-
-    #[test]
-    fn steady_ports_are_none_that_a_connection_may_come_from() {
-        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-        let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
-        assert!(PORTS.end <= first, "{range}");
     }
 }

@@ -1,27 +1,35 @@
 //! kill -9 of the process that counts, at random, beside one that redirects; then
 //! one that is stopped while a successor takes over, and goes on beside it.
 //!
-//! Rows and checkpoint are one transaction here, so there is no moment between them at which to kill.
+//! In a SQLite file rows and checkpoint are one transaction, so there is no moment between them at which to kill. On the
+//! cluster there is one, and it is found from outside: the process is stopped at random until rows stand there that go
+//! beyond every checkpoint, and is killed then.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
+use super::way::Way;
 use super::{ANSWERED_LIMIT, Bound, Deployment, Roles, between, chance};
+use crate::cluster::{Consistency, Row};
 use crate::drills::Stage;
 use crate::metrics::{CLICKS_APPLIED, Scrape};
 use crate::{Dice, PausedServer, Server, Stop, await_some, await_true};
 
 /// How long a successor may take: the lease of the one before is for ten seconds.
 const TAKES_OVER: Duration = Duration::from_secs(20);
+/// How long a moment between rows and checkpoint is looked for.
+const BETWEEN_LIMIT: Duration = Duration::from_secs(60);
+/// How long what a stopped process had sent may take to be written.
+const SETTLED: Duration = Duration::from_millis(100);
 /// What a projector says that finds itself succeeded.
 const SUCCEEDED: &str = "somebody else";
 
-pub(in crate::drills) fn projector(stage: &mut Stage<'_>) {
+pub(in crate::drills) fn projector(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-projector"));
-    let mut deployment = Deployment::start(stage, Roles::Apart);
+    let mut deployment = Deployment::start(stage, way, Roles::Apart);
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(4), Duration::from_secs(60)));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(4), Duration::from_secs(20)));
     let mut kills = 0;
     while began.elapsed() < time {
         std::thread::sleep(between(&mut dice, 100, 1_500));
@@ -30,7 +38,12 @@ pub(in crate::drills) fn projector(stage: &mut Stage<'_>) {
         kills += 1;
     }
     stage.report.count("kills", kills);
-    for _ in 0..stage.form.pick(1, 5) {
+    if way == Way::Cluster {
+        let between = stage.form.pick(1, 5);
+        (0..between).for_each(|_| kill_between_rows_and_checkpoint(stage, &mut deployment, &mut dice));
+        stage.report.count("kills between rows and checkpoint", between);
+    }
+    for _ in 0..stage.form.pick(1, 2) {
         load.await_more(20, ANSWERED_LIMIT);
         zombie(stage, &mut deployment);
     }
@@ -45,7 +58,10 @@ fn zombie(stage: &mut Stage<'_>, deployment: &mut Deployment) {
     deployment.await_counting();
     let successor = deployment.start_analytics();
     let zombie = deployment.analytics.replace(successor).unwrap_or_else(|| panic!("nobody counts"));
-    let paused = pause_outside_a_write(deployment, &zombie);
+    let paused = match deployment.way {
+        Way::Local | Way::Broker => pause_outside_a_write(deployment, &zombie),
+        Way::Cluster => zombie.pause(),
+    };
     let began = Instant::now();
     deployment.await_counting();
     stage.report.time("until the successor counted", began.elapsed());
@@ -53,6 +69,37 @@ fn zombie(stage: &mut Stage<'_>, deployment: &mut Deployment) {
     await_true("the zombie to notice its successor", TAKES_OVER, || zombie.output().contains(SUCCEEDED));
     // It stands by, and is not missed.
     drop(zombie);
+}
+
+/// Kills the one that counts when it has written rows and not yet the checkpoint that goes with them.
+#[track_caller]
+fn kill_between_rows_and_checkpoint(stage: &Stage<'_>, deployment: &mut Deployment, dice: &mut Dice) {
+    deployment.await_counting();
+    let analytics = deployment.analytics.as_ref().unwrap_or_else(|| panic!("nobody counts"));
+    let keyspace = deployment.backing.keyspace.as_ref().unwrap_or_else(|| panic!("there is no keyspace"));
+    let paused = await_some("rows that no checkpoint includes yet", BETWEEN_LIMIT, || {
+        std::thread::sleep(between(dice, 20, 300));
+        let paused = analytics.pause();
+        // What was under way arrives.
+        std::thread::sleep(SETTLED);
+        let rows = newest(stage, &format!("SELECT WRITETIME(cell) FROM {}.click_rows", keyspace.name()));
+        let checkpoints = newest(stage, &format!("SELECT WRITETIME(cell) FROM {}.click_checkpoints", keyspace.name()));
+        (rows > checkpoints).then_some(paused)
+    });
+    analytics.signal(Stop::AtOnce);
+    drop(paused);
+    deployment.stop_analytics(Stop::AtOnce);
+    deployment.restart_analytics();
+}
+
+/// The latest position in the log that one of these cells includes: it is the cell's write time.
+#[track_caller]
+fn newest(stage: &Stage<'_>, query: &str) -> Option<i64> {
+    let rows = stage.cluster().ask(0, query, Consistency::Quorum);
+    let rows = rows.unwrap_or_else(|error| panic!("{query}: {error}"));
+    let time =
+        |row: &Row| row.first().cloned().flatten().and_then(|time| Some(i64::from_be_bytes(time.try_into().ok()?)));
+    rows.iter().filter_map(time).max()
 }
 
 /// Stops `server` at a moment at which it does not hold the read model's lock: nobody could take over then.
@@ -93,7 +140,7 @@ impl Deployment {
 
     /// Waits until the process that is to count does.
     #[track_caller]
-    fn await_counting(&self) {
+    pub(super) fn await_counting(&self) {
         let analytics = self.analytics.as_ref().unwrap_or_else(|| panic!("nobody counts"));
         let client = analytics.client();
         let before = Scrape::of(&client).sum(CLICKS_APPLIED, &[]);

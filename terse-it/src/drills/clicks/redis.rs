@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use super::way::Way;
 use super::{ANSWERED_LIMIT, Bound, Deployment, Roles};
 use crate::drills::Stage;
 use crate::redis::Redis;
 
-pub(in crate::drills) fn redis(stage: &mut Stage<'_>) {
+pub(in crate::drills) fn redis(stage: &mut Stage<'_>, way: Way) {
     let mut redis = Redis::start();
     let url = redis.url();
     // Few links stay in memory, so that Redis is asked all the time.
     let cached = |setup: crate::Setup| setup.env("TERSE_CACHE", &url).env("TERSE_CACHE_ENTRIES", "20");
-    let deployment = Deployment::start_with(stage, Roles::Together, cached);
+    let deployment = Deployment::start_with(stage, way, Roles::Together, cached);
     let load = deployment.load(stage);
-    let time = stage.form.pick(Duration::from_secs(2), Duration::from_secs(10));
+    let time = stage.form.pick(Duration::from_secs(1), Duration::from_secs(3));
     let hold = || {
         std::thread::sleep(time);
         load.await_more(20, ANSWERED_LIMIT);
