@@ -8,24 +8,30 @@
 //! series, the series has the newest part, and the totals are still of all time.
 //!
 //! Rows are read `SPANS_AT_ONCE` at a time, so that a report takes little
-//! memory however long its range is, and other requests get their turn.
+//! memory however long its range is, and other requests get their turn. A
+//! report that takes longer than [`MAX_REPORT_MS`] is given up: who asked gets
+//! an answer, and a slow read model is not asked for more.
 
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
-use crate::ports::StoreError;
 use crate::ports::clicks::ClickStats;
+use crate::ports::{StoreError, StoreErrorKind};
 use crate::shorten::{Fault, ServiceError};
 use crate::stats::{Dimension, NewestClick, Row, Span, Values};
-use crate::{Link, ShortCode, Timestamp};
+use crate::{Clock, Link, ShortCode, Timestamp};
 
 /// Most points of an hourly series: 31 days, and two for rounding, or for the hour that a change of clocks adds to a
 /// month. A longer range is refused.
 pub const MAX_HOURS: u32 = 31 * 24 + 2;
 /// Most points of a daily series: 3,660 days, and two for rounding. A longer range is refused.
 pub const MAX_DAYS: u32 = 3_660 + 2;
+
+/// After so many milliseconds a report asks the read model for no more, and fails. The step that goes on is bounded by
+/// whoever guards the read model.
+pub const MAX_REPORT_MS: u64 = 3_000;
 
 /// Most rows that are asked of the read model in one step.
 const SPANS_AT_ONCE: u32 = 32;
@@ -239,23 +245,44 @@ impl Report {
     }
 }
 
-/// Tells what `question` asks about `link`.
+/// A read model that is asked until some time.
+struct Patient<'a> {
+    stats: &'a dyn ClickStats,
+    clock: &'a dyn Clock,
+    until_ms: u64,
+}
+
+impl Patient<'_> {
+    /// The read model, if there is time left.
+    fn ask(&self) -> Result<&dyn ClickStats, StoreError> {
+        if self.clock.monotonic_ms() > self.until_ms {
+            let text = format!("a report took longer than {MAX_REPORT_MS} ms");
+            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
+        }
+        Ok(self.stats)
+    }
+}
+
+/// Tells what `question` asks about `link` now.
 ///
 /// # Errors
-/// [`ServiceError::Invalid`] when the range is backwards or too long, [`ServiceError::Store`].
+/// [`ServiceError::Invalid`] when the range is backwards or too long, [`ServiceError::Store`], also when it takes longer
+/// than [`MAX_REPORT_MS`].
 pub async fn report(
     stats: &dyn ClickStats,
     link: &Link,
     question: &Question,
-    now: Timestamp,
+    clock: &dyn Clock,
 ) -> Result<Report, ServiceError> {
+    let stats = &Patient { stats, clock, until_ms: clock.monotonic_ms().saturating_add(MAX_REPORT_MS) };
+    let now = clock.now();
     let asked = question.intervals(link.created_at, now).map_err(|fault| ServiceError::Invalid(vec![fault]))?;
     // Before the rows: they may include more than that, never less.
-    let as_of = stats.as_of(&link.code).await?;
+    let as_of = stats.ask()?.as_of(&link.code).await?;
     let (series, values) = (asked.points(), Default::default());
     let mut report = Report { clicks: 0, bots: 0, visitors: None, series, values, as_of };
     if asked.all_time
-        && let Some(row) = stats.overall(&link.code).await?
+        && let Some(row) = stats.ask()?.overall(&link.code).await?
     {
         report.add(&row);
     }
@@ -287,12 +314,14 @@ pub async fn newest_clicks(
     limit: usize,
 ) -> Result<Vec<NewestClick>, StoreError> {
     let row = stats.overall(code).await?;
-    Ok(row.map(|row| row.newest().iter().take(limit).cloned().collect()).unwrap_or_default())
+    let mut newest = row.map(|row| row.newest()).unwrap_or_default();
+    newest.truncate(limit);
+    Ok(newest)
 }
 
 /// The visitors of a range in hours, if it is all time or made of whole days.
 async fn visitors_of_days(
-    stats: &dyn ClickStats,
+    stats: &Patient<'_>,
     link: &Link,
     question: &Question,
     hours: &Intervals,
@@ -316,7 +345,7 @@ fn visitors(row: &Row) -> u64 {
 
 /// Shows `act` every row of `asked` that there is, with its place in the range.
 async fn each_row(
-    stats: &dyn ClickStats,
+    stats: &Patient<'_>,
     code: &ShortCode,
     asked: &Intervals,
     mut act: impl FnMut(usize, &Row),
@@ -324,7 +353,7 @@ async fn each_row(
     let Intervals { interval, numbers, .. } = asked;
     for first in numbers.clone().step_by(SPANS_AT_ONCE as usize) {
         let last = first.saturating_add(SPANS_AT_ONCE).min(numbers.end) - 1;
-        for (span, row) in stats.spans(code, interval.span(first), interval.span(last)).await? {
+        for (span, row) in stats.ask()?.spans(code, interval.span(first), interval.span(last)).await? {
             if let Some(number) = interval.number(span).filter(|number| (first..=last).contains(number)) {
                 act((number - numbers.start) as usize, &row);
             }

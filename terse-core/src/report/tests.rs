@@ -1,7 +1,8 @@
 //! Ranges, series and totals over a read model in memory.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use proptest::prelude::*;
@@ -47,6 +48,25 @@ struct Rows {
     rows: BTreeMap<Span, Row>,
     calls: Mutex<Vec<Call>>,
     fails_at: Option<usize>,
+    /// How long each call takes, and how long all took.
+    call_ms: u64,
+    spent_ms: Arc<AtomicU64>,
+}
+
+/// The time of day stands still, and calls take as long as they do.
+struct Watch {
+    now: Timestamp,
+    spent_ms: Arc<AtomicU64>,
+}
+
+impl Clock for Watch {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.spent_ms.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +98,7 @@ impl Rows {
     }
 
     fn call<T>(&self, call: Call, answer: impl FnOnce() -> T) -> Result<T, StoreError> {
+        self.spent_ms.fetch_add(self.call_ms, Ordering::SeqCst);
         let mut calls = self.calls.lock().unwrap();
         calls.push(call);
         match self.fails_at {
@@ -93,7 +114,8 @@ impl Rows {
     }
 
     fn report(&self, link: &Link, question: &Question, now: &str) -> Result<Report, ServiceError> {
-        block_on(report(self, link, question, time(now)))
+        let watch = Watch { now: time(now), spent_ms: Arc::clone(&self.spent_ms) };
+        block_on(report(self, link, question, &watch))
     }
 }
 
@@ -388,7 +410,9 @@ proptest! {
         let rows = Rows::default();
         let numbers = first..first + count;
         let asked = Intervals { interval: Interval::Day, numbers: numbers.clone(), all_time: false, cut: false };
-        block_on(each_row(&rows, &ShortCode::parse("abc").unwrap(), &asked, |_, _| ())).unwrap();
+        let watch = Watch { now: time(NOW), spent_ms: Arc::default() };
+        let patient = Patient { stats: &rows, clock: &watch, until_ms: 0 };
+        block_on(each_row(&patient, &ShortCode::parse("abc").unwrap(), &asked, |_, _| ())).unwrap();
         let mut read = Vec::new();
         for (from, to) in rows.ranges() {
             let (Span::Day(from), Span::Day(to)) = (from, to) else { panic!("{from:?} {to:?}") };
@@ -397,4 +421,18 @@ proptest! {
         }
         prop_assert_eq!(read, numbers.collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_report_that_takes_too_long_is_given_up() {
+    let (range, link) = (asked(Some("2020-01-01T00:00:00Z"), None, Interval::Day), link("2020-01-01T00:00:00Z"));
+    let mut rows = Rows { call_ms: 10, ..Rows::default() };
+    rows.report(&link, &range, NOW).unwrap();
+    let calls = rows.ranges().len() as u64;
+    assert!(calls > 50, "{calls} calls are enough to take long");
+    // It may take as long as its steps do.
+    rows.call_ms = 1_000;
+    let error = rows.report(&link, &range, NOW).unwrap_err();
+    assert!(matches!(&error, ServiceError::Store(error) if error.kind == StoreErrorKind::Unavailable), "{error:?}");
+    assert_eq!(rows.calls.lock().unwrap().len(), 4, "the first three took all the time, and the next began in it");
 }

@@ -118,10 +118,9 @@ pub(crate) enum IntervalWord {
 pub(crate) async fn read(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
     let caller = auth::caller(&request, &state)?;
     let code = link::code(&request)?;
-    let now = state.clock.now();
-    let question = question(request.query_string(), now)?;
+    let question = question(request.query_string(), state.clock.now())?;
     let link = state.shortener.read(&caller, &code).await?;
-    let report = report::report(&*state.stats, &link, &question, now).await?;
+    let report = report::report(&*state.stats, &link, &question, &*state.clock).await?;
     if accept::prefers_csv(request.headers()) {
         return Ok(table(&report).response(&code, "stats"));
     }
