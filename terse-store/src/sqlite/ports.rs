@@ -103,7 +103,7 @@ impl SettingsStore for SqliteStore {
 
     async fn forget(&self, name: &str) -> Result<(), StoreError> {
         let name = name.to_owned();
-        self.write(Operation::Forget, move |connection| writes::forget(connection, &name)).await
+        self.file.erase(Operation::Forget.as_str(), move |connection| writes::forget(connection, &name)).await
     }
 
     async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {

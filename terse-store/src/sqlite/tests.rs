@@ -144,6 +144,46 @@ async fn of_a_setting_that_was_forgotten_no_byte_stays_in_the_file() {
     assert!(stands(&[7; 64]));
 }
 
+/// The file and its WAL, as they are on disk.
+fn all_bytes(path: &std::path::Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes.extend(std::fs::read(path.with_extension("db-wal")).unwrap_or_default());
+    bytes
+}
+
+/// Waits for what happens soon after an answer.
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "in time");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn of_a_setting_that_was_forgotten_no_byte_stays_in_the_wal() {
+    let file = File::new();
+    let secret: Vec<u8> = (0..64_u8).map(|byte| byte.wrapping_mul(151) ^ 0x5a).collect();
+    let stands = |path: &std::path::Path| all_bytes(path).windows(secret.len()).any(|window| window == secret);
+    let store = file.open();
+    store.settle("kept", &[7; 64]).await.unwrap();
+    // The start has cut the WAL already.
+    eventually(|| all_bytes(&file.path()).windows(64).any(|window| window == [7; 64])).await;
+    store.settle("secret", &secret).await.unwrap();
+    assert!(stands(&file.path()));
+    // A process that is killed leaves both as they are.
+    let copy = File::new();
+    store.forget("secret").await.unwrap();
+    for extension in ["db", "db-wal"] {
+        std::fs::copy(file.path().with_extension(extension), copy.path().with_extension(extension)).unwrap();
+    }
+    eventually(|| !stands(&file.path())).await;
+    assert_eq!(store.setting("kept").await.unwrap().as_deref(), Some(&[7; 64][..]));
+    let next = copy.open();
+    eventually(|| !stands(&copy.path())).await;
+    assert_eq!(next.setting("kept").await.unwrap().as_deref(), Some(&[7; 64][..]));
+}
+
 #[tokio::test]
 async fn reopening_keeps_everything() {
     let file = File::new();

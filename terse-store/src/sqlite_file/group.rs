@@ -9,9 +9,13 @@
 //!
 //! After answering, and only then, it moves the WAL into the file when enough
 //! has gathered, so no caller waits for its own group's checkpoint.
+//!
+//! Where deleted bytes are overwritten ([`Tuning::secure_delete`]), the WAL has them still. So it is cut to nothing after
+//! an operation that [erases](Pending::erasing), and once after each start, for the last process may have been killed
+//! before it did; as soon as nobody reads from it, which is tried every [`WIPE_EVERY`].
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use terse_core::ports::{StoreError, StoreErrorKind};
@@ -21,8 +25,13 @@ use super::Tuning;
 use super::connection::{BUSY_TIMEOUT, open_writer};
 use super::fault::{Fault, commit_failure};
 
+/// How often it is tried to cut a WAL that still has what was erased.
+const WIPE_EVERY: Duration = Duration::from_secs(1);
+
 /// An operation in the writer's queue.
 pub(crate) trait Job: Send {
+    /// Whether nothing of what it deletes is to be left.
+    fn erases(&self) -> bool;
     /// Whether nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool;
     /// Runs within the group's transaction.
@@ -35,6 +44,7 @@ pub(crate) trait Job: Send {
 pub(crate) struct Pending<T, F> {
     action: &'static str,
     work: Option<F>,
+    erases: bool,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -45,7 +55,12 @@ where
 {
     pub(crate) fn new(action: &'static str, work: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (answer, receiver) = oneshot::channel();
-        (Self { action, work: Some(work), result: None, answer }, receiver)
+        (Self { action, work: Some(work), erases: false, result: None, answer }, receiver)
+    }
+
+    /// Of what it deletes nothing is to be left.
+    pub(crate) fn erasing(self) -> Self {
+        Self { erases: true, ..self }
     }
 }
 
@@ -54,6 +69,10 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T, Fault> + Send,
 {
+    fn erases(&self) -> bool {
+        self.erases
+    }
+
     fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
@@ -86,21 +105,47 @@ pub(crate) struct GroupCommit {
     connection: Option<Connection>,
     failing: bool,
     wal: Wal,
+    /// When it is to be tried to cut the WAL; `None` = nothing in it was erased.
+    wipe_at: Option<Instant>,
 }
 
 impl GroupCommit {
     pub(crate) fn new(name: String, path: PathBuf, tuning: Tuning, connection: Connection) -> Self {
-        Self { name, path, tuning, connection: Some(connection), failing: false, wal: Wal::new(tuning) }
+        let wipe_at = tuning.secure_delete.then(Instant::now);
+        Self { name, path, tuning, connection: Some(connection), failing: false, wal: Wal::new(tuning), wipe_at }
     }
 
     /// Works the queue off until it is closed and empty.
     pub(crate) fn run(mut self, queue: &flume::Receiver<Box<dyn Job>>) {
         let mut group = Vec::with_capacity(self.tuning.group_max);
-        while let Ok(first) = queue.recv() {
-            group.push(first);
-            group.extend(queue.try_iter().take(self.tuning.group_max.saturating_sub(1)));
-            self.commit_once(&mut group);
+        loop {
+            match self.wipe_at.map_or_else(|| Ok(queue.recv()?), |at| queue.recv_deadline(at)) {
+                Ok(first) => {
+                    group.push(first);
+                    group.extend(queue.try_iter().take(self.tuning.group_max.saturating_sub(1)));
+                    self.commit_once(&mut group);
+                }
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => return,
+            }
+            self.wipe_once();
         }
+    }
+
+    /// Cuts the WAL, if it is time to try.
+    fn wipe_once(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        if self.wipe_at.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.wipe_at = match self.wal.wipe(connection) {
+            Ok(true) => None,
+            Ok(false) => Some(Instant::now() + WIPE_EVERY),
+            Err(error) => {
+                tracing::warn!(file = self.name, %error, "the WAL can't be cut, and keeps what was erased");
+                Some(Instant::now() + WIPE_EVERY)
+            }
+        };
     }
 
     /// Commits one group and answers it, then checkpoints if that is due.
@@ -110,6 +155,9 @@ impl GroupCommit {
             return;
         }
         let committed = self.commit(group);
+        if committed.is_ok() && self.tuning.secure_delete && group.iter().any(|job| job.erases()) {
+            self.wipe_at.get_or_insert_with(Instant::now);
+        }
         let failure = committed.as_ref().err();
         self.report(failure);
         for job in group.drain(..) {
@@ -206,18 +254,28 @@ impl Wal {
         self.due_at = frames + self.tuning.checkpoint_retry_frames;
         if frames > self.tuning.wal_max_frames {
             // There is no next write while it is too long.
-            self.frames = start_over(connection)?;
+            self.frames = start_over(connection)?.1;
         }
         Ok(())
     }
+
+    /// Cuts the WAL to nothing; `false` = somebody reads from it.
+    fn wipe(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
+        let (is_cut, frames) = start_over(connection)?;
+        self.frames = frames;
+        Ok(is_cut)
+    }
 }
 
-/// Empties the WAL unless somebody reads from it; how many frames it has then. Waits for nobody.
-fn start_over(connection: &Connection) -> rusqlite::Result<i64> {
+/// Cuts the WAL to nothing unless somebody reads from it; whether it did, and how many frames it has then. Waits for
+/// nobody.
+fn start_over(connection: &Connection) -> rusqlite::Result<(bool, i64)> {
     connection.busy_timeout(Duration::ZERO)?;
-    let truncated = checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let truncated = connection
+        .prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")
+        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get::<_, i64>(0)? == 0, row.get(1)?))));
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    Ok(truncated?.0)
+    truncated
 }
 
 /// Frames in the WAL, and how many of them are in the file already.

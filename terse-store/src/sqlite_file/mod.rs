@@ -137,6 +137,24 @@ impl SqliteFile {
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
         let (job, answer) = Pending::new(action, work);
+        self.submit(job, answer).await
+    }
+
+    /// The same for `work` that deletes what is to leave no trace: the WAL is cut soon after.
+    pub(crate) async fn erase<T, F>(&self, action: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        let (job, answer) = Pending::new(action, work);
+        self.submit(job.erasing(), answer).await
+    }
+
+    async fn submit<T>(
+        &self,
+        job: impl Job + 'static,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         self.writer.submit(Box::new(job))?;
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::new(StoreErrorKind::UnknownOutcome, "the writer ended before it answered"))
