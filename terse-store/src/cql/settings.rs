@@ -14,11 +14,14 @@ pub(super) const GET: &str = "SELECT value FROM {keyspace}.settings WHERE name =
 const SETTLE: &str = "INSERT INTO {keyspace}.settings (name, value) VALUES (?, ?) IF NOT EXISTS";
 const FORGET: &str = "DELETE FROM {keyspace}.settings WHERE name = ? IF EXISTS";
 
-// A scan of all partitions: there are some dozens.
-const NAMES: &str = "SELECT name FROM {keyspace}.settings LIMIT ?";
-/// Most settings that a deployment may have for [`SettingsStore::names`] to read them all at once; it has a few, and one
-/// for each of the last days. With more, reading names fails.
-const MAX_SETTINGS: i32 = 10_000;
+// Names are partitions of their own, so those that begin alike are apart: all are looked at, in the order of their tokens.
+const FIRST_NAMES: &str = "SELECT name FROM {keyspace}.settings LIMIT ?";
+const NEXT_NAMES: &str = "SELECT name FROM {keyspace}.settings WHERE token(name) > token(?) LIMIT ?";
+/// Names read at once.
+const NAMES_AT_ONCE: usize = 32;
+/// Most names that a call of [`SettingsStore::names`] looks at; a deployment has a few, and one for each of the last days.
+/// With more it fails.
+const MAX_SETTINGS: usize = 10_000;
 
 pub(super) struct Statements {
     get: PreparedStatement,
@@ -26,7 +29,8 @@ pub(super) struct Statements {
     get_serial: PreparedStatement,
     settle: PreparedStatement,
     forget: PreparedStatement,
-    names: PreparedStatement,
+    first_names: PreparedStatement,
+    next_names: PreparedStatement,
 }
 
 impl Statements {
@@ -37,7 +41,8 @@ impl Statements {
             get_serial: preparer.statement(Use::SerialRead, GET).await?,
             settle: preparer.statement(Use::Conditional, SETTLE).await?,
             forget: preparer.statement(Use::Conditional, FORGET).await?,
-            names: preparer.statement(Use::ListRead, NAMES).await?,
+            first_names: preparer.statement(Use::ListRead, FIRST_NAMES).await?,
+            next_names: preparer.statement(Use::ListRead, NEXT_NAMES).await?,
         })
     }
 }
@@ -82,16 +87,36 @@ impl SettingsStore for CqlStore {
     /// Asks a quorum: one replica alone may lack a name, or still have one that was forgotten.
     async fn names(&self, prefix: &str, limit: usize) -> Result<Vec<String>, StoreError> {
         let live = self.connected()?;
-        let found =
-            self.quorum_rows(live, "reading the names of settings", &live.settings.names, (MAX_SETTINGS + 1,)).await?;
-        let names = rows::all(&found, |(name,): (&str,)| Ok(name.to_owned()))?;
-        if names.len() > MAX_SETTINGS as usize {
-            return Err(StoreError::new(
-                StoreErrorKind::Unavailable,
-                "there are more settings than can be read at once",
-            ));
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        let mut last: Option<String> = None;
+        while found.len() < limit {
+            if looked_at >= MAX_SETTINGS {
+                let text = "there are more settings than names are looked for in";
+                return Err(StoreError::new(StoreErrorKind::Unavailable, text).although_answered());
+            }
+            let page = self.names_after(live, last.as_deref()).await?;
+            looked_at += page.len();
+            last = page.last().filter(|_| page.len() == NAMES_AT_ONCE).cloned();
+            found.extend(page.into_iter().filter(|name| name.starts_with(prefix)));
+            if last.is_none() {
+                break;
+            }
         }
-        Ok(names.into_iter().filter(|name| name.starts_with(prefix)).take(limit).collect())
+        found.truncate(limit);
+        Ok(found)
+    }
+}
+
+impl CqlStore {
+    /// The names that follow `last`, or the first ones; fewer than [`NAMES_AT_ONCE`] are the last of all.
+    async fn names_after(&self, live: &Live, last: Option<&str>) -> Result<Vec<String>, StoreError> {
+        const OPERATION: &str = "reading the names of settings";
+        let limit = NAMES_AT_ONCE as i32;
+        let page = match last {
+            None => self.quorum_rows(live, OPERATION, &live.settings.first_names, (limit,)).await?,
+            Some(last) => self.quorum_rows(live, OPERATION, &live.settings.next_names, (last, limit)).await?,
+        };
+        rows::all(&page, |(name,): (&str,)| Ok(name.to_owned()))
     }
 }
 

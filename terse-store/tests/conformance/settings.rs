@@ -14,6 +14,7 @@ pub(crate) async fn run(store: Store) {
     concurrent_callers_settle_on_one_value(&store).await;
     a_value_that_was_forgotten_is_gone_and_can_be_settled_anew(&store).await;
     names_are_found_by_how_they_begin(&store).await;
+    names_are_found_among_many_others(&store).await;
 }
 
 async fn an_unknown_name_has_no_value(store: &Store) {
@@ -70,6 +71,19 @@ async fn names_are_found_by_how_they_begin(store: &Store) {
     assert!(found("", 1_000).await.len() >= 8);
     store.forget("of-days/10").await.unwrap();
     assert_eq!(found("of-days/", 10).await, ["of-days/1", "of-days/2"]);
+}
+
+async fn names_are_found_among_many_others(store: &Store) {
+    for number in 0..90 {
+        store.settle(&format!("{}/{number}", if number % 3 == 0 { "third" } else { "rest" }), b"any").await.unwrap();
+    }
+    let mut thirds = store.names("third/", 1_000).await.unwrap();
+    thirds.sort_unstable();
+    let mut all: Vec<_> = (0..90).step_by(3).map(|number| format!("third/{number}")).collect();
+    all.sort_unstable();
+    assert_eq!(thirds, all);
+    assert_eq!(store.names("third/", 29).await.unwrap().len(), 29);
+    assert_eq!(store.names("rest/", 1_000).await.unwrap().len(), 60);
 }
 
 async fn concurrent_callers_settle_on_one_value(store: &Store) {
