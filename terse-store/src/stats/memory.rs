@@ -106,7 +106,7 @@ impl ReadModel for MemoryReadModel {
 
     async fn lease(&self, _: Partition, holder: &str, now: Timestamp, ttl_ms: u64) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
-        if state.lease.as_ref().is_some_and(|(other, until)| is_leased_away(other, *until, holder, now)) {
+        if state.lease.as_ref().is_some_and(|(other, until)| is_leased_away(other, *until, holder, now, ttl_ms)) {
             return Ok(false);
         }
         state.lease = Some((holder.to_owned(), lease_end(now, ttl_ms)));

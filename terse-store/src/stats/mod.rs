@@ -27,9 +27,13 @@ const MAX_SPANS: u32 = 10_000;
 /// Most streams of a bus; more are refused.
 const MAX_PARTITIONS: u16 = 256;
 
-/// The longest lease, in milliseconds; a longer one is cut. One that ends later still was made by a clock that
-/// went wrong, and is not believed: it would keep everybody from projecting until then.
+/// The longest lease, in milliseconds; a longer one is cut.
 const LEASE_MOST_MS: i64 = 600_000;
+
+/// A lease that ends later than so many of the asker's own would was made by a clock that was ahead, or before the
+/// asker's went back. It is not believed: it would keep everybody from projecting until then. All projectors lease for
+/// equally long; two of them that count at once do no harm.
+const LEASE_BELIEVED_TIMES: i64 = 3;
 
 /// Fails unless the spans from `first` to `last` may be read at once.
 fn check_range(first: Span, last: Span) -> Result<(), StoreError> {
@@ -58,9 +62,14 @@ fn check_bus(bus: Bus) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the lease that `holder` has until `until` keeps `asker` from it.
-fn is_leased_away(holder: &str, until: Timestamp, asker: &str, now: Timestamp) -> bool {
-    holder != asker && until > now && until <= now.plus_millis(LEASE_MOST_MS)
+/// Whether the lease that `holder` has until `until` keeps `asker` from it, who would have one for `ttl_ms`.
+pub(crate) fn is_leased_away(holder: &str, until: Timestamp, asker: &str, now: Timestamp, ttl_ms: u64) -> bool {
+    let believed_ms = match i64::try_from(ttl_ms) {
+        // Whoever gives a lease back wants none.
+        Ok(0) | Err(_) => LEASE_MOST_MS,
+        Ok(ttl_ms) => ttl_ms.saturating_mul(LEASE_BELIEVED_TIMES).min(LEASE_MOST_MS),
+    };
+    holder != asker && until > now && until <= now.plus_millis(believed_ms)
 }
 
 /// When a lease of `ttl_ms` that is taken at `now` ends.
@@ -96,9 +105,13 @@ mod tests {
     #[test]
     fn a_lease_that_no_right_clock_made_is_not_believed() {
         let now = Timestamp::from_millis(1_000_000);
-        let away = |ms| is_leased_away("other", now.plus_millis(ms), "me", now);
-        assert!(!away(-1) && !away(0) && away(1) && away(LEASE_MOST_MS) && !away(LEASE_MOST_MS + 1));
-        assert!(!is_leased_away("me", now.plus_millis(1), "me", now));
+        let away = |ms, ttl_ms| is_leased_away("other", now.plus_millis(ms), "me", now, ttl_ms);
+        assert!(!away(-1, 10_000) && !away(0, 10_000) && away(1, 10_000));
+        assert!(away(30_000, 10_000) && !away(30_001, 10_000), "the clock went back since");
+        for ttl_ms in [0, LEASE_MOST_MS as u64, u64::MAX] {
+            assert!(away(LEASE_MOST_MS, ttl_ms) && !away(LEASE_MOST_MS + 1, ttl_ms));
+        }
+        assert!(!is_leased_away("me", now.plus_millis(1), "me", now, 10_000));
         for ttl_ms in [LEASE_MOST_MS as u64, LEASE_MOST_MS as u64 + 1, u64::MAX] {
             assert_eq!(lease_end(now, ttl_ms), now.plus_millis(LEASE_MOST_MS));
         }

@@ -18,6 +18,7 @@ use super::super::rows::{self, cql_time, must};
 use super::super::session::{Preparer, Use};
 use super::super::{by, levels};
 use super::{CqlReadModel, Live};
+use crate::stats::is_leased_away;
 
 const GET: &str = "SELECT holder, until FROM {keyspace}.click_leases WHERE log = ?";
 const TAKE: &str = "INSERT INTO {keyspace}.click_leases (log, holder, until) VALUES (?, ?, ?) IF NOT EXISTS";
@@ -96,9 +97,18 @@ impl Standing {
         match self.holder == holder {
             true if self.until == until => Verdict::Had,
             true => Verdict::Free,
-            false if self.until.0 <= now.0 => Verdict::Free,
-            false => Verdict::Refused,
+            false if self.keeps(holder, now, until) => Verdict::Refused,
+            false => Verdict::Free,
         }
+    }
+}
+
+impl Standing {
+    /// Whether it keeps `asker` from a lease from `now` until `until`.
+    fn keeps(&self, asker: &str, now: CqlTimestamp, until: CqlTimestamp) -> bool {
+        let ttl_ms = u64::try_from(until.0.saturating_sub(now.0)).unwrap_or(0);
+        let at = |time: CqlTimestamp| Timestamp::from_millis(time.0);
+        is_leased_away(&self.holder, at(self.until), asker, at(now), ttl_ms)
     }
 }
 
@@ -177,6 +187,9 @@ mod tests {
             ("b", 99, 100, Verdict::Refused),
             ("b", 100, 200, Verdict::Free),
             ("b", 101, 201, Verdict::Free),
+            // Made by a clock that was ahead, or before this one went back.
+            ("b", 10, 40, Verdict::Refused),
+            ("b", 9, 39, Verdict::Free),
         ] {
             let verdict = standing.verdict(holder, CqlTimestamp(now), CqlTimestamp(until));
             assert_eq!(verdict, expected, "{holder} at {now}");

@@ -191,7 +191,7 @@ pub(super) fn lease(connection: &Connection, holder: &str, now: Timestamp, ttl_m
     let standing = reads::first(connection, "SELECT holder, until FROM lease WHERE id = 1", [], |row| {
         Ok((row.get::<_, String>("holder")?, rows::time(row, "until")?))
     })?;
-    if standing.is_some_and(|(other, until)| is_leased_away(&other, until, holder, now)) {
+    if standing.is_some_and(|(other, until)| is_leased_away(&other, until, holder, now, ttl_ms)) {
         return Ok(false);
     }
     execute(connection, LEASE, (holder, lease_end(now, ttl_ms).as_millis()))?;
