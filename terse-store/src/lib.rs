@@ -26,7 +26,10 @@ mod stats;
 
 pub use core_clock::CoreClock;
 pub use cql::{CqlConfig, CqlLimits, CqlReadModel, CqlReadModelConfig, CqlStore, ReadModelBounds};
-pub use guarded::{CatalogSettings, GuardSettings, Guarded, LaneSettings, MarksSettings, watched_breaker};
+pub use guarded::{
+    CatalogSettings, GuardSettings, Guarded, GuardedStats, LaneSettings, MarksSettings, StatsGuardSettings,
+    watched_breaker,
+};
 pub use identity::{DEPLOYMENT_SETTING, IdentityError, SLOTS_SETTING, Share};
 pub use memory::MemoryStore;
 pub use shard_map::{ShardMap, ShardMapError};

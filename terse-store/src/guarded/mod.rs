@@ -43,6 +43,7 @@
 mod lane;
 mod ports;
 mod settings;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -59,6 +60,7 @@ use crate::operation::{Operation, Timings};
 use lane::{Compartment, Ended, Lane, within};
 
 pub use settings::{CatalogSettings, GuardSettings, LaneSettings, MarksSettings};
+pub use stats::{GuardedStats, StatsGuardSettings};
 pub use watch::watched_breaker;
 
 /// `S` behind its two guards; implements those storage ports that `S` does.

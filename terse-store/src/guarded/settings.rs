@@ -82,7 +82,7 @@ impl LaneSettings {
         BreakerSettings { call_limit_ms: self.timeout_ms, ..self.breaker }
     }
 
-    fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
         require(self.permits >= 1, "permits", "be at least 1")?;
         require(self.timeout_ms >= 1, "timeout_ms", "be at least 1")?;
         self.breaker().check()
