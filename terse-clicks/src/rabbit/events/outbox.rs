@@ -1,275 +1,430 @@
-//! A file of events that are not published yet.
+//! The outbox of a process: a file of what it is about to do to links and of what it did, until that is published.
 //!
-//! `<id>.events`, locked by its process for life, has 8 bytes of magic, 8 with the offset up to which all was sent,
-//! then events, each behind 4 bytes with its length, 4 with the CRC-32 of the rest, 1 with its kind. Numbers are
-//! little endian. It is written through to the operating system, not to the disk: the end of the process loses
-//! nothing, that of the machine may lose half a minute. When all was sent, it begins anew.
+//! One thread writes the file, in groups: intents are on the disk before whoever noted them goes on, so they survive a
+//! power cut like the changes themselves; what became of them is written without waiting, for it can be read back. When
+//! much of it was published the file is made anew from the rest.
+//!
+//! | bound | when it is hit |
+//! |---|---|
+//! | [`MAX_OUTBOX_BYTES`] of a process's events | the newest is dropped and counted; links are unharmed |
+//! | [`MAX_OPEN`] intents that are not settled | others wait, at most [`INTEND_MS`], and are dropped then |
+//! | [`INTEND_MS`] for the disk | the change is made without; its event is told unless the process ends before |
 
-use std::fs::{self, File, TryLockError};
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use terse_core::click::JournalId;
-use terse_core::{Entropy, Timestamp, time};
-use tokio::sync::Notify;
+use terse_core::ports::events::{Intent, IntentId, LinkEvents, Settled};
+use terse_core::{Clock, Entropy, time};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::LinkEvent;
+use super::file::{EventFile, FRAME_BYTES, Frames, HEAD_BYTES, Kind, MAX_BODY_BYTES, frame};
+use super::told::{Noted, Told};
 
 /// Most bytes of events of one process that wait to be published.
 pub const MAX_OUTBOX_BYTES: u64 = 64 << 20;
-/// An outbox of which all was sent begins anew when it has so many bytes.
+/// Most intents of one process that are not settled. Batches make many at a time.
+pub const MAX_OPEN: usize = 4_096;
+/// How long a change waits until its intent is on the disk, in milliseconds.
+pub const INTEND_MS: u64 = 2_000;
+/// Of [`MAX_OUTBOX_BYTES`], what only serves to settle intents.
+const SETTLING_BYTES: u64 = 4 << 20;
+/// The file is made anew when so much of it was published, and less is left.
 const ANEW_BYTES: u64 = 1 << 20;
-/// Most bytes of one event: far more than a link can have.
-const MAX_EVENT_BYTES: usize = 256 << 10;
-const MAGIC: [u8; 8] = *b"trs-evts";
-const HEAD_BYTES: u64 = 16;
-const FRAME_BYTES: usize = 9;
-const SUFFIX: &str = ".events";
-const NEW_PREFIX: &str = "new-";
-/// What the names of outboxes end with that can't be read.
-const TORN: &str = "torn";
+/// Most intents and outcomes that are written at once.
+const MAX_GROUP: usize = 512;
 
-/// Why an event was not noted.
-#[derive(Debug, thiserror::Error)]
-pub enum OutboxError {
-    /// So many wait already.
-    #[error("{MAX_OUTBOX_BYTES} bytes of link events wait to be published")]
-    Full,
-    /// The disk failed.
-    #[error("the outbox can't be written: {0}")]
-    Disk(#[from] io::Error),
-    /// It can't be written as JSON.
-    #[error("the event can't be written: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-/// An event that waits.
-pub(super) struct Waiting {
-    pub(super) kind: u8,
-    pub(super) json: Vec<u8>,
-}
-
-/// Events that wait, in their order.
-pub(super) struct Pending {
-    pub(super) events: Vec<Waiting>,
-    /// The offset behind them.
-    until: u64,
+/// What an outbox tells of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxReport {
+    /// Bytes that were written and not published.
+    pub waiting_bytes: u64,
+    /// Changes that were begun and not settled.
+    pub open: u64,
+    /// Events that were dropped.
+    pub dropped: u64,
+    /// Events that the broker has confirmed, those of dead processes among them.
+    pub told: u64,
 }
 
 /// The outbox of this process.
 pub struct Outbox {
+    shared: Arc<Shared>,
+    /// `None` = it ends.
+    orders: Option<SyncSender<Order>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    directory: PathBuf,
     id: JournalId,
-    reader: Reader,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// A place for each intent that is not settled.
+    places: Semaphore,
+    next: AtomicU64,
     appended: Notify,
     dropped: AtomicU64,
+    told: AtomicU64,
 }
 
 struct State {
-    /// The offset behind the last event.
+    file: Arc<EventFile>,
+    /// The offset behind the last frame.
     len: u64,
-    /// How many events there were.
-    number: u64,
+    /// The offset up to which all events are published.
+    published: u64,
+    open: BTreeMap<u64, Open>,
+    /// Whether the last write failed.
+    failing: bool,
 }
 
-/// A file of events, whose lock is held.
-pub(super) struct Reader {
-    file: File,
-    path: PathBuf,
+/// An intent that is not settled.
+struct Open {
+    offset: u64,
+    body: Vec<u8>,
+    /// Since when it is known that only the store can tell what became of it.
+    doubted_ms: Option<u64>,
+}
+
+enum Order {
+    Intend { number: u64, body: Vec<u8>, noted: oneshot::Sender<bool> },
+    Settle { number: u64, told: Option<Told> },
+    Doubt { number: u64 },
 }
 
 impl Outbox {
     /// Makes an outbox for this process in `directory`, which is made if absent. It blocks on the disk.
     ///
     /// # Errors
-    /// Why it could not be made.
-    pub fn open(directory: &Path, entropy: &dyn Entropy) -> io::Result<Arc<Self>> {
+    /// Why its file or its thread could not be made.
+    pub fn open(directory: &Path, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> io::Result<Arc<Self>> {
         fs::create_dir_all(directory)?;
         let id = JournalId(time::random_bytes(entropy));
-        // Under another name until it is locked, so that whoever finds one that is not knows its process to be gone.
-        let (new, path) = (directory.join(format!("{NEW_PREFIX}{id}")), directory.join(format!("{id}{SUFFIX}")));
-        let file = File::options().read(true).write(true).create_new(true).open(&new)?;
-        file.try_lock()?;
-        let reader = Reader { file, path };
-        reader.begin()?;
-        fs::rename(&new, &reader.path)?;
-        Ok(Arc::new(Self {
+        let file = Arc::new(EventFile::create(directory, &id.to_string(), &[])?);
+        let state = State { file, len: HEAD_BYTES, published: HEAD_BYTES, open: BTreeMap::new(), failing: false };
+        let shared = Arc::new(Shared {
+            directory: directory.to_owned(),
             id,
-            reader,
-            state: Mutex::new(State { len: HEAD_BYTES, number: 0 }),
+            clock,
+            state: Mutex::new(state),
+            places: Semaphore::new(MAX_OPEN),
+            next: AtomicU64::new(0),
             appended: Notify::new(),
             dropped: AtomicU64::new(0),
-        }))
+            told: AtomicU64::new(0),
+        });
+        // Each place is worth two orders: what is intended, and what became of it.
+        let (orders, received) = mpsc::sync_channel(2 * MAX_OPEN);
+        let writer = Arc::clone(&shared);
+        let writer = thread::Builder::new().name("terse-events".into()).spawn(move || writer.run(&received))?;
+        Ok(Arc::new(Self { shared, orders: Some(orders), writer: Some(writer) }))
     }
 
-    /// Notes an event that happened at `at`. It is to be called after the change was committed, and before it is
-    /// answered; it takes some microseconds, and doesn't wait for the disk.
-    ///
-    /// # Errors
-    /// [`OutboxError`]; then the event is dropped, and counted.
-    pub fn append(&self, event: LinkEvent<'_>, at: Timestamp) -> Result<(), OutboxError> {
-        let noted = self.try_append(event, at);
-        match noted {
-            Ok(()) => self.appended.notify_one(),
-            Err(_) => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
-        }
-        noted
-    }
-
-    fn try_append(&self, event: LinkEvent<'_>, at: Timestamp) -> Result<(), OutboxError> {
-        let mut state = self.state.lock();
-        let json = event.json(&format!("{}-{}", self.id, state.number), at)?;
-        let mut frame = Vec::with_capacity(FRAME_BYTES + json.len());
-        frame.extend_from_slice(&(json.len() as u32).to_le_bytes());
-        frame.extend_from_slice(&checksum(event.kind(), &json).to_le_bytes());
-        frame.push(event.kind());
-        frame.extend_from_slice(&json);
-        if state.len + frame.len() as u64 > MAX_OUTBOX_BYTES || json.len() > MAX_EVENT_BYTES {
-            return Err(OutboxError::Full);
-        }
-        self.reader.file.write_all_at(&frame, state.len)?;
-        state.len += frame.len() as u64;
-        state.number += 1;
-        Ok(())
-    }
-
-    /// How many events were dropped.
+    /// What it tells of itself.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Waits until an event is appended, or was since the last wait.
-    pub(super) async fn appended(&self) {
-        self.appended.notified().await;
-    }
-
-    /// Up to `most` events that were not sent.
-    pub(super) fn pending(&self, most: usize) -> io::Result<Pending> {
-        let len = self.state.lock().len;
-        self.reader.up_to(len, most)
-    }
-
-    /// Notes that `pending` was sent.
-    pub(super) fn sent(&self, pending: &Pending) -> io::Result<()> {
-        self.reader.sent(pending)?;
-        let mut state = self.state.lock();
-        if pending.until == state.len && state.len >= ANEW_BYTES {
-            // Should the process end in between, what was sent lies behind the end: so all was.
-            self.reader.file.set_len(HEAD_BYTES)?;
-            self.reader.begin()?;
-            state.len = HEAD_BYTES;
+    pub fn report(&self) -> OutboxReport {
+        let state = self.shared.state.lock();
+        OutboxReport {
+            waiting_bytes: state.len - state.published,
+            open: state.open.len() as u64,
+            dropped: self.shared.dropped.load(Ordering::Relaxed),
+            told: self.shared.told.load(Ordering::Relaxed),
         }
+    }
+
+    /// Notes that so many events were published.
+    pub(super) fn count_told(&self, events: usize) {
+        self.shared.told.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// Waits until an event is written, or was since the last wait.
+    pub(super) async fn appended(&self) {
+        self.shared.appended.notified().await;
+    }
+
+    /// Up to `most` frames that are not published. It reads the disk.
+    pub(super) fn pending(&self, most: usize) -> io::Result<Frames> {
+        let state = self.shared.state.lock();
+        state.file.frames(state.published, state.len, most)
+    }
+
+    /// Notes that all events in `frames` are published. It writes to the disk.
+    pub(super) fn published(&self, frames: &Frames) -> io::Result<()> {
+        let mut state = self.shared.state.lock();
+        state.published = frames.until;
+        state.file.note_told(state.first_needed())?;
+        if state.published >= ANEW_BYTES && state.len - state.published <= state.published {
+            state.begin_anew(&self.shared.directory, self.shared.id)?;
+        }
+        Ok(())
+    }
+
+    /// Up to `most` intents of which only the store can tell what became of them, for `age_ms` at least.
+    pub(super) fn doubts(&self, age_ms: u64, most: usize) -> Vec<(u64, Vec<u8>)> {
+        let now_ms = self.shared.clock.monotonic_ms();
+        let due = |open: &Open| open.doubted_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= age_ms);
+        let state = self.shared.state.lock();
+        let doubts = state.open.iter().filter(|(_, open)| due(open));
+        doubts.take(most).map(|(number, open)| (*number, open.body.clone())).collect()
+    }
+
+    /// Asks the store about the intent `number` again, later.
+    pub(super) fn doubt_again(&self, number: u64) {
+        self.order(Order::Doubt { number });
+    }
+
+    /// Settles the intent `number` by what the store tells.
+    pub(super) fn settle_by_store(&self, number: u64, told: Option<Told>) {
+        self.order(Order::Settle { number, told });
+    }
+
+    /// What the event of the intent `number` is called.
+    pub(super) fn event_id(&self, number: u64) -> String {
+        format!("{}-{number}", self.shared.id)
+    }
+
+    fn order(&self, order: Order) {
+        let sent = self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
+        if !sent {
+            // Only when the writer is gone. Then what is in the file is told by the next process.
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn try_intend(&self, intent: Intent<'_>) -> Option<IntentId> {
+        let within = Duration::from_millis(INTEND_MS);
+        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let noted = Noted::of(intent, &self.event_id(number)).and_then(|noted| noted.encode());
+        let body = noted.inspect_err(|error| tracing::error!(%error, "a link event is dropped")).ok()?;
+        let place = tokio::time::timeout(within, self.shared.places.acquire()).await.ok()?.ok()?;
+        let (answer, noted) = oneshot::channel();
+        self.orders.as_ref()?.try_send(Order::Intend { number, body, noted: answer }).ok()?;
+        // The writer gives it back.
+        place.forget();
+        let going = Going { outbox: self, number: Some(number) };
+        let noted = tokio::time::timeout(within, noted).await;
+        going.stays();
+        match noted {
+            Ok(Ok(true)) => Some(IntentId(number)),
+            Ok(Ok(false) | Err(_)) => None,
+            Err(_) => {
+                tracing::warn!("the disk is slow: a link is changed before it is noted that it will be");
+                Some(IntentId(number))
+            }
+        }
+    }
+}
+
+/// An intent that is being noted. If whoever waits for that goes away, nothing was tried.
+struct Going<'a> {
+    outbox: &'a Outbox,
+    number: Option<u64>,
+}
+
+impl Going<'_> {
+    fn stays(mut self) {
+        self.number = None;
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.outbox.order(Order::Settle { number, told: None });
+        }
+    }
+}
+
+#[async_trait]
+impl LinkEvents for Outbox {
+    async fn intend(&self, intent: Intent<'_>) -> Option<IntentId> {
+        let intended = self.try_intend(intent).await;
+        if intended.is_none() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        intended
+    }
+
+    fn settle(&self, IntentId(number): IntentId, outcome: Settled<'_>) {
+        self.order(match outcome {
+            Settled::Happened(event) => match Told::of(event, &self.event_id(number)) {
+                Ok(told) => Order::Settle { number, told: Some(told) },
+                Err(_) => Order::Doubt { number },
+            },
+            Settled::Nothing => Order::Settle { number, told: None },
+            Settled::Unknown => Order::Doubt { number },
+        });
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread that writes link events has panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, orders: &Receiver<Order>) {
+        while let Ok(first) = orders.recv() {
+            let group = std::iter::once(first).chain(orders.try_iter().take(MAX_GROUP - 1)).collect();
+            self.write(group);
+        }
+    }
+
+    /// Writes a group, and answers who waits for it.
+    fn write(&self, group: Vec<Order>) {
+        let mut state = self.state.lock();
+        let mut writing = Writing::default();
+        for order in group {
+            match order {
+                Order::Intend { number, body, noted } => writing.intend(&mut state, number, body, noted),
+                Order::Settle { number, told } => writing.settle(&mut state, number, told),
+                Order::Doubt { number } => {
+                    if let Some(open) = state.open.get_mut(&number) {
+                        open.doubted_ms = Some(self.clock.monotonic_ms());
+                    }
+                }
+            }
+        }
+        let wrote = state.file.file.write_all_at(&writing.bytes, state.len);
+        state.note_outcome(wrote.as_ref().err());
+        match wrote {
+            Ok(()) => state.len += writing.bytes.len() as u64,
+            Err(_) => writing.undo(&mut state, self.clock.monotonic_ms()),
+        }
+        let file = Arc::clone(&state.file);
+        drop(state);
+        self.answer(writing, &file);
+    }
+
+    fn answer(&self, writing: Writing, file: &EventFile) {
+        if !writing.intended.is_empty()
+            && let Err(error) = file.file.sync_data()
+        {
+            tracing::error!(%error, "link events can't be synced: a power cut may cost some");
+        }
+        self.places.add_permits(writing.settled.len() + writing.refused.len());
+        self.dropped.fetch_add(writing.lost, Ordering::Relaxed);
+        for (_, noted) in writing.intended {
+            // Who waited may be gone; then it is settled all the same.
+            let _ = noted.send(true);
+        }
+        for noted in writing.refused {
+            let _ = noted.send(false);
+        }
+        if writing.has_events {
+            self.appended.notify_one();
+        }
+    }
+}
+
+/// A group that is being written.
+#[derive(Default)]
+struct Writing {
+    bytes: Vec<u8>,
+    intended: Vec<(u64, oneshot::Sender<bool>)>,
+    refused: Vec<oneshot::Sender<bool>>,
+    settled: Vec<(u64, Open)>,
+    /// Events for which there was no room.
+    lost: u64,
+    has_events: bool,
+}
+
+impl Writing {
+    fn intend(&mut self, state: &mut State, number: u64, body: Vec<u8>, noted: oneshot::Sender<bool>) {
+        let offset = state.len + self.bytes.len() as u64;
+        let end = offset + (FRAME_BYTES + body.len()) as u64;
+        if end > MAX_OUTBOX_BYTES - SETTLING_BYTES || body.len() > MAX_BODY_BYTES {
+            return self.refused.push(noted);
+        }
+        frame(&mut self.bytes, Kind::Intent, number, &body);
+        state.open.insert(number, Open { offset, body, doubted_ms: None });
+        self.intended.push((number, noted));
+    }
+
+    fn settle(&mut self, state: &mut State, number: u64, told: Option<Told>) {
+        // One that was refused, by someone who went away before that was known.
+        let Some(open) = state.open.remove(&number) else { return };
+        let room = MAX_OUTBOX_BYTES.saturating_sub(state.len + self.bytes.len() as u64);
+        match told {
+            Some(told) if told.json.len() <= MAX_BODY_BYTES && (FRAME_BYTES + told.json.len()) as u64 <= room => {
+                frame(&mut self.bytes, told.kind, number, &told.json);
+                self.has_events = true;
+            }
+            told => {
+                self.lost += u64::from(told.is_some());
+                frame(&mut self.bytes, Kind::Nothing, number, &[]);
+            }
+        }
+        self.settled.push((number, open));
+    }
+
+    /// Nothing of it was written: intents are refused, and what became of others is to be read back.
+    fn undo(&mut self, state: &mut State, now_ms: u64) {
+        for (number, open) in self.settled.drain(..) {
+            state.open.insert(number, Open { doubted_ms: Some(now_ms), ..open });
+        }
+        for (number, noted) in self.intended.drain(..) {
+            state.open.remove(&number);
+            self.refused.push(noted);
+        }
+        self.has_events = false;
+    }
+}
+
+impl State {
+    /// The offset before which nothing is needed any more, whoever reads the file.
+    fn first_needed(&self) -> u64 {
+        let open = self.open.values().map(|open| open.offset);
+        open.fold(self.published, u64::min)
+    }
+
+    /// Logs the begin and the end of a fault.
+    fn note_outcome(&mut self, error: Option<&io::Error>) {
+        match error {
+            Some(error) if !self.failing => tracing::error!(%error, "link events can't be written, and are dropped"),
+            None if self.failing => tracing::info!("link events are written again"),
+            _ => {}
+        }
+        self.failing = error.is_some();
+    }
+
+    /// Puts another file in the place of this one, with all that is needed of it.
+    fn begin_anew(&mut self, directory: &Path, id: JournalId) -> io::Result<()> {
+        let rest = self.file.bytes(self.published, self.len)?;
+        let mut bytes = Vec::with_capacity(rest.len());
+        let mut offsets = BTreeMap::new();
+        for (number, open) in self.open.iter().filter(|(_, open)| open.offset < self.published) {
+            offsets.insert(*number, HEAD_BYTES + bytes.len() as u64);
+            frame(&mut bytes, Kind::Intent, *number, &open.body);
+        }
+        let published = HEAD_BYTES + bytes.len() as u64;
+        bytes.extend_from_slice(&rest);
+        self.file = Arc::new(EventFile::create(directory, &id.to_string(), &bytes)?);
+        for (number, open) in &mut self.open {
+            open.offset = offsets.get(number).copied().unwrap_or_else(|| open.offset - self.published + published);
+        }
+        self.len = HEAD_BYTES + bytes.len() as u64;
+        self.published = published;
         Ok(())
     }
 }
 
-impl Reader {
-    /// One of the outboxes in `directory` whose process is gone.
-    pub(super) fn of_a_dead_process(directory: &Path) -> io::Result<Option<Self>> {
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(SUFFIX)) {
-                continue;
-            }
-            let file = match File::options().read(true).write(true).open(&path) {
-                // Sent and removed by somebody else since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
-            };
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(Self { file, path })),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Writes the head of an outbox without events.
-    fn begin(&self) -> io::Result<()> {
-        let mut head = [0; HEAD_BYTES as usize];
-        head[..8].copy_from_slice(&MAGIC);
-        head[8..].copy_from_slice(&HEAD_BYTES.to_le_bytes());
-        self.file.write_all_at(&head, 0)
-    }
-
-    /// Up to `most` events that were not sent, of all that is in the file.
-    pub(super) fn pending(&self, most: usize) -> io::Result<Pending> {
-        self.up_to(self.file.metadata()?.len(), most)
-    }
-
-    /// Up to `most` events that were not sent before the offset `len`. What is torn, and all behind it, is none.
-    fn up_to(&self, len: u64, most: usize) -> io::Result<Pending> {
-        let mut pending = Pending { events: Vec::new(), until: self.first_unsent()? };
-        if pending.until < HEAD_BYTES {
-            return Ok(pending);
-        }
-        while pending.events.len() < most && pending.until.saturating_add(FRAME_BYTES as u64) <= len {
-            let mut head = [0; FRAME_BYTES];
-            self.file.read_exact_at(&mut head, pending.until)?;
-            let [l0, l1, l2, l3, c0, c1, c2, c3, kind] = head;
-            let bytes = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-            let end = pending.until + (FRAME_BYTES + bytes) as u64;
-            if bytes > MAX_EVENT_BYTES || end > len {
-                break;
-            }
-            let mut json = vec![0; bytes];
-            self.file.read_exact_at(&mut json, pending.until + FRAME_BYTES as u64)?;
-            if u32::from_le_bytes([c0, c1, c2, c3]) != checksum(kind, &json) {
-                break;
-            }
-            pending.events.push(Waiting { kind, json });
-            pending.until = end;
-        }
-        Ok(pending)
-    }
-
-    /// The offset up to which all was sent. Of a file that doesn't begin as outboxes do, that is its beginning.
-    fn first_unsent(&self) -> io::Result<u64> {
-        let mut head = [0; HEAD_BYTES as usize];
-        match self.file.read_exact_at(&mut head, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-            read => read?,
-        }
-        let [magic @ .., a, b, c, d, e, f, g, h] = head;
-        Ok(if magic == MAGIC { u64::from_le_bytes([a, b, c, d, e, f, g, h]) } else { 0 })
-    }
-
-    /// Notes that `pending` was sent.
-    pub(super) fn sent(&self, pending: &Pending) -> io::Result<()> {
-        self.file.write_all_at(&pending.until.to_le_bytes(), MAGIC.len() as u64)
-    }
-
-    /// Removes the file, of which nothing is left to send. What can't be read in it is kept, under another name.
-    pub(super) fn remove(self) -> io::Result<()> {
-        let len = self.file.metadata()?.len();
-        let done = if self.first_unsent()? < len {
-            let torn = self.path.with_extension(TORN);
-            tracing::error!(outbox = %torn.display(), "link events that can't be read are put aside");
-            fs::rename(&self.path, torn)
-        } else {
-            fs::remove_file(&self.path)
-        };
-        match done {
-            // Somebody else has seen to it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
-    }
-}
-
-fn checksum(kind: u8, json: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&[kind]);
-    hasher.update(json);
-    hasher.finalize()
-}
+#[cfg(test)]
+mod tests;
