@@ -1,5 +1,6 @@
 //! Guards for calls to something that may fail: [`Breaker`], [`Bulkhead`],
 //! [`Backoff`], [`RetryBudget`]; and [`Breakers`], a process's breakers by name.
+//! And against callers that ask for too much: the rate limiters of [`limit`].
 //!
 //! Nothing here knows what is called, waits, spawns, or does I/O. Time comes
 //! from an injected [`MonotonicClock`], randomness from an injected seed, so
@@ -21,6 +22,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod bulkhead;
 mod clock;
+pub mod limit;
 mod random;
 mod registry;
 pub mod retry_budget;

@@ -13,6 +13,10 @@ impl MonotonicClock for CoreClock {
     fn monotonic_ms(&self) -> u64 {
         self.0.monotonic_ms()
     }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.0.monotonic_ns()
+    }
 }
 
 #[cfg(test)]
