@@ -4,7 +4,7 @@
 //! web worker copies clicks into a memory-mapped block of its own, which survives the end of the process from the
 //! moment that a record is committed. The worker alone seals its block, when it is full or old, and gets a prepared one
 //! for it. Two threads serve the workers: one prepares blocks, the other syncs and renames sealed ones, which readers
-//! find then. A third recovers journals whose process is gone ([`RecoveryThread`]).
+//! find then. A third recovers journals whose process is gone ([`RecoveryThread`]). One that panics is started again.
 //!
 //! | bound | when it is hit |
 //! |---|---|
@@ -31,12 +31,13 @@ mod recovering;
 mod recovery;
 mod sealing;
 mod visitor;
+mod supervision;
 
 use std::io;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,7 +50,8 @@ use self::exchange::Exchange;
 use self::inventory::Inventory;
 use self::preparing::Preparer;
 use self::recorder::Recorder;
-use self::sealing::Sealer;
+use self::sealing::{Sealer, SyncFile};
+use self::supervision::Supervised;
 
 pub(crate) use self::block::{BlockError, read, sealed_at};
 pub(crate) use self::recovery::{read_bounded, read_head};
@@ -132,8 +134,8 @@ pub struct Journal {
 
 /// What a journal has while it isn't ended.
 struct Running {
-    preparer: JoinHandle<()>,
-    sealer: JoinHandle<bool>,
+    preparer: Supervised<()>,
+    sealer: Supervised<bool>,
     recoverer: RecoveryThread,
     stop: Arc<AtomicBool>,
     lock: Lock,
@@ -147,13 +149,23 @@ impl Journal {
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> io::Result<Arc<Self>> {
         let block_bytes = config.block_bytes.clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES).next_multiple_of(4_096);
         let id = JournalId(random_bytes(entropy));
+        Self::open_with(config, clock, entropy, config.sync.sync_file())
+    }
+
+    fn open_with(
+        config: &JournalConfig,
+        clock: Arc<dyn Clock>,
+        entropy: &dyn Entropy,
+        sync_file: SyncFile,
+    ) -> io::Result<Arc<Self>> {
         let (directory, lock) = JournalDir::create(&config.directory, id)?;
         let exchange =
             Exchange::new(id, config.partitions, config.seal_age_ms, config.obey_signals, Arc::clone(&clock));
         let exchange = Arc::new(exchange);
         let inventory = Arc::new(Inventory::new(&config.directory, directory.clone()));
-        let recovery = Arc::new(Mutex::new(Recovery::new(&config.directory, config.partitions, clock)));
-        let preparer = Preparer {
+        let recovery = Recovery::new(&config.directory, config.partitions, Arc::clone(&clock));
+        let recovery = Arc::new(Mutex::new(recovery));
+        let mut preparer = Preparer {
             exchange: Arc::clone(&exchange),
             inventory: Arc::clone(&inventory),
             directory: directory.clone(),
@@ -164,18 +176,21 @@ impl Journal {
             blind: false,
         };
         let stop = Arc::new(AtomicBool::new(false));
-        let sealer = Sealer {
+        let mut sealer = Sealer {
             exchange: Arc::clone(&exchange),
             inventory: Arc::clone(&inventory),
             directory: directory.clone(),
             block_bytes: block_bytes as u64,
-            sync: config.sync,
+            sync_file,
             stop: Arc::clone(&stop),
-            unfinished: Vec::new(),
+            unfinished: VecDeque::new(),
             try_at_ms: 0,
         };
-        let preparer = thread::Builder::new().name("terse-blocks".into()).spawn(|| preparer.run())?;
-        let sealer = thread::Builder::new().name("terse-seal".into()).spawn(|| sealer.run())?;
+        let (ended, stopped) = (Arc::clone(&exchange), Arc::clone(&stop));
+        let is_ending = move || ended.is_ending();
+        let preparer = Supervised::start("terse-blocks", Arc::clone(&clock), is_ending, move || preparer.run())?;
+        let is_ending = move || stopped.load(Ordering::SeqCst);
+        let sealer = Supervised::start("terse-seal", clock, is_ending, move || sealer.run())?;
         let recoverer = {
             let (exchange, inventory) = (Arc::clone(&exchange), Arc::clone(&inventory));
             RecoveryThread::of(Arc::clone(&recovery), move |_| {
@@ -246,8 +261,8 @@ impl Journal {
         self.directory.end(seq, &end)
     }
 
-    /// Whether all its threads do their work. One that was ended, or whose threads have panicked, records no more before
-    /// long.
+    /// Whether all its threads do their work: none that panicked within the last minute, whereupon it was started again.
+    /// A journal that was ended is not alive.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.running.lock().as_ref().is_some_and(Running::is_alive)
@@ -263,19 +278,17 @@ const LEFT: &str = "blocks of the click journal were not sealed in time; they ar
 
 impl Running {
     fn is_alive(&self) -> bool {
-        !self.preparer.is_finished() && !self.sealer.is_finished() && self.recoverer.is_alive()
+        self.preparer.is_alive() && self.sealer.is_alive() && self.recoverer.is_alive()
     }
 
     /// Ends the threads, and then, if all blocks are `given_back` and sealed, `finish`es the journal.
     fn join(self, exchange: &Exchange, given_back: bool, finish: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        self.preparer.thread().unpark();
         let prepared = self.preparer.join();
         self.stop.store(true, Ordering::SeqCst);
-        self.sealer.thread().unpark();
         let sealed = self.sealer.join();
         let outcome = match (prepared, sealed) {
-            (Ok(()), Ok(true)) if given_back => remove_unused(exchange).and_then(|()| finish()),
-            (Ok(()), Ok(_)) => Err(io::Error::other(LEFT)),
+            (Some(()), Some(true)) if given_back => remove_unused(exchange).and_then(|()| finish()),
+            (Some(()), Some(_)) => Err(io::Error::other(LEFT)),
             _ => Err(io::Error::other("a thread of the click journal has panicked")),
         };
         drop(self.recoverer);
@@ -300,7 +313,7 @@ impl ClickRecording for Journal {
     fn of_a_worker(&self) -> Box<dyn ClickRecorder> {
         let counts = self.exchange.add_worker();
         if let Some(running) = &*self.running.lock() {
-            running.preparer.thread().unpark();
+            running.preparer.wake();
         }
         self.exchange.await_preparation();
         Box::new(Recorder::new(Arc::clone(&self.exchange), counts))
@@ -320,3 +333,9 @@ impl Drop for Journal {
 
 #[cfg(test)]
 mod tests;
+/// The last block of a journal, for tests of those who read it.
+#[cfg(test)]
+pub(crate) fn end_block_of(id: BlockId, partitions: u16) -> [u8; block::HEADER_BYTES] {
+    block::end_block(id, partitions, terse_core::Timestamp::from_millis(1), false)
+}
+

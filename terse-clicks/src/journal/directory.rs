@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use terse_core::click::JournalId;
 
@@ -89,6 +89,46 @@ impl JournalDir {
         }
         all.sort_by_key(|directory| directory.id);
         Ok(all)
+    }
+
+    /// Directories in `root` that were to become journals when their process ended, as their names tell.
+    pub(crate) fn unborn(root: &Path) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut unborn = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            if name.to_str().and_then(|name| name.strip_prefix(NEW_PREFIX)).and_then(JournalId::parse).is_some() {
+                unborn.push(root.join(name));
+            }
+        }
+        Ok(unborn)
+    }
+
+    /// Removes the directory at `path` that never became a journal, unless its process lives, or it is younger than
+    /// `age`, or has something in it that is not a journal's. Whether it is gone.
+    pub(crate) fn remove_unborn(path: &Path, now: SystemTime, age: Duration) -> io::Result<bool> {
+        let metadata = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            metadata => metadata?,
+        };
+        if now.duration_since(metadata.modified()?).is_ok_and(|old| old >= age) {
+            let lock = path.join(LOCK);
+            let is_free = match File::open(&lock) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                file => file?.try_lock().is_ok(),
+            };
+            if is_free {
+                remove_if_there(&lock)?;
+                return match fs::remove_dir(path) {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+                    removed => removed.map(|()| true),
+                };
+            }
+        }
+        Ok(false)
     }
 
     /// The journal.
@@ -179,6 +219,14 @@ impl JournalDir {
         File::open(&aside)?.sync_all()
     }
 
+    /// Puts the file at `path`, which is in the journal, aside as the block `name`: its readers go past it.
+    pub(crate) fn put_aside(&self, path: &Path, name: Name) -> io::Result<()> {
+        let aside = self.path.join(QUARANTINE);
+        fs::create_dir_all(&aside)?;
+        fs::rename(path, self.quarantined(name))?;
+        File::open(&aside)?.sync_all()
+    }
+
     /// Puts a copy of the block `name` aside.
     pub(crate) fn copy_aside(&self, name: Name) -> io::Result<()> {
         let copy = self.quarantined(name);
@@ -218,8 +266,9 @@ impl JournalDir {
         self.put(&self.path.join(ENDED), &seq.to_le_bytes())
     }
 
-    /// Makes a file that is there with all its bytes, or not at all, whenever the power is cut.
-    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Makes the file at `path`, or puts another one in its place: whenever the power is cut, it is there with all
+    /// `bytes`, or as it was. One at a time: whoever calls it has the lock, and is the only one of its process.
+    pub(crate) fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let unfinished = self.path.join(UNFINISHED);
         fs::write(&unfinished, bytes)?;
         File::open(&unfinished)?.sync_all()?;

@@ -38,7 +38,7 @@ pub(super) struct Preparer {
 
 impl Preparer {
     /// Prepares blocks until the journal ends.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         while !self.exchange.is_ending() {
             let busy = self.step();
             thread::park_timeout(Duration::from_millis(if busy { BUSY_MS } else { REST_MS }));
@@ -125,6 +125,157 @@ impl Preparer {
 }
 
 /// Whether the disk is full, or its user's share of it.
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+    use terse_core::click::{BlockId, JournalId, Signals};
+    use terse_core::{Clock, Timestamp, Version};
+    use terse_testkit::TestClock;
+
+    use super::super::directory::Lock;
+    use super::super::exchange::WorkerCounts;
+    use super::*;
+    use crate::record::Record;
+    use crate::record::texts::Texts;
+
+    const BLOCK_BYTES: usize = 256 << 10;
+    const BUDGET_BYTES: u64 = 64 << 20;
+    const ID: JournalId = JournalId([7; 16]);
+
+    /// One worker, whose blocks are prepared when a test says so.
+    struct Setup {
+        root: TempDir,
+        clock: Arc<TestClock>,
+        preparer: Preparer,
+        texts: Texts,
+        _worker: Arc<WorkerCounts>,
+        _lock: Lock,
+    }
+
+    impl Setup {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let clock = Arc::new(TestClock::default());
+            let (directory, lock) = JournalDir::create(root.path(), ID).unwrap();
+            let exchange = Arc::new(Exchange::new(ID, 1, 200, true, Arc::clone(&clock) as Arc<dyn Clock>));
+            let worker = exchange.add_worker();
+            let preparer = Preparer {
+                inventory: Arc::new(Inventory::new(root.path(), directory.clone())),
+                exchange,
+                directory,
+                zeros: vec![0; BLOCK_BYTES],
+                budget_bytes: BUDGET_BYTES,
+                number: 0,
+                told: None,
+                readied_at_ms: 0,
+                blind: false,
+            };
+            Self { root, clock, preparer, texts: Texts::default(), _worker: worker, _lock: lock }
+        }
+
+        fn files(&self) -> Vec<PathBuf> {
+            let files = fs::read_dir(self.root.path().join(ID.to_string())).unwrap();
+            let files = files.map(|file| file.unwrap().path());
+            files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("open-")).collect()
+        }
+
+        /// Has the kernel write all blocks to disk, as it does by itself within half a minute.
+        fn write_back(&self) {
+            for path in self.files() {
+                File::open(path).unwrap().sync_data().unwrap();
+            }
+        }
+
+        /// Faults of this thread while it fills the next block, as a worker does.
+        fn faults_of_a_block(&mut self) -> u64 {
+            let exchange = &self.preparer.exchange;
+            let mut block = exchange.take_free().unwrap();
+            block.begin(BlockId { journal: ID, seq: exchange.take_seq() }, 1, Timestamp::from_millis(0));
+            let record = Record {
+                at: Timestamp::from_millis(0),
+                code: "abc",
+                version: Version::FIRST,
+                network: None,
+                visitor: Some(1),
+                referrer: b"https://news.example",
+                user_agent: b"curl/8.10.1",
+                language: b"en",
+                signals: Signals::default(),
+            };
+            let before = faults();
+            while block.append(&record, &mut self.texts) {}
+            let faults = faults() - before;
+            block.seal(Timestamp::from_millis(0));
+            exchange.give_back(block);
+            faults
+        }
+    }
+
+    /// Faults of this thread so far, with the disk and without.
+    fn faults() -> u64 {
+        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let numbers: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // Those that are tenth and twelfth in the whole line.
+        [7, 9].map(|at| numbers[at].parse::<u64>().unwrap()).iter().sum()
+    }
+
+    #[test]
+    fn a_worker_takes_no_fault_however_long_its_block_has_waited() {
+        let mut setup = Setup::new();
+        setup.preparer.step();
+        // What the code itself needs is in memory then.
+        setup.faults_of_a_block();
+        assert_eq!(setup.faults_of_a_block(), 0, "of a block that was just made ready");
+        setup.preparer.step();
+        setup.write_back();
+        assert!(setup.faults_of_a_block() > 0, "pages that were written to disk are as they were");
+        setup.clock.advance(Duration::from_millis(READY_EVERY_MS));
+        setup.preparer.step();
+        for _ in 0..READY_PER_WORKER {
+            assert_eq!(setup.faults_of_a_block(), 0);
+        }
+    }
+
+    #[test]
+    fn blocks_that_were_taken_are_followed_by_ready_ones() {
+        let mut setup = Setup::new();
+        setup.preparer.step();
+        let ready = READY_AT_REST + READY_PER_WORKER;
+        assert_eq!(setup.preparer.exchange.ready(), ready);
+        for _ in 0..=ready {
+            setup.faults_of_a_block();
+        }
+        assert_eq!((setup.preparer.exchange.ready(), setup.preparer.exchange.free()), (0, SPARE_PER_WORKER - ready));
+        setup.preparer.step();
+        assert_eq!(setup.preparer.exchange.ready(), ready);
+        assert_eq!(setup.preparer.exchange.free(), SPARE_AT_REST + SPARE_PER_WORKER);
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_written_to_any_more_is_given_up() {
+        let mut setup = Setup::new();
+        setup.preparer.step();
+        let (free, bytes) = (setup.preparer.exchange.free(), setup.preparer.inventory.bytes());
+        // A store to a page behind the end of its file ends the process, as one that can't be allocated does.
+        for path in setup.files() {
+            File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+        }
+        setup.clock.advance(Duration::from_millis(READY_EVERY_MS));
+        // The ready ones are given up, then those that were to follow, and then all is as it was.
+        for _ in 0..3 {
+            setup.preparer.step();
+        }
+        assert_eq!((setup.preparer.exchange.free(), setup.preparer.inventory.bytes()), (free, bytes));
+        assert_eq!(setup.preparer.exchange.mapped(), free);
+        for _ in 0..setup.preparer.exchange.ready() {
+            assert_eq!(setup.preparer.exchange.take_ready().map(|mut block| block.make_ready().is_ok()), Some(true));
+        }
+    }
 }

@@ -6,12 +6,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::recovery::{Recovered, Recovery};
+use super::supervision::Supervised;
 
 /// How often journals without a process are looked for. A step that had more to do than it may is followed by the next
 /// at once.
@@ -20,7 +21,7 @@ const RECOVER_EVERY: Duration = Duration::from_secs(1);
 /// Recovers journals, every second, until it is dropped, which waits for the step that goes on.
 pub struct RecoveryThread {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Supervised<()>>,
 }
 
 impl RecoveryThread {
@@ -35,6 +36,8 @@ impl RecoveryThread {
     /// Starts it; what a step did, if anything, is `told`.
     pub(super) fn of(recovery: Arc<Mutex<Recovery>>, told: impl Fn(Recovered) + Send + 'static) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
+        let (clock, stopped) = (recovery.lock().clock(), Arc::clone(&stop));
+        let is_ending = move || stopped.load(Ordering::SeqCst);
         let stopped = Arc::clone(&stop);
         let run = move || {
             while !stopped.load(Ordering::SeqCst) {
@@ -52,24 +55,21 @@ impl RecoveryThread {
                 thread::park_timeout(RECOVER_EVERY);
             }
         };
-        let thread = thread::Builder::new().name("terse-recover".into()).spawn(run)?;
+        let thread = Supervised::start("terse-recover", clock, is_ending, run)?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Whether it still does its work.
+    /// Whether it does its work, and has not panicked within the last minute.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread.as_ref().is_some_and(Supervised::is_alive)
     }
 }
 
 impl Drop for RecoveryThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        let Some(thread) = self.thread.take() else { return };
-        thread.thread().unpark();
-        if thread.join().is_err() {
-            tracing::error!("the thread that recovers journals has panicked");
-        }
+        // If it panics on the way, that is told.
+        self.thread.take().map(Supervised::join);
     }
 }

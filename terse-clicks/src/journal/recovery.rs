@@ -11,17 +11,23 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use terse_core::Clock;
 use terse_core::click::{BlockId, JournalId};
 
-use super::MAX_BLOCK_BYTES;
 use super::block::{self, BlockError, COMMITTED_AT, HEADER_BYTES, Left, Seal};
 use super::directory::{JournalDir, Name, remove_if_there};
+use super::sealing::SyncFile;
+use super::{MAX_BLOCK_BYTES, SyncPolicy};
 use crate::frame;
 
 /// Most blocks and journals that are recovered in one step.
 pub const MAX_RECOVERED: usize = 64;
+/// How old a directory gets that was to become a journal, before it is removed: making one takes milliseconds.
+const UNBORN_AGE: Duration = Duration::from_secs(60);
+/// How often it is looked for such directories, in milliseconds.
+const UNBORN_EVERY_MS: u64 = 60_000;
 
 /// What a step of recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +64,11 @@ pub struct Recovery {
     settled: HashSet<JournalId>,
     /// Journals of which the log was told already that they can't be recovered.
     told: HashSet<JournalId>,
+    /// When directories that never became journals were looked for last.
+    looked_for_unborn_ms: Option<u64>,
+    sync_file: SyncFile,
+    /// Blocks of which a sync has failed: the next one would say yes all the same. No more than there are open ones.
+    doubtful: HashSet<PathBuf>,
 }
 
 /// What became of a journal in a step.
@@ -71,8 +82,28 @@ impl Recovery {
     /// Of the journals in `root`; one in which not a single block can be read is taken to be of `partitions`.
     #[must_use]
     pub fn new(root: &Path, partitions: u16, clock: Arc<dyn Clock>) -> Self {
-        let (settled, told) = (HashSet::new(), HashSet::new());
-        Self { root: root.to_owned(), partitions, clock, settled, told }
+        let (settled, told, doubtful) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let sync_file = SyncPolicy::Sealed.sync_file();
+        Self {
+            root: root.to_owned(),
+            partitions,
+            clock,
+            settled,
+            told,
+            looked_for_unborn_ms: None,
+            sync_file,
+            doubtful,
+        }
+    }
+
+    /// With `sync_file` in the place of the call that brings a block to disk.
+    #[cfg(test)]
+    pub(super) fn with_sync(self, sync_file: SyncFile) -> Self {
+        Self { sync_file, ..self }
+    }
+
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// Makes one bounded step. It blocks on the disk.
@@ -85,6 +116,7 @@ impl Recovery {
         let there: HashSet<_> = journals.iter().map(JournalDir::id).collect();
         self.settled.retain(|id| there.contains(id));
         self.told.retain(|id| there.contains(id));
+        self.doubtful.retain(|path| path.exists());
         for journal in journals {
             if self.settled.contains(&journal.id()) {
                 continue;
@@ -100,7 +132,25 @@ impl Recovery {
                 break;
             }
         }
+        self.remove_unborn()?;
         Ok(done)
+    }
+
+    /// Removes what is left of processes that ended while they made their journals, if it is time to look.
+    fn remove_unborn(&mut self) -> io::Result<()> {
+        let now_ms = self.clock.monotonic_ms();
+        if self.looked_for_unborn_ms.is_some_and(|at| now_ms.saturating_sub(at) < UNBORN_EVERY_MS) {
+            return Ok(());
+        }
+        self.looked_for_unborn_ms = Some(now_ms);
+        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or(0);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now);
+        for path in JournalDir::unborn(&self.root)?.into_iter().take(MAX_RECOVERED) {
+            if let Err(error) = JournalDir::remove_unborn(&path, now, UNBORN_AGE) {
+                tracing::warn!(path = %path.display(), %error, "what never became a journal can't be removed");
+            }
+        }
+        Ok(())
     }
 
     fn recover(&mut self, journal: &JournalDir, done: &mut Recovered) -> io::Result<()> {
@@ -114,7 +164,15 @@ impl Recovery {
         if journal.ended()?.is_some() {
             return Ok(());
         }
-        match (Step { journal, clock: &*self.clock, partitions: self.partitions, next_seq: 0 }).run(done)? {
+        let step = Step {
+            journal,
+            clock: &*self.clock,
+            partitions: self.partitions,
+            sync_file: &mut self.sync_file,
+            doubtful: &mut self.doubtful,
+            next_seq: 0,
+        };
+        match step.run(done)? {
             Outcome::Unfinished => {}
             Outcome::Ended => {
                 self.settled.insert(id);
@@ -135,6 +193,8 @@ struct Step<'a> {
     journal: &'a JournalDir,
     clock: &'a dyn Clock,
     partitions: u16,
+    sync_file: &'a mut SyncFile,
+    doubtful: &'a mut HashSet<PathBuf>,
     next_seq: u64,
 }
 
@@ -180,7 +240,7 @@ impl Step<'_> {
             }
             // Also one that its reader had passed: the read model may have been restored since.
             Ok(Left::Sealed(id)) => {
-                File::open(&path)?.sync_data()?;
+                self.sync(&path)?;
                 self.publish(name, id, done)?;
             }
             Ok(Left::Open { id, seal, torn }) => {
@@ -195,7 +255,7 @@ impl Step<'_> {
 
     /// Seals a block behind its last whole record. One that was torn by more than the end of its process is kept as it
     /// was, besides.
-    fn cut(&self, name: Name, id: BlockId, seal: &Seal, torn: u64, done: &mut Recovered) -> io::Result<()> {
+    fn cut(&mut self, name: Name, id: BlockId, seal: &Seal, torn: u64, done: &mut Recovered) -> io::Result<()> {
         let path = self.journal.file(name);
         if torn > 0 {
             tracing::error!(block = %id, records = seal.records, torn, "a block was torn, and is cut and put aside");
@@ -205,7 +265,20 @@ impl Step<'_> {
         let file = File::options().write(true).open(&path)?;
         file.write_all_at(&seal.bytes(frame::seed(id)), COMMITTED_AT as u64)?;
         file.set_len(HEADER_BYTES as u64 + seal.length)?;
-        file.sync_data()
+        self.sync(&path)
+    }
+
+    /// Brings a block's file to disk. If that failed once, by writing it anew: a second sync would say yes though nothing
+    /// was written.
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        if !self.doubtful.contains(path) {
+            let Err(error) = (self.sync_file)(&File::open(path)?) else { return Ok(()) };
+            tracing::error!(path = %path.display(), %error, "a block can't be synced, and is written anew");
+            self.doubtful.insert(path.to_owned());
+        }
+        self.journal.put(path, &read_bounded(path)?)?;
+        self.doubtful.remove(path);
+        Ok(())
     }
 
     fn publish(&mut self, name: Name, id: BlockId, done: &mut Recovered) -> io::Result<()> {

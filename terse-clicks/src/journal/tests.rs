@@ -5,9 +5,12 @@ mod ending;
 mod reading;
 mod recording;
 mod recovering;
+mod sealing;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use tempfile::TempDir;
 use terse_core::click::{Click, ClickRecorder, ClickRecording, JournalId, Signals};
@@ -37,6 +40,12 @@ impl Setup {
 
     fn open(&self) -> Arc<Journal> {
         Journal::open(&self.config, Arc::clone(&self.clock) as Arc<dyn Clock>, &self.entropy).unwrap()
+    }
+
+    /// With `sync_file` in the place of the call that brings a block to disk.
+    fn open_with(&self, sync_file: impl FnMut(&File) -> io::Result<()> + Send + 'static) -> Arc<Journal> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        Journal::open_with(&self.config, clock, &self.entropy, Box::new(sync_file)).unwrap()
     }
 
     fn journals(&self) -> PathBuf {

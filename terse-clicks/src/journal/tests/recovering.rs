@@ -230,3 +230,31 @@ fn a_journal_tells_whether_its_threads_live() {
     journal.end().unwrap();
     assert!(!journal.is_alive());
 }
+
+#[test]
+fn what_never_became_a_journal_is_removed_after_a_minute() {
+    let setup = Setup::new();
+    let journals = setup.journals();
+    let unborn = |number: u8| journals.join(format!("new-{}", JournalId([number; 16])));
+    for number in 1..=4 {
+        fs::create_dir_all(unborn(number)).unwrap();
+    }
+    // One whose process was killed before its lock, one after it, one that lives, one with something else in it.
+    fs::write(unborn(2).join("lock"), "").unwrap();
+    let lives = fs::File::create(unborn(3).join("lock")).unwrap();
+    lives.try_lock().unwrap();
+    fs::write(unborn(4).join("notes"), "why").unwrap();
+    let made = fs::metadata(unborn(4)).unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let ahead = made.as_millis() as i64 - setup.clock.now().as_millis();
+    let mut recovery = setup.recovery();
+    let mut left = || {
+        setup.clock.advance(Duration::from_secs(60));
+        assert!(!recovery.recover_once().unwrap().any());
+        (1..=4).filter(|number| unborn(*number).exists()).collect::<Vec<u8>>()
+    };
+    setup.clock.set_wall(setup.clock.now().plus_millis(ahead - 30_000));
+    assert_eq!(left(), [1, 2, 3, 4], "they may be in the making");
+    assert_eq!(left(), [3, 4]);
+    drop(lives);
+    assert_eq!(left(), [4]);
+}
