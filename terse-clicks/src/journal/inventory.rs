@@ -6,6 +6,11 @@
 //! [`MAX_REMOVED`] in a step. Blocks that were not passed never go; with [`MAX_PENDING_BLOCKS`] of them there is no
 //! room for another.
 //!
+//! The last [`RESERVED_BYTES`] of a disk are left to others: the read model needs some to count what waits, links to be
+//! edited. On a disk with less, passed blocks are removed rather than used again, and if none is left there is no room.
+//!
+//! A journal of which a file can't be removed is left alone for a while; the others go on.
+//!
 //! There are two locks. What several threads ask for is behind one that is never held over the disk; the other journals
 //! are behind one that only the thread takes which prepares blocks.
 
@@ -15,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use terse_core::click::{BlockId, JournalId};
@@ -35,6 +41,8 @@ pub(super) const MAX_KEPT_AGE_MS: i64 = 7 * 24 * 3_600_000;
 pub(super) const MAX_PENDING_BLOCKS: u64 = 65_536;
 /// With so many blocks that wait, it is not worth much to make more of them soon: they get older.
 pub(super) const MANY_PENDING_BLOCKS: u64 = 4_096;
+/// Bytes of a disk that the journals leave free, or a sixteenth of it, if that is less.
+pub(super) const RESERVED_BYTES: u64 = 16 << 20;
 /// How often other journals are looked at, in milliseconds.
 pub(super) const RELIST_MS: u64 = 2_000;
 /// Most files that are removed in one step.
@@ -45,8 +53,37 @@ const MAX_REMOVING_MS: u64 = 5;
 pub(super) struct Inventory {
     root: PathBuf,
     own: JournalDir,
+    disk: AskDisk,
+    /// Whether the log was told that the disk is nearly full.
+    is_short: AtomicBool,
     ledger: Mutex<Ledger>,
     others: Mutex<Others>,
+}
+
+/// How much room the disk has that a directory is on.
+type AskDisk = Box<dyn Fn(&Path) -> io::Result<Disk> + Send + Sync>;
+
+/// Room on a disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Disk {
+    /// Bytes that can still be written.
+    pub(super) free: u64,
+    /// Bytes in all.
+    pub(super) all: u64,
+}
+
+impl Disk {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Self {
+            free: found.f_bavail.saturating_mul(found.f_frsize),
+            all: found.f_blocks.saturating_mul(found.f_frsize),
+        })
+    }
+
+    pub(super) fn has_room(self, bytes: u64) -> bool {
+        self.free >= bytes.saturating_add(RESERVED_BYTES.min(self.all / 16))
+    }
 }
 
 /// What several threads ask for. Whoever has its lock does not touch the disk.
@@ -91,7 +128,8 @@ pub(super) enum Room {
 enum Gone {
     /// Its file is the caller's.
     Given(PathBuf),
-    Removed,
+    /// It is removed, with so many bytes.
+    Removed(u64),
     /// There is none.
     None,
 }
@@ -109,7 +147,15 @@ impl Ledger {
 impl Inventory {
     /// Of the journal in `own`, in whose directory `root` the others are too.
     pub(super) fn new(root: &Path, own: JournalDir) -> Self {
-        Self { root: root.to_owned(), own, ledger: Mutex::default(), others: Mutex::default() }
+        let (ledger, others) = (Mutex::default(), Mutex::default());
+        let (disk, is_short): (AskDisk, _) = (Box::new(Disk::of), AtomicBool::new(false));
+        Self { root: root.to_owned(), own, disk, is_short, ledger, others }
+    }
+
+    /// On a disk that has what `disk` tells.
+    #[cfg(test)]
+    pub(super) fn on_disk(self, disk: impl Fn(&Path) -> io::Result<Disk> + Send + Sync + 'static) -> Self {
+        Self { disk: Box::new(disk), ..self }
     }
 
     /// Bytes of all journals.
@@ -179,25 +225,45 @@ impl Inventory {
     }
 
     /// Room for one more block of `block_bytes` within `budget`: passed blocks make place, oldest first. With
-    /// `full_disk` a new file can't be had, whatever the budget.
+    /// `full_disk` a new file could not be had just now; then more room is made than it takes, for others to use.
     pub(super) fn room(&self, block_bytes: u64, budget: u64, full_disk: bool) -> io::Result<Room> {
+        let mut freed = 0;
         // Files may be small enough to be useless one by one.
         for removed in 0..=MAX_REMOVED {
-            let freed = !full_disk || removed > 0;
-            if freed && self.has_room(block_bytes, budget) {
+            let is_short = self.is_disk_short(block_bytes)?;
+            let is_freed = !full_disk || freed >= RESERVED_BYTES;
+            if is_freed && !is_short && self.has_room(block_bytes, budget) {
                 return Ok(Room::Free);
             }
             self.read_passed()?;
             if self.ledger.lock().pending() >= MAX_PENDING_BLOCKS || removed == MAX_REMOVED {
                 break;
             }
-            match self.drop_oldest(&mut self.others.lock(), block_bytes)? {
+            // A file that is used again is no room for whoever shares the disk.
+            let wanted = if full_disk || is_short { u64::MAX } else { block_bytes };
+            match self.drop_oldest(&mut self.others.lock(), wanted)? {
                 Gone::Given(path) => return Ok(Room::Recycle(path)),
-                Gone::Removed => {}
+                Gone::Removed(bytes) => freed += bytes,
                 Gone::None => break,
             }
         }
-        Ok(Room::None)
+        let worth_a_try = freed > 0 && self.has_room(block_bytes, budget) && !self.is_disk_short(block_bytes)?;
+        Ok(if worth_a_try { Room::Free } else { Room::None })
+    }
+
+    /// Whether the disk has no room for a block besides what is left to others.
+    fn is_disk_short(&self, block_bytes: u64) -> io::Result<bool> {
+        let disk = (self.disk)(&self.root)?;
+        let is_short = !disk.has_room(block_bytes);
+        if is_short != self.is_short.swap(is_short, Ordering::Relaxed) {
+            let (journal, free) = (self.own.id(), disk.free);
+            if is_short {
+                tracing::error!(%journal, free, "the disk is nearly full: clicks get no more of it");
+            } else {
+                tracing::info!(%journal, free, "the disk has room for clicks again");
+            }
+        }
+        Ok(is_short)
     }
 
     fn has_room(&self, block_bytes: u64, budget: u64) -> bool {
@@ -224,9 +290,9 @@ impl Inventory {
 
     /// Gives up the oldest passed block; its file is the caller's if it has `wanted` bytes.
     fn drop_oldest(&self, others: &mut Others, wanted: u64) -> io::Result<Gone> {
-        if others.drop_first(|_| true)? {
+        if let Some(bytes) = others.drop_first(|_| true) {
             self.note(others);
-            return Ok(Gone::Removed);
+            return Ok(Gone::Removed(bytes));
         }
         self.drop_own(wanted)
     }
@@ -236,7 +302,7 @@ impl Inventory {
         let is_aged = |sealed: Option<Timestamp>| {
             sealed.is_some_and(|at| now.as_millis().saturating_sub(at.as_millis()) > MAX_KEPT_AGE_MS)
         };
-        if others.drop_first(|other| is_aged(other.oldest_sealed_at()))? {
+        if others.drop_first(|other| is_aged(other.oldest_sealed_at())).is_some() {
             self.note(others);
             return Ok(true);
         }
@@ -259,7 +325,7 @@ impl Inventory {
             self.ledger.lock().own.add(seq, bytes);
             return Err(error);
         }
-        Ok(Gone::Removed)
+        Ok(Gone::Removed(bytes))
     }
 
     #[cfg(test)]
@@ -288,49 +354,49 @@ impl Others {
         }
         self.order = self.journals.keys().copied().collect();
         self.order.sort_by_key(|id| self.journals.get(id).map(Listed::began));
-        self.remove_empty()
-    }
-
-    /// Removes journals whose last block went before they did.
-    fn remove_empty(&mut self) -> io::Result<()> {
-        let empty = self.journals.iter().filter(|(_, other)| other.is_empty() && other.is_done());
-        let empty: Vec<JournalId> = empty.map(|(id, _)| *id).take(MAX_REMOVED).collect();
-        for id in empty {
-            let Some(other) = self.journals.get(&id) else { continue };
-            if let Some(_lock) = other.directory.try_lock()?
-                && other.directory.remove()?
-            {
-                self.journals.remove(&id);
-            }
-        }
+        self.remove_empty();
         Ok(())
     }
 
+    /// Removes journals whose last block went before they did.
+    fn remove_empty(&mut self) {
+        let empty = self.journals.iter().filter(|(_, other)| other.is_empty() && other.is_done() && !other.rests());
+        let empty: Vec<JournalId> = empty.map(|(id, _)| *id).take(MAX_REMOVED).collect();
+        for id in empty {
+            if self.journals.get_mut(&id).is_some_and(Listed::remove) {
+                self.journals.remove(&id);
+            }
+        }
+    }
+
+    /// Those whose blocks can be removed, as far as is known.
+    fn removable(&self) -> impl Iterator<Item = &Listed> {
+        self.journals.values().filter(|other| !other.is_stuck())
+    }
+
     fn kept(&self) -> usize {
-        self.journals.values().map(|other| other.blocks.kept()).sum()
+        self.removable().map(|other| other.blocks.kept()).sum()
     }
 
     /// Journals of which all was passed, and some is kept.
     fn done(&self) -> usize {
-        self.journals.values().filter(|other| other.is_done() && other.blocks.kept() > 0).count()
+        self.removable().filter(|other| other.is_done() && other.blocks.kept() > 0).count()
     }
 
-    /// Removes the oldest passed block of the oldest journal that is `fit`. `false` = there is none.
-    fn drop_first(&mut self, mut fit: impl FnMut(&mut Listed) -> bool) -> io::Result<bool> {
+    /// Removes the oldest passed block of the oldest journal that is `fit`; how many bytes it had. `None` = there is none.
+    fn drop_first(&mut self, mut fit: impl FnMut(&mut Listed) -> bool) -> Option<u64> {
         for id in &self.order {
             let Some(other) = self.journals.get_mut(id) else { continue };
-            if other.blocks.oldest_kept().is_none() || !fit(other) {
+            if other.rests() || other.blocks.oldest_kept().is_none() || !fit(other) {
                 continue;
             }
-            // Of a journal whose process lives, that process lets blocks go.
-            let Some(_lock) = other.directory.try_lock()? else { continue };
-            other.remove_oldest_kept()?;
-            if other.is_done() && other.is_empty() && other.directory.remove()? {
+            let Some(bytes) = other.drop_oldest_kept() else { continue };
+            if other.is_done() && other.is_empty() && other.remove() {
                 self.journals.remove(id);
             }
-            return Ok(true);
+            return Some(bytes);
         }
-        Ok(false)
+        None
     }
 }
 

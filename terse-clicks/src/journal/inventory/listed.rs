@@ -13,6 +13,9 @@ use crate::journal::directory::{JournalDir, Name, remove_if_there};
 /// is listed whatever it tells.
 const SETTLED_MS: u64 = 1_000;
 
+/// When a journal is tried again of which a file could not be removed, in milliseconds.
+const STUCK_MS: u64 = 60_000;
+
 /// The sealed blocks of a journal. All it tells is known without counting.
 #[derive(Default)]
 pub(super) struct Blocks {
@@ -84,6 +87,9 @@ pub(super) struct Listed {
     oldest: Option<(u64, Timestamp)>,
     /// Whether the log was told that it can't be looked at.
     told: bool,
+    looked_ms: u64,
+    /// When it may be tried again to remove a file of it, after that failed.
+    stuck_until_ms: Option<u64>,
 }
 
 impl Listed {
@@ -99,6 +105,8 @@ impl Listed {
             listed_ms: None,
             oldest: None,
             told: false,
+            looked_ms: 0,
+            stuck_until_ms: None,
         }
     }
 
@@ -121,6 +129,7 @@ impl Listed {
 
     /// Looks at the journal again. If it can't be looked at, the log is told once, and what was known stays.
     pub(super) fn look(&mut self, now_ms: u64) {
+        self.looked_ms = now_ms;
         let looked = self.try_look(now_ms);
         if let Err(error) = &looked
             && !self.told
@@ -132,11 +141,15 @@ impl Listed {
 
     /// Its blocks are listed if any was added, renamed or removed.
     fn try_look(&mut self, now_ms: u64) -> io::Result<()> {
-        let passed = self.directory.passed()?;
         let changed = self.directory.changed_at()?;
         if self.changed != changed || changed.is_none() {
             (self.changed, self.changed_ms) = (changed, now_ms);
         }
+        if self.listed_ms.is_some_and(|at| at >= self.changed_ms + SETTLED_MS) && self.is_done() {
+            // There is no more to pass.
+            return Ok(());
+        }
+        let passed = self.directory.passed()?;
         if self.listed_ms.is_none_or(|at| at < self.changed_ms + SETTLED_MS) {
             self.list()?;
             self.listed_ms = Some(now_ms);
@@ -165,13 +178,54 @@ impl Listed {
         sealed_at(&self.directory, seq, &mut self.oldest)
     }
 
-    /// Removes its oldest kept block. Whoever calls it has its lock.
-    pub(super) fn remove_oldest_kept(&mut self) -> io::Result<()> {
-        if let Some((seq, _)) = self.blocks.oldest_kept() {
-            remove_if_there(&self.directory.file(Name::Block(seq)))?;
+    /// Whether a file of it could not be removed.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck_until_ms.is_some()
+    }
+
+    /// Whether it is not to be tried yet to remove a file of it.
+    pub(super) fn rests(&self) -> bool {
+        self.stuck_until_ms.is_some_and(|until_ms| self.looked_ms < until_ms)
+    }
+
+    /// Removes its oldest kept block; how many bytes that had. `None` = it has none, its process lives, which lets its
+    /// blocks go itself, or it can't be removed now.
+    pub(super) fn drop_oldest_kept(&mut self) -> Option<u64> {
+        let (seq, bytes) = self.blocks.oldest_kept()?;
+        let path = self.directory.file(Name::Block(seq));
+        let removed = self.locked(|_| remove_if_there(&path).map(|()| true));
+        removed.then(|| {
             self.blocks.take_oldest_kept();
+            bytes
+        })
+    }
+
+    /// Removes the journal; whether it is gone.
+    pub(super) fn remove(&mut self) -> bool {
+        self.locked(JournalDir::remove)
+    }
+
+    /// Does `work` with the journal's lock; what it tells, or `false` if somebody else has the lock, or it failed. Of that
+    /// the log is told once.
+    fn locked(&mut self, work: impl FnOnce(&JournalDir) -> io::Result<bool>) -> bool {
+        let done = match self.directory.try_lock() {
+            Ok(Some(_lock)) => work(&self.directory),
+            Ok(None) => return false,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(done) => {
+                self.stuck_until_ms = None;
+                done
+            }
+            Err(error) => {
+                if self.stuck_until_ms.is_none() {
+                    tracing::error!(journal = %self.directory.id(), %error, "files of a journal can't be removed");
+                }
+                self.stuck_until_ms = Some(self.looked_ms + STUCK_MS);
+                false
+            }
         }
-        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What happens when there is no room.
 
+use std::sync::atomic::AtomicU64;
+
 use directory::Name;
 
 use super::*;
@@ -112,9 +114,10 @@ fn a_full_disk_gets_room_from_passed_blocks_only() {
     let room = || journal.inventory.room(bytes, u64::MAX, true).unwrap();
     assert!(matches!(room(), inventory::Room::None));
     setup.directory(journal.id()).set_passed(2).unwrap();
-    assert!(matches!(room(), inventory::Room::Free), "a small file was removed, and it is worth another try");
-    let kept = setup.directory(journal.id());
-    assert!(!kept.file(Name::Block(0)).exists() && kept.file(Name::Block(1)).exists());
+    assert!(matches!(room(), inventory::Room::Free), "small files were removed, and it is worth another try");
+    let left = setup.directory(journal.id()).blocks().unwrap();
+    assert!(!left.iter().any(|(name, _)| matches!(name, Name::Block(0 | 1))), "{left:?}");
+    assert!(setup.directory(journal.id()).file(Name::Block(2)).exists());
 }
 
 /// A journal that no process writes to, with an inventory of its own.
@@ -227,4 +230,92 @@ fn a_journal_that_is_done_and_has_no_blocks_any_more_is_removed() {
     drop(lock);
     inventory.refresh(&*setup.clock).unwrap();
     assert_eq!(JournalDir::all(&setup.journals()).unwrap().len(), 1);
+}
+
+/// An ended journal of two blocks, passed, whose process is gone.
+fn passed(setup: &Setup, number: u8) -> JournalDir {
+    let (directory, _lock) = JournalDir::create(&setup.journals(), JournalId([number; 16])).unwrap();
+    std::fs::write(directory.file(Name::Block(0)), vec![0; MIN_BLOCK_BYTES]).unwrap();
+    directory.end(1, &end_block_of(BlockId { journal: directory.id(), seq: 1 }, 1)).unwrap();
+    directory.set_passed(2).unwrap();
+    directory
+}
+
+#[test]
+fn a_journal_whose_files_can_not_be_removed_holds_up_no_other() {
+    let setup = Setup::new();
+    let (_own, _lock, inventory) = idle(&setup);
+    let (stuck, other) = (passed(&setup, 1), passed(&setup, 2));
+    // Not even root removes a directory that has something in it as if it were a file.
+    std::fs::remove_file(stuck.file(Name::Block(0))).unwrap();
+    std::fs::create_dir_all(stuck.file(Name::Block(0)).join("in the way")).unwrap();
+    inventory.refresh(&*setup.clock).unwrap();
+    let bytes = MIN_BLOCK_BYTES as u64;
+    // The budget has no room before the other's block is gone.
+    let budget = inventory.bytes();
+    assert!(matches!(inventory.room(bytes, budget, false).unwrap(), inventory::Room::Free));
+    assert!(!other.file(Name::Block(0)).exists());
+    assert!(matches!(inventory.room(bytes, 0, false).unwrap(), inventory::Room::None), "and nothing fails");
+    assert_eq!(JournalDir::all(&setup.journals()).unwrap().len(), 2, "the other is gone as a whole");
+    // A minute later it is tried again.
+    std::fs::remove_dir_all(stuck.file(Name::Block(0))).unwrap();
+    for _ in 0..2 {
+        setup.clock.advance(Duration::from_secs(60));
+        inventory.refresh(&*setup.clock).unwrap();
+        assert!(matches!(inventory.room(bytes, 0, false).unwrap(), inventory::Room::None));
+    }
+    assert_eq!(JournalDir::all(&setup.journals()).unwrap().len(), 1);
+}
+
+#[test]
+fn the_last_of_the_disk_is_left_to_others() {
+    let setup = Setup::new();
+    let (directory, _lock, inventory) = idle(&setup);
+    let bytes = MIN_BLOCK_BYTES as u64;
+    let free = Arc::new(AtomicU64::new(inventory::RESERVED_BYTES + bytes));
+    let asked = Arc::clone(&free);
+    let inventory =
+        inventory.on_disk(move |_| Ok(inventory::Disk { free: asked.load(Ordering::SeqCst), all: 1 << 40 }));
+    for seq in 0..3 {
+        std::fs::write(directory.file(Name::Block(seq)), vec![0; MIN_BLOCK_BYTES]).unwrap();
+        inventory.sealed(seq, 0, bytes);
+    }
+    let room = |full_disk| inventory.room(bytes, u64::MAX, full_disk).unwrap();
+    assert!(matches!(room(false), inventory::Room::Free));
+    free.fetch_sub(1, Ordering::SeqCst);
+    assert!(matches!(room(false), inventory::Room::None), "what was not passed stays");
+    assert_eq!(directory.blocks().unwrap().len(), 3);
+    directory.set_passed(2).unwrap();
+    assert!(matches!(room(false), inventory::Room::None), "nothing that was passed is used again");
+    assert_eq!(directory.blocks().unwrap().len(), 1, "the disk gets it back");
+    free.fetch_add(1, Ordering::SeqCst);
+    assert!(matches!(room(false), inventory::Room::Free));
+    // A share that is used up is not seen by asking the disk.
+    directory.set_passed(3).unwrap();
+    assert!(matches!(room(true), inventory::Room::Free), "there may be room now");
+    assert!(directory.blocks().unwrap().is_empty());
+    assert!(matches!(room(true), inventory::Room::None));
+}
+
+#[test]
+fn of_a_small_disk_less_is_left() {
+    let disk = |free| inventory::Disk { free, all: 16 << 20 };
+    assert!(disk(2 << 20).has_room(1 << 20));
+    assert!(!disk((2 << 20) - 1).has_room(1 << 20));
+}
+
+#[test]
+fn a_full_disk_gives_place_to_whoever_shares_it() {
+    let setup = Setup::new();
+    let (directory, _lock, inventory) = idle(&setup);
+    let bytes = MIN_BLOCK_BYTES as u64;
+    let many = inventory::RESERVED_BYTES / bytes + 10;
+    for seq in 0..many {
+        inventory.sealed(seq, 0, bytes);
+    }
+    directory.set_passed(many).unwrap();
+    // The files need not be there to be counted; a step removes only so many.
+    while !matches!(inventory.room(bytes, u64::MAX, true).unwrap(), inventory::Room::Free) {}
+    let kept = inventory.bytes() / bytes;
+    assert!(kept <= many - inventory::MAX_REMOVED as u64, "{kept} are kept of {many}");
 }
