@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -51,6 +51,8 @@ pub struct LocalLog {
     failed: VecDeque<(JournalId, LogError)>,
     /// Journals of which all is noted as passed, and was asked of the read model since this log was made. No more than there are.
     settled: BTreeSet<JournalId>,
+    /// When the directories of those of them last changed of which all is passed: as long as they don't, it stays so.
+    over: BTreeMap<JournalId, SystemTime>,
     /// What could not be noted in files `passed`; no more than there are journals.
     unnoted: BTreeMap<JournalId, u64>,
 }
@@ -88,6 +90,7 @@ impl LocalLog {
             last: None,
             failed: VecDeque::new(),
             settled: BTreeSet::new(),
+            over: BTreeMap::new(),
             unnoted: BTreeMap::new(),
         }
     }
@@ -150,6 +153,22 @@ impl LocalLog {
     /// be given up before.
     fn failure(&self) -> Result<(), LogError> {
         self.failed.front().map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+
+    /// Whether all of the journal is noted as passed, as far as can be told. Of one that is as it was when that was asked
+    /// last, only the time of its last change is read: there may be a thousand of them.
+    fn is_over(&mut self, journal: &JournalDir) -> bool {
+        let id = journal.id();
+        let changed = journal.changed_at().unwrap_or(None);
+        if changed.is_some() && self.over.get(&id).copied() == changed {
+            return true;
+        }
+        self.over.remove(&id);
+        let over = is_over(journal).unwrap_or(false);
+        if over && let Some(changed) = changed {
+            self.over.insert(id, changed);
+        }
+        over
     }
 
     /// Notes that the first `blocks` blocks of the journal are passed, now or as soon as it can be.
@@ -305,6 +324,7 @@ impl ClickLog for LocalLog {
         let there: BTreeSet<_> = journals.iter().map(JournalDir::id).collect();
         self.reading.retain(|id, _| there.contains(id));
         self.settled.retain(|id| there.contains(id));
+        self.over.retain(|id, _| there.contains(id));
         for (id, blocks) in std::mem::take(&mut self.unnoted) {
             if there.contains(&id) {
                 self.unnoted.insert(id, blocks);
@@ -313,7 +333,7 @@ impl ClickLog for LocalLog {
         }
         for journal in journals {
             // One that can't be asked is listed: starting it tells why.
-            let over = self.settled.contains(&journal.id()) && is_over(&journal).unwrap_or(false);
+            let over = self.settled.contains(&journal.id()) && self.is_over(&journal);
             if self.replay || !over || self.reading.contains_key(&journal.id()) {
                 partitions.push(Partition::Journal(journal.id()));
             }

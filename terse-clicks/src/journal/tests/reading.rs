@@ -260,6 +260,26 @@ fn what_was_passed_is_listed_until_the_read_model_was_asked() {
 }
 
 #[test]
+fn of_a_journal_that_is_over_nothing_is_read_as_long_as_it_stays_as_it_is() {
+    let (setup, id) = ended(&["one"]);
+    let partition = Partition::Journal(id);
+    let mut log = LocalLog::new(&setup.journals(), None);
+    let path = setup.journals().join(id.to_string());
+    block_on(async {
+        log.passed(partition, 1).await.unwrap();
+        assert!(log.partitions().await.unwrap().is_empty());
+        // What is written in place is not seen: nobody writes a smaller number.
+        fs::write(path.join("passed"), 0_u64.to_le_bytes()).unwrap();
+        assert!(log.partitions().await.unwrap().is_empty());
+        // A file that comes or goes is: an older copy was put back.
+        let changed = setup.directory(id).changed_at().unwrap().unwrap();
+        fs::write(path.join("notes"), "").unwrap();
+        fs::File::open(&path).unwrap().set_modified(changed + Duration::from_millis(4)).unwrap();
+        assert_eq!(log.partitions().await.unwrap(), [partition]);
+    });
+}
+
+#[test]
 fn a_seq_that_an_ended_journal_lacks_is_void_also_where_it_was_passed() {
     let (setup, id) = ended(&["one", "two", "three"]);
     fs::remove_file(setup.directory(id).file(Name::Block(1))).unwrap();
