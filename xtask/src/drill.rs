@@ -6,6 +6,7 @@
 //! quick form runs the build that the tests use.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Options {
     /// What happens by chance happens as in the run that printed this seed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Also write what was measured to this file
+    /// Also write what was measured to this file, in place of what it holds of the same drills
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -53,7 +54,8 @@ pub struct Options {
 /// When there is no cluster, a build fails, or something that must hold does not.
 pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
     let program = workspace.build(supervisor, &["--package", "terse-it", "--bin", "drill"], "drill")?;
-    let mut command = options.command(&program, &workspace.program);
+    let measured = workspace.target.join("drills.json");
+    let mut command = options.command(&program, &workspace.program, &measured);
     if !options.lists() {
         let environment = workspace.target.join("services.env");
         if options.needs_cluster() && !environment.exists() {
@@ -61,12 +63,13 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         }
         command.env("TERSE_BIN", workspace.build(supervisor, options.server(), "terse")?);
     }
+    remove(&measured)?;
     let status = supervisor.run(&mut command, DRILLS_LIMIT)?;
+    if let (Some(path), true) = (&options.json, measured.exists()) {
+        file(path, &read(&measured)?, &about(workspace))?;
+    }
     if !status.success() {
         bail!("drill {}: {status}", options.drills.join(" "));
-    }
-    if let Some(path) = &options.json {
-        describe(path, workspace)?;
     }
     if options.compares_guards() {
         println!("\nthe same with the stores alone, a guard for each shard and one guard for all:");
@@ -75,21 +78,43 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     Ok(())
 }
 
-/// Adds to what the drills wrote where, when and with what they were run.
-fn describe(path: &Path, workspace: &Workspace) -> Result<()> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let mut measured: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    measured["about"] = json!({
+/// Where, when and with what drills were run.
+fn about(workspace: &Workspace) -> Value {
+    json!({
         "date": machine::date(),
         "command": machine::command_line(std::env::args()),
         "machine": machine::unpinned(),
         "versions": machine::versions(&workspace.root),
-        "engine": "Apache Cassandra 5.0.8, three nodes, replication factor 3, and a Redis of the drill's own, \
-                   on the cores of the server and the load; SQLite where a drill needs no cluster. Clicks go through \
-                   RabbitMQ 3.10.8 of the drill's own where its name ends with -amqp (counted in SQLite) or -cql \
-                   (counted on the cluster), else through the journals",
-    });
-    fs::write(path, format!("{measured:#}\n")).with_context(|| path.display().to_string())
+    })
+}
+
+/// What the drills break, in all runs.
+const ENGINE: &str = "Apache Cassandra 5.0.8, three nodes, replication factor 3, and a Redis of the drill's own, on the \
+                      cores of the server and the load; SQLite where a drill needs no cluster. Clicks go through \
+                      RabbitMQ 3.10.8 of the drill's own where its name ends with -amqp (counted in SQLite) or -cql \
+                      (counted on the cluster), else through the journals";
+
+/// Puts what a run `measured` into the file at `path`, each drill with what is told `about` the run.
+fn file(path: &Path, measured: &Value, about: &Value) -> Result<()> {
+    let mut filed = if path.exists() { read(path)? } else { json!({}) };
+    filed["engine"] = ENGINE.into();
+    for (name, report) in measured["drills"].as_object().context("what was measured has no drills")? {
+        filed["drills"][name] = json!({ "form": measured["form"], "about": about, "measured": report });
+    }
+    fs::write(path, format!("{filed:#}\n")).with_context(|| path.display().to_string())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// What an earlier run left there is gone.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
+        _ => Ok(()),
+    }
 }
 
 /// The test that puts one guard around all shards, which no server does, beside a guard for each.
@@ -118,11 +143,11 @@ impl Options {
         if self.quick { &["--package", "terse-server"] } else { &["--package", "terse-server", "--release"] }
     }
 
-    fn command(&self, program: &Path, xtask: &Path) -> Command {
+    fn command(&self, program: &Path, xtask: &Path, measured: &Path) -> Command {
         let mut command = Command::new(program);
         command.args(&self.drills).args(self.quick.then_some("--quick"));
-        if let Some(path) = &self.json {
-            command.arg("--json").arg(path);
+        if self.json.is_some() {
+            command.arg("--json").arg(measured);
         }
         // With it the drills bring back nodes that they killed.
         command.env("TERSE_XTASK", xtask);
@@ -148,15 +173,17 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_is_passed_on() {
-        let command = options(true, Some("/t/out.json")).command(Path::new("/t/drill"), Path::new("/t/xtask"));
-        let arguments: Vec<_> = command.get_args().collect();
-        assert_eq!(arguments, ["kill-node", "all-down", "--quick", "--json", "/t/out.json"]);
-        let plain = options(false, None).command(Path::new("/t/drill"), Path::new("/t/xtask"));
+        let command = |options: Options| {
+            options.command(Path::new("/t/drill"), Path::new("/t/xtask"), Path::new("/t/measured.json"))
+        };
+        let asked = command(options(true, Some("/t/out.json")));
+        let arguments: Vec<_> = asked.get_args().collect();
+        assert_eq!(arguments, ["kill-node", "all-down", "--quick", "--json", "/t/measured.json"]);
+        let plain = command(options(false, None));
         assert_eq!(plain.get_args().count(), 2);
         assert!(plain.get_envs().any(|(name, value)| name == "TERSE_XTASK" && value.is_some()));
         assert!(!plain.get_envs().any(|(name, _)| name == SEED));
-        let again = Options { seed: Some(7), ..options(true, None) };
-        let again = again.command(Path::new("/t/drill"), Path::new("/t/xtask"));
+        let again = command(Options { seed: Some(7), ..options(true, None) });
         assert!(again.get_envs().any(|(name, value)| name == SEED && value == Some("7".as_ref())));
     }
 
@@ -167,15 +194,34 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_is_told_with_machine_date_and_commit() {
+    fn what_was_measured_is_filed_with_machine_date_and_commit_beside_other_drills() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("drills.json");
-        fs::write(&path, r#"{"drills":{"kill-node":{}},"form":"full"}"#).unwrap();
-        describe(&path, &Workspace::find().unwrap()).unwrap();
-        let told: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        assert_eq!(told["form"], "full");
-        assert!(told["about"]["machine"]["cores"].as_u64() > Some(0) && told["about"]["date"].as_str() > Some("2026"));
-        assert!(told["about"]["versions"]["commit"].as_str().is_some_and(|commit| commit.len() >= 7), "{told}");
+        let about = about(&Workspace::find().unwrap());
+        let measured = |name: &str, lost: u32| json!({ "form": "full", "drills": { name: { "lost": lost } } });
+        for (name, lost) in [("kill-node", 1), ("scan", 2), ("kill-node", 3)] {
+            file(&path, &measured(name, lost), &about).unwrap();
+        }
+        let filed = read(&path).unwrap();
+        assert_eq!(filed["drills"].as_object().map(serde_json::Map::len), Some(2));
+        assert_eq!(
+            (&filed["drills"]["kill-node"]["measured"]["lost"], &filed["drills"]["scan"]["form"]),
+            (&json!(3), &json!("full"))
+        );
+        let about = &filed["drills"]["scan"]["about"];
+        assert!(about["machine"]["cores"].as_u64() > Some(0) && about["date"].as_str() > Some("2026"));
+        assert!(about["versions"]["commit"].as_str().is_some_and(|commit| commit.len() >= 7), "{filed}");
+    }
+
+    #[test]
+    fn a_spoilt_file_is_not_overwritten() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("drills.json");
+        fs::write(&path, "half a").unwrap();
+        assert!(file(&path, &json!({ "drills": {} }), &json!({})).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "half a");
+        remove(&path).unwrap();
+        remove(&path).unwrap();
     }
 
     #[test]

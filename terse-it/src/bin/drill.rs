@@ -54,7 +54,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     Ok(Wanted::Run { drills, form, json })
 }
 
-/// Runs the drills one after another; the first that fails ends it, by its panic.
+/// Runs the drills one after another; the first that fails ends it, by its panic. What the others measured is written
+/// by then.
 fn run(drills: &[&Drill], form: Form, json: Option<&str>) -> ExitCode {
     let cluster = drills.iter().any(|drill| drill.needs_cluster).then(Cluster::from_env);
     let mut all = Map::new();
@@ -65,15 +66,15 @@ fn run(drills: &[&Drill], form: Form, json: Option<&str>) -> ExitCode {
         print!("{report}");
         println!("{}: held, {:.1} s\n", drill.name, began.elapsed().as_secs_f64());
         all.insert(drill.name.to_owned(), report.json());
-    }
-    let Some(path) = json else { return ExitCode::SUCCESS };
-    let form = form.pick("quick", "full");
-    let text = json!({ "form": form, "drills": Value::Object(all) }).to_string();
-    match std::fs::write(path, text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("drill: {path}: {error}");
-            ExitCode::FAILURE
+        let written = json.map_or(Ok(()), |path| write(path, form, &all).map_err(|error| format!("{path}: {error}")));
+        if let Err(error) = written {
+            eprintln!("drill: {error}");
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
+}
+
+fn write(path: &str, form: Form, drills: &Map<String, Value>) -> std::io::Result<()> {
+    std::fs::write(path, json!({ "form": form.pick("quick", "full"), "drills": drills }).to_string())
 }
