@@ -173,6 +173,7 @@ impl Journal {
             budget_bytes: config.budget_bytes,
             number: 0,
             told: None,
+            readied_at_ms: 0,
             blind: false,
         };
         let stop = Arc::new(AtomicBool::new(false));

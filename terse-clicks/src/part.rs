@@ -21,20 +21,22 @@
 //! | 4 | CRC-32 of the 60 bytes before |
 //! | | the [frames](crate::frame), each with a checksum of its own |
 //!
-//! The first 64 bytes keep their places in every format, so that a newer part is told from a damaged one.
+//! The first 64 bytes keep their places in every format, so that a newer part is told from a damaged one. The frames are
+//! those of the format: a part of an older block keeps the block's.
 
 use bytes::{Bytes, BytesMut};
 use terse_core::Timestamp;
 use terse_core::click::{BlockId, JournalId};
 use terse_core::stats::Partition;
 
-use crate::frame::{self, Frame, MAX_FRAME_BYTES};
+use crate::frame::{self, Format, Frame, Row};
 use crate::record::Record;
+use crate::record::texts::MAX_ROW_BYTES;
 
 /// The version of the format that is written. A reader takes this one and the one before it.
-pub const FORMAT: u16 = 1;
-/// Most bytes of a part: far more than a block has. Anything longer is no part.
-pub const MAX_PART_BYTES: usize = 4 << 20;
+pub const FORMAT: u16 = Format::CURRENT.number();
+/// Most bytes of a part's frames: far more than a block has. Anything longer is no part.
+pub const MAX_PART_BYTES: usize = MAX_ROW_BYTES;
 
 const MAGIC: [u8; 8] = *b"trs-part";
 /// Bytes before the frames.
@@ -67,6 +69,7 @@ pub struct PartHeader {
 pub struct Part {
     /// What it says of itself.
     pub header: PartHeader,
+    format: Format,
     frames: Bytes,
     records: u32,
 }
@@ -84,51 +87,61 @@ pub enum PartError {
 
 impl Part {
     /// A part of `records`, each with its index in the block, in the order of the indices. Texts are cut to their bounds.
+    ///
+    /// # Panics
+    /// If they take more than [`MAX_PART_BYTES`], which no block's records do.
     #[must_use]
     pub fn new<'r>(header: PartHeader, records: impl IntoIterator<Item = (u32, Record<'r>)>) -> Self {
         let seed = frame::seed(header.block);
-        let (mut frames, mut count) = (BytesMut::new(), 0);
-        let mut buffer = [0; MAX_FRAME_BYTES];
+        let mut row = Row::default();
         for (index, record) in records {
-            let len = frame::write(&record.bounded(), index, seed, &mut buffer);
-            frames.extend_from_slice(&buffer[..len]);
-            count += 1;
+            row.add(index, &record, seed);
         }
-        Self { header, frames: frames.freeze(), records: count }
+        Self::of_row(header, row)
     }
 
-    /// A part of `frames`, one behind the other, as a block's file holds them. They are shared, not copied. Their
-    /// checksums are the caller's business; here each is only seen to be a record.
+    fn of_row(header: PartHeader, row: Row) -> Self {
+        let (frames, records) = row.finish();
+        Self { header, format: Format::CURRENT, frames: frames.into(), records }
+    }
+
+    /// A part of `frames` of today's format, one behind the other, as a block's file holds them. They are shared, not
+    /// copied. Their checksums are the caller's business; here each is only seen to be a record.
     ///
     /// # Errors
     /// [`PartError::Damaged`] unless all of them are records with indices that rise and are below the header's number.
     pub fn of_frames(header: PartHeader, frames: Bytes) -> Result<Self, PartError> {
-        Self::checked(header, frames, None)
+        Self::checked(header, Format::CURRENT, frames, None)
     }
 
-    /// The same. With a seed, checksums are looked at, too.
-    fn checked(header: PartHeader, frames: Bytes, seed: Option<u32>) -> Result<Self, PartError> {
+    /// A part of `records` whose frames have been looked at, each of them.
+    pub(crate) const fn of_whole(header: PartHeader, format: Format, frames: Bytes, records: u32) -> Self {
+        Self { header, format, frames, records }
+    }
+
+    /// A part of frames, each of which is looked at. With a seed, checksums are, too.
+    fn checked(header: PartHeader, format: Format, frames: Bytes, seed: Option<u32>) -> Result<Self, PartError> {
         if frames.len() > MAX_PART_BYTES {
             return Err(PartError::Damaged("longer than any part"));
         }
-        let (mut rest, mut records, mut next_index) = (&frames[..], 0, 0);
-        while !rest.is_empty() {
-            let (frame, behind) = Frame::first_of(rest).map_err(PartError::Damaged)?;
+        let (mut at, mut records, mut next_index) = (0, 0, 0);
+        while at < frames.len() {
+            let frame = Frame::at(format, &frames, at).map_err(PartError::Damaged)?;
             if seed.is_some_and(|seed| !frame.is_whole(seed)) {
                 return Err(PartError::Damaged("a frame with a wrong checksum"));
             }
-            frame.record().map_err(PartError::Damaged)?;
             if frame.index < next_index || frame.index >= header.block_records {
                 return Err(PartError::Damaged("a record out of its order"));
             }
+            frame.record().map_err(PartError::Damaged)?;
             next_index = frame.index + 1;
             records += 1;
-            rest = behind;
+            at = frame.end();
         }
         if header.end && records > 0 {
             return Err(PartError::Damaged("records in the block that ends a journal"));
         }
-        Ok(Self { header, frames, records })
+        Ok(Self { header, format, frames, records })
     }
 
     /// The bytes of the message.
@@ -138,7 +151,7 @@ impl Part {
         let flags = if header.recovered { RECOVERED } else { 0 } | if header.end { END } else { 0 };
         let mut bytes = BytesMut::with_capacity(HEAD_BYTES + self.frames.len());
         bytes.extend_from_slice(&MAGIC);
-        for number in [FORMAT, header.partition, header.partitions, flags] {
+        for number in [self.format.number(), header.partition, header.partitions, flags] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&header.block.journal.0);
@@ -168,19 +181,21 @@ impl Part {
         if u32::from_le_bytes(Eye { head, at: CHECKED_BYTES }.take()) != crc32fast::hash(&head[..CHECKED_BYTES]) {
             return Err(PartError::Damaged("its head has a wrong checksum"));
         }
-        let format = u16::from_le_bytes(eye.take());
-        if format > FORMAT {
-            return Err(PartError::Newer(format));
-        }
-        if format != FORMAT {
-            return Err(PartError::Damaged("of a format that never was"));
-        }
+        let number = u16::from_le_bytes(eye.take());
+        let Some(format) = Format::of(number) else {
+            let newer = number > FORMAT;
+            return Err(if newer {
+                PartError::Newer(number)
+            } else {
+                PartError::Damaged("of a format that never was")
+            });
+        };
         let (header, records, frames_len) = eye.header()?;
         let frames = bytes.slice(HEAD_BYTES..);
         if frames.len() != frames_len as usize {
             return Err(PartError::Damaged("not as long as it says"));
         }
-        let part = Self::checked(header, frames, Some(frame::seed(header.block)))?;
+        let part = Self::checked(header, format, frames, Some(frame::seed(header.block)))?;
         if part.records == records { Ok(part) } else { Err(PartError::Damaged("not as many records as it says")) }
     }
 
@@ -209,32 +224,27 @@ impl Part {
     }
 
     /// This part, which is a whole block, by `partitions`: one part for each of them, in their order, the empty ones too.
-    /// No partitions are taken for one.
+    /// No partitions are taken for one. Each has all texts of its own records.
     #[must_use]
     pub fn split(&self, partitions: u16) -> Vec<Self> {
         let partitions = partitions.max(1);
-        let mut shares = vec![(BytesMut::new(), 0); usize::from(partitions)];
-        for frame in self.frames() {
-            let Ok(record) = frame.record() else { continue };
-            let Partition::Stream(number) = Partition::of(record.code, partitions) else { continue };
-            let (frames, records) = &mut shares[usize::from(number)];
-            frames.extend_from_slice(frame.bytes);
-            *records += 1;
+        let seed = frame::seed(self.header.block);
+        let mut rows: Vec<Row> = std::iter::repeat_with(Row::default).take(usize::from(partitions)).collect();
+        for (index, record) in self.records() {
+            if let Partition::Stream(number) = Partition::of(record.code, partitions) {
+                rows[usize::from(number)].add(index, &record, seed);
+            }
         }
-        let part = |(partition, (frames, records)): (u16, (BytesMut, u32))| Self {
-            header: PartHeader { partition, partitions, ..self.header },
-            frames: frames.freeze(),
-            records,
-        };
-        (0..partitions).zip(shares).map(part).collect()
+        let header = |partition| PartHeader { partition, partitions, ..self.header };
+        (0..partitions).zip(rows).map(|(partition, row)| Self::of_row(header(partition), row)).collect()
     }
 
-    /// The frames of the records, as they are in the block.
+    /// The frames of the records, one behind the other.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        let mut rest = &self.frames[..];
+        let mut at = 0;
         std::iter::from_fn(move || {
-            let (frame, behind) = Frame::first_of(rest).ok()?;
-            rest = behind;
+            let frame = Frame::at(self.format, &self.frames, at).ok()?;
+            at = frame.end();
             Some(frame)
         })
     }
@@ -351,9 +361,9 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_format_1_stays_as_it_is() {
+    fn the_head_of_format_2_stays_as_it_is() {
         let mut expected = b"trs-part".to_vec();
-        expected.extend([1, 0, 2, 0, 4, 0, 3, 0]);
+        expected.extend([2, 0, 2, 0, 4, 0, 3, 0]);
         expected.extend([3; 16]);
         expected.extend(9_u64.to_le_bytes());
         expected.extend(1_767_323_046_000_i64.to_le_bytes());
@@ -367,13 +377,13 @@ mod tests {
     #[test]
     fn a_newer_part_is_told_from_a_damaged_one() {
         let mut bytes = part(&["abc"]).encode().to_vec();
-        bytes[8] = 2;
+        bytes[8] = 3;
         assert_eq!(
             Part::decode(&bytes.clone().into()),
             Err(PartError::Damaged("its head has a wrong checksum")),
             "a turned bit makes no newer part, for which a partition would wait for ever"
         );
-        assert_eq!(Part::decode(&resealed(bytes.clone())), Err(PartError::Newer(2)));
+        assert_eq!(Part::decode(&resealed(bytes.clone())), Err(PartError::Newer(3)));
         bytes[8] = 0;
         assert_eq!(Part::decode(&resealed(bytes)), Err(PartError::Damaged("of a format that never was")));
     }

@@ -1,27 +1,33 @@
 //! The bytes of one recorded click.
 //!
 //! A record keeps what the click's [`Click`](terse_core::click::Click) told, cut to bounds, with the client's address
-//! truncated to its network. Its bytes, format 1, numbers in little endian:
+//! truncated to its network. Its bytes, format 2, numbers in little endian:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | flags: do not track, global privacy control, prefetch, IPv4 network, IPv6 network, visitor |
 //! | 1 | length of the code |
-//! | 1 | length of the language |
-//! | 2 | length of the referrer |
-//! | 2 | length of the user agent |
-//! | 8 | the time in milliseconds since 1970 |
-//! | 8 | the link's version |
+//! | 4, 4, 4 | the [places](texts) of language, referrer and user agent in the row of frames that the record is in |
+//! | 6 | the time in milliseconds since 1970 |
+//! | 1 to 10 | the link's version, seven bits a byte, the lowest first, the eighth bit set in all but the last |
 //! | 0 or 8 | the visitor |
 //! | 0, 3 or 6 | the network |
-//! | | code, language, referrer, user agent |
+//! | | the code, then those of the three texts whose places are here |
 //!
-//! They hold no checksum: the [frame](crate::frame) around them does.
+//! A text whose place is elsewhere stands in an earlier record of the same row: so a record is read with the row before
+//! it, and moved to another row by being written anew. The row may end behind any record. There is no checksum here:
+//! the [frame](crate::frame) around the record has it. Records of [format 1](format_1) are read, too.
+
+pub(crate) mod format_1;
+pub mod texts;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use terse_core::click::Signals;
 use terse_core::{ShortCode, Timestamp, Version};
+
+use self::texts::{Place, Texts};
+use crate::frame::Format;
 
 /// Most bytes that are kept of a referrer.
 pub const MAX_REFERRER_BYTES: usize = 512;
@@ -31,6 +37,7 @@ pub const MAX_USER_AGENT_BYTES: usize = 512;
 pub const MAX_LANGUAGE_BYTES: usize = 64;
 /// Most bytes that a record can take.
 pub const MAX_RECORD_BYTES: usize = FIXED_BYTES
+    + MAX_VERSION_BYTES
     + VISITOR_BYTES
     + V6_BYTES
     + ShortCode::MAX_LEN
@@ -38,8 +45,13 @@ pub const MAX_RECORD_BYTES: usize = FIXED_BYTES
     + MAX_REFERRER_BYTES
     + MAX_USER_AGENT_BYTES;
 
-/// Flags, lengths, time and version.
-const FIXED_BYTES: usize = 1 + 1 + 1 + 2 + 2 + 8 + 8;
+/// Flags, length of the code, places of the texts, time.
+const FIXED_BYTES: usize = 1 + 1 + 3 * 4 + TIME_BYTES;
+/// The 48 bits reach 4,000 years in both directions.
+const TIME_BYTES: usize = 6;
+const TIME_BITS: u32 = 8 * TIME_BYTES as u32;
+/// Seven bits a byte.
+const MAX_VERSION_BYTES: usize = u64::BITS.div_ceil(7) as usize;
 const VISITOR_BYTES: usize = 8;
 /// An IPv4 network is /24.
 const V4_BYTES: usize = 3;
@@ -110,32 +122,65 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// How many bytes [`Record::write`] writes; at most [`MAX_RECORD_BYTES`] of a bounded record.
-    #[must_use]
-    pub fn size(&self) -> usize {
+    /// Bytes of the record besides its texts.
+    fn bare_size(&self) -> usize {
         let network = match self.network {
             None => 0,
             Some(IpAddr::V4(_)) => V4_BYTES,
             Some(IpAddr::V6(_)) => V6_BYTES,
         };
         let visitor = if self.visitor.is_some() { VISITOR_BYTES } else { 0 };
-        let texts = self.code.len() + self.language.len() + self.referrer.len() + self.user_agent.len();
-        FIXED_BYTES + visitor + network + texts
+        FIXED_BYTES + version_size(self.version) + visitor + network + self.code.len()
     }
 
-    /// Writes a [bounded](Record::bounded) record to the beginning of `out`; returns how many bytes it took.
-    /// Nothing is allocated.
-    ///
-    /// # Panics
-    /// If `out` is shorter than [`Record::size`].
-    pub fn write(&self, out: &mut [u8]) -> usize {
-        let mut pen = Pen { out, at: 0 };
-        let lengths = [self.code.len() as u8, self.language.len() as u8];
-        let [r0, r1] = (self.referrer.len() as u16).to_le_bytes();
-        let [u0, u1] = (self.user_agent.len() as u16).to_le_bytes();
-        pen.array([self.flags(), lengths[0], lengths[1], r0, r1, u0, u1]);
-        pen.array(self.at.as_millis().to_le_bytes());
-        pen.array(self.version.0.to_le_bytes());
+    /// Writes a [bounded](Record::bounded) record to the beginning of `out`, which has the offset `out_at` in a row that
+    /// begins with `before`. Texts that stand in `before`, as far as `texts` remembers, are named by their places. Returns
+    /// how many bytes it took, at most [`MAX_RECORD_BYTES`]; `None` = `out` has too few, or `out_at` is beyond what a row
+    /// can have. Nothing is allocated.
+    pub fn write(&self, out: &mut [u8], out_at: usize, before: &[u8], texts: &mut Texts) -> Option<usize> {
+        let bare = self.bare_size();
+        let mut end = bare;
+        let mut places = [Place::default(); 3];
+        let mut new = [None; 3];
+        let wanted = [self.language, self.referrer, self.user_agent];
+        for ((text, place), new) in wanted.iter().zip(&mut places).zip(&mut new) {
+            if text.is_empty() {
+                continue;
+            }
+            match texts.find(text, before) {
+                Ok(found) => *place = found,
+                Err(slot) => {
+                    *place = Place::of(out_at + end, text.len())?;
+                    *new = Some(slot);
+                    end += text.len();
+                }
+            }
+        }
+        let mut pen = Pen { out: out.get_mut(..end)?, at: 0 };
+        self.write_bare(places, &mut pen);
+        for ((text, place), new) in wanted.iter().zip(places).zip(new) {
+            if let Some(slot) = new {
+                pen.slice(text);
+                texts.remember(slot, place);
+            }
+        }
+        Some(end)
+    }
+
+    fn write_bare(&self, places: [Place; 3], pen: &mut Pen<'_>) {
+        pen.array([self.flags(), self.code.len() as u8]);
+        for place in places {
+            pen.array(place.to_le_bytes());
+        }
+        const { assert!(TIME_BYTES == 6) };
+        let [a, b, c, d, e, f, ..] = time_in_bounds(self.at).as_millis().to_le_bytes();
+        pen.array([a, b, c, d, e, f]);
+        let mut version = self.version.0;
+        while version >= 1 << 7 {
+            pen.array([version as u8 | 1 << 7]);
+            version >>= 7;
+        }
+        pen.array([version as u8]);
         if let Some(visitor) = self.visitor {
             pen.array(visitor.to_le_bytes());
         }
@@ -150,18 +195,7 @@ impl<'a> Record<'a> {
                 pen.array([a, b, c, d, e, f]);
             }
         }
-        for text in [self.code.as_bytes(), self.language, self.referrer, self.user_agent] {
-            pen.slice(text);
-        }
-        pen.at
-    }
-
-    /// Appends the record to `out`, its texts cut to their bounds.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let bounded = self.bounded();
-        let before = out.len();
-        out.resize(before + bounded.size(), 0);
-        bounded.write(&mut out[before..]);
+        pen.slice(self.code.as_bytes());
     }
 
     fn flags(&self) -> u8 {
@@ -176,46 +210,76 @@ impl<'a> Record<'a> {
         flags
     }
 
-    /// Reads what [`Record::write`] wrote. All of `bytes` is the record. Nothing is allocated.
+    /// Reads what [`Record::write`] wrote. All of `bytes` is the record; it has the offset `at` in a row that begins with
+    /// `before`. Nothing is allocated.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, &'static str> {
+    pub fn decode(format: Format, bytes: &'a [u8], at: usize, before: &'a [u8]) -> Result<Self, &'static str> {
+        match format {
+            Format::One => format_1::decode(bytes),
+            Format::Two => Self::decode_current(bytes, at, before),
+        }
+    }
+
+    fn decode_current(bytes: &'a [u8], at: usize, before: &'a [u8]) -> Result<Self, &'static str> {
         let mut eye = Eye { bytes };
-        let [flags, code_len, language_len, r0, r1, u0, u1] = eye.array()?;
-        if flags & !KNOWN_FLAGS != 0 || flags & NETWORK_V4 != 0 && flags & NETWORK_V6 != 0 {
-            return Err("a record with unknown flags");
+        let [flags, code_len] = eye.array()?;
+        if !are_known(flags) {
+            return Err(UNKNOWN_FLAGS);
         }
-        let referrer_len = usize::from(u16::from_le_bytes([r0, r1]));
-        let user_agent_len = usize::from(u16::from_le_bytes([u0, u1]));
-        let language_len = usize::from(language_len);
-        if referrer_len > MAX_REFERRER_BYTES
-            || user_agent_len > MAX_USER_AGENT_BYTES
-            || language_len > MAX_LANGUAGE_BYTES
-        {
-            return Err("a record with a text beyond its bound");
-        }
-        let at = Timestamp::from_millis(i64::from_le_bytes(eye.array()?));
-        let version = Version(u64::from_le_bytes(eye.array()?));
+        let [language, referrer, user_agent] = [eye.place()?, eye.place()?, eye.place()?];
+        let time = eye.time()?;
+        let version = eye.version()?;
         let visitor = if flags & VISITOR == 0 { None } else { Some(u64::from_le_bytes(eye.array()?)) };
         let network = eye.network(flags)?;
-        let code = std::str::from_utf8(eye.slice(usize::from(code_len))?).map_err(|_| "a record with a bad code")?;
-        if !ShortCode::is_valid(code) {
-            return Err("a record with a bad code");
-        }
-        let language = eye.slice(language_len)?;
-        let referrer = eye.slice(referrer_len)?;
-        let user_agent = eye.slice(user_agent_len)?;
-        if !eye.bytes.is_empty() {
-            return Err("a record longer than it says");
-        }
-        let signals = Signals {
-            do_not_track: flags & DO_NOT_TRACK != 0,
-            global_privacy_control: flags & GLOBAL_PRIVACY_CONTROL != 0,
-            prefetch: flags & PREFETCH != 0,
+        let code = eye.code(usize::from(code_len))?;
+        let mut text = |place: Place, most: usize| {
+            if place == Place::default() {
+                return Ok(&[][..]);
+            }
+            if !(1..=most).contains(&place.len()) {
+                return Err(BOUNDS);
+            }
+            // New texts stand one behind the other where the eye is; others lie in what was read before.
+            if place.offset() == at + (bytes.len() - eye.bytes.len()) {
+                return eye.slice(place.len());
+            }
+            place.within(before).ok_or("a record with a text that is nowhere")
         };
-        Ok(Self { at, code, version, network, visitor, referrer, user_agent, language, signals })
+        let language = text(language, MAX_LANGUAGE_BYTES)?;
+        let referrer = text(referrer, MAX_REFERRER_BYTES)?;
+        let user_agent = text(user_agent, MAX_USER_AGENT_BYTES)?;
+        if !eye.bytes.is_empty() {
+            return Err(TOO_LONG);
+        }
+        let signals = signals_of(flags);
+        Ok(Self { at: time, code, version, network, visitor, referrer, user_agent, language, signals })
     }
+}
+
+/// Whether a record may have these flags.
+const fn are_known(flags: u8) -> bool {
+    flags & !KNOWN_FLAGS == 0 && !(flags & NETWORK_V4 != 0 && flags & NETWORK_V6 != 0)
+}
+
+const fn signals_of(flags: u8) -> Signals {
+    Signals {
+        do_not_track: flags & DO_NOT_TRACK != 0,
+        global_privacy_control: flags & GLOBAL_PRIVACY_CONTROL != 0,
+        prefetch: flags & PREFETCH != 0,
+    }
+}
+
+/// `at`, or the nearest time that fits in a record.
+fn time_in_bounds(at: Timestamp) -> Timestamp {
+    const MOST: i64 = (1 << (TIME_BITS - 1)) - 1;
+    Timestamp::from_millis(at.as_millis().clamp(-MOST - 1, MOST))
+}
+
+/// Bytes that a version takes: one for each seven bits of it.
+const fn version_size(version: Version) -> usize {
+    (u64::BITS - (version.0 | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 /// Writes on.
@@ -254,6 +318,38 @@ impl<'a> Eye<'a> {
         Ok(slice)
     }
 
+    fn place(&mut self) -> Result<Place, &'static str> {
+        self.array().map(Place::from_le_bytes)
+    }
+
+    fn time(&mut self) -> Result<Timestamp, &'static str> {
+        let [a, b, c, d, e, f]: [u8; TIME_BYTES] = self.array()?;
+        let unsigned = i64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let unused = i64::BITS - TIME_BITS;
+        Ok(Timestamp::from_millis(unsigned << unused >> unused))
+    }
+
+    fn version(&mut self) -> Result<Version, &'static str> {
+        let mut version = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & !(1 << 7));
+            if bits << shift >> shift != bits || byte == 0 && shift > 0 {
+                return Err(BAD_VERSION);
+            }
+            version |= bits << shift;
+            if byte & 1 << 7 == 0 {
+                return Ok(Version(version));
+            }
+        }
+        Err(BAD_VERSION)
+    }
+
+    fn code(&mut self, len: usize) -> Result<&'a str, &'static str> {
+        let code = std::str::from_utf8(self.slice(len)?).map_err(|_| BAD_CODE)?;
+        if ShortCode::is_valid(code) { Ok(code) } else { Err(BAD_CODE) }
+    }
+
     fn network(&mut self, flags: u8) -> Result<Option<IpAddr>, &'static str> {
         if flags & NETWORK_V4 != 0 {
             let [a, b, c]: [u8; V4_BYTES] = self.array()?;
@@ -270,149 +366,11 @@ impl<'a> Eye<'a> {
 }
 
 const SHORT: &str = "a record shorter than it says";
+const TOO_LONG: &str = "a record longer than it says";
+const UNKNOWN_FLAGS: &str = "a record with unknown flags";
+const BOUNDS: &str = "a record with a text beyond its bound";
+const BAD_VERSION: &str = "a record with a bad version";
+const BAD_CODE: &str = "a record with a bad code";
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn record() -> Record<'static> {
-        Record {
-            at: Timestamp::from_millis(1_767_323_045_678),
-            code: "aB3-_xY",
-            version: Version(7),
-            network: Some("203.0.113.0".parse().unwrap()),
-            visitor: Some(0x0123_4567_89ab_cdef),
-            referrer: b"https://example.com",
-            user_agent: b"Mozilla/5.0 (X11; Linux x86_64)",
-            language: b"en-GB,en;q=0.5",
-            signals: Signals { prefetch: true, ..Signals::default() },
-        }
-    }
-
-    fn bytes_of(record: &Record<'_>) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn a_record_comes_back_as_it_was_written() {
-        for network in [None, Some("203.0.113.0".parse().unwrap()), Some("2001:db8:7::".parse().unwrap())] {
-            for visitor in [None, Some(0), Some(u64::MAX)] {
-                let record = Record { network, visitor, ..record() };
-                let bytes = bytes_of(&record);
-                assert_eq!(bytes.len(), record.size());
-                assert_eq!(Record::decode(&bytes), Ok(record));
-            }
-        }
-    }
-
-    #[test]
-    fn the_bytes_of_format_1_stay_as_they_are() {
-        let mut expected = vec![0b10_1100, 7, 14, 19, 0, 31, 0];
-        expected.extend(1_767_323_045_678_i64.to_le_bytes());
-        expected.extend(7_u64.to_le_bytes());
-        expected.extend(0x0123_4567_89ab_cdef_u64.to_le_bytes());
-        expected.extend([203, 0, 113]);
-        expected.extend(b"aB3-_xYen-GB,en;q=0.5https://example.comMozilla/5.0 (X11; Linux x86_64)");
-        assert_eq!(bytes_of(&record()), expected);
-    }
-
-    #[test]
-    fn hostile_texts_are_cut_to_their_bounds() {
-        let hostile = [0xff; 10_240];
-        let record = Record {
-            code: "a234567890123456789012345678901234567890123456789012345678901234",
-            network: Some("2001:db8:7::".parse().unwrap()),
-            referrer: &hostile,
-            user_agent: &hostile,
-            language: &hostile,
-            ..record()
-        };
-        let bytes = bytes_of(&record);
-        assert_eq!(bytes.len(), MAX_RECORD_BYTES);
-        let read = Record::decode(&bytes).unwrap();
-        assert_eq!(read.referrer, &hostile[..MAX_REFERRER_BYTES]);
-        assert_eq!(read.user_agent, &hostile[..MAX_USER_AGENT_BYTES]);
-        assert_eq!(read.language, &hostile[..MAX_LANGUAGE_BYTES]);
-        assert_eq!(read, record.bounded());
-    }
-
-    #[test]
-    fn an_address_is_truncated_to_its_network() {
-        for (address, network) in [
-            ("203.0.113.77", "203.0.113.0"),
-            ("2001:db8:7:8:9::1", "2001:db8:7::"),
-            ("::ffff:203.0.113.77", "203.0.113.0"),
-            ("255.255.255.255", "255.255.255.0"),
-            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff::"),
-        ] {
-            assert_eq!(network_of(address.parse().unwrap()), network.parse::<IpAddr>().unwrap(), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_record_that_no_version_wrote_is_told() {
-        let good = bytes_of(&record());
-        for len in 0..good.len() {
-            assert!(Record::decode(&good[..len]).is_err(), "{len} bytes");
-        }
-        let with = |at: usize, byte: u8| {
-            let mut bytes = good.clone();
-            bytes[at] = byte;
-            bytes
-        };
-        assert!(Record::decode(&[good.clone(), vec![0]].concat()).is_err());
-        assert_eq!(Record::decode(&with(0, 0xff)), Err("a record with unknown flags"));
-        assert_eq!(Record::decode(&with(0, NETWORK_V4 | NETWORK_V6)), Err("a record with unknown flags"));
-        assert_eq!(Record::decode(&with(2, 65)), Err("a record with a text beyond its bound"));
-        assert_eq!(Record::decode(&with(4, 3)), Err("a record with a text beyond its bound"));
-        let code_at = FIXED_BYTES + VISITOR_BYTES + V4_BYTES;
-        assert_eq!(Record::decode(&with(code_at, b'/')), Err("a record with a bad code"));
-        assert_eq!(Record::decode(&with(code_at, 0xff)), Err("a record with a bad code"));
-        assert_eq!(Record::decode(&with(1, 0)), Err("a record with a bad code"));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
-
-        #[test]
-        fn any_bytes_are_a_record_or_not_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(record) = Record::decode(&bytes) {
-                prop_assert_eq!(bytes_of(&record), bytes);
-            }
-        }
-
-        #[test]
-        fn any_texts_come_back_cut(
-            code in "[A-Za-z0-9_-]{1,64}",
-            at in 0_i64..4_000_000_000_000,
-            version in any::<u64>(),
-            visitor in any::<Option<u64>>(),
-            address in any::<Option<IpAddr>>(),
-            texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 3),
-            signals in any::<[bool; 3]>(),
-        ) {
-            let record = Record {
-                at: Timestamp::from_millis(at),
-                code: &code,
-                version: Version(version),
-                network: address.map(network_of),
-                visitor,
-                referrer: &texts[0],
-                user_agent: &texts[1],
-                language: &texts[2],
-                signals: Signals {
-                    do_not_track: signals[0],
-                    global_privacy_control: signals[1],
-                    prefetch: signals[2],
-                },
-            };
-            let bytes = bytes_of(&record);
-            prop_assert!(bytes.len() <= MAX_RECORD_BYTES);
-            prop_assert_eq!(Record::decode(&bytes), Ok(record.bounded()));
-        }
-    }
-}
+mod tests;

@@ -48,8 +48,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Clicks of some 230 bytes: these fill several blocks, and fewer than are prepared.
-const CLICKS: u64 = 5_000;
+/// Clicks of some 180 bytes: these fill several blocks, and fewer than are prepared.
+const CLICKS: u64 = 7_500;
+
+/// What an agent begins with; each click is by another one.
+const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
+                     Chrome/141.0.0.0 Safari/537.36";
 
 #[test]
 fn recording_allocates_nothing() {
@@ -60,19 +64,22 @@ fn recording_allocates_nothing() {
     let mut recorder = journal.of_a_worker();
     let day = (clock.now().as_millis() / 86_400_000) as u32;
     journal.visitor_keys().set([Some(DayKey { day, key: [7; 16] }), None]);
-    let click = Click {
-        at: clock.now(),
-        code: "2nX9Kq1",
-        version: Version::FIRST,
-        client: Some([203, 0, 113, 7].into()),
-        referrer: b"https://www.example.org/a/path?with=a&query=too",
-        user_agent: b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
-            Chrome/141.0.0.0 Safari/537.36",
-        language: b"en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7",
-        signals: Signals::default(),
+    let agents: Vec<String> = (0..CLICKS).map(|number| format!("{AGENT} Build/{number}")).collect();
+    let mut record = |agent: &String| {
+        let click = Click {
+            at: clock.now(),
+            code: "2nX9Kq1",
+            version: Version::FIRST,
+            client: Some([203, 0, 113, 7].into()),
+            referrer: b"https://www.example.org/a/path?with=a&query=too",
+            user_agent: agent.as_bytes(),
+            language: b"en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7",
+            signals: Signals::default(),
+        };
+        recorder.record(&click).is_ok()
     };
     let before = COUNT.get();
-    let recorded = (0..CLICKS).filter(|_| recorder.record(&click).is_ok()).count();
+    let recorded = agents.iter().map(&mut record).filter(|recorded| *recorded).count();
     recorder.seal_if_old(u64::MAX);
     assert_eq!(COUNT.get() - before, 0);
     assert_eq!(recorded as u64, CLICKS);

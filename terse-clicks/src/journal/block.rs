@@ -26,7 +26,7 @@ use bytes::Bytes;
 use terse_core::Timestamp;
 use terse_core::click::{BlockId, JournalId};
 
-use crate::frame::{self, Frame};
+use crate::frame::{self, Format, Frame};
 use crate::part::{FORMAT, Part, PartHeader};
 
 /// Where the frames begin.
@@ -50,6 +50,8 @@ const END: u32 = 2;
 pub(super) struct Header {
     /// Which block it is.
     pub(super) id: BlockId,
+    /// How its frames are laid out.
+    pub(super) format: Format,
     /// How many partitions the log has.
     pub(super) partitions: u16,
     /// When its first record was written.
@@ -97,11 +99,16 @@ pub(crate) enum BlockError {
 }
 
 impl Header {
+    /// Of a block that is written now.
+    pub(super) const fn new(id: BlockId, partitions: u16, created_at: Timestamp) -> Self {
+        Self { id, format: Format::CURRENT, partitions, created_at }
+    }
+
     /// Its bytes, with which a block begins.
     pub(super) fn bytes(&self) -> [u8; COMMITTED_AT] {
         let mut out = [0; COMMITTED_AT];
         out[..8].copy_from_slice(&MAGIC);
-        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        out[8..10].copy_from_slice(&self.format.number().to_le_bytes());
         out[10..12].copy_from_slice(&self.partitions.to_le_bytes());
         out[16..32].copy_from_slice(&self.id.journal.0);
         out[32..40].copy_from_slice(&self.id.seq.to_le_bytes());
@@ -125,12 +132,14 @@ impl Header {
         if crc32fast::hash(&head[..CHECKED_BYTES]) != number(head, 48) {
             return Err(BlockError::NoBlock("its header is damaged"));
         }
-        let format = u16::from_le_bytes(array(head, 8));
-        if format > FORMAT {
-            return Err(BlockError::Newer(format));
-        }
+        let number = u16::from_le_bytes(array(head, 8));
+        let Some(format) = Format::of(number) else {
+            let newer = number > FORMAT;
+            return Err(if newer { BlockError::Newer(number) } else { BlockError::NoBlock("its format never was") });
+        };
         Ok(Some(Self {
             id: BlockId { journal: JournalId(array(head, 16)), seq: u64::from_le_bytes(array(head, 32)) },
+            format,
             partitions: u16::from_le_bytes(array(head, 10)),
             created_at: Timestamp::from_millis(i64::from_le_bytes(array(head, 40))),
         }))
@@ -200,17 +209,15 @@ struct Whole {
     folded: u32,
 }
 
-fn whole_frames(bytes: &[u8], seed: u32) -> Whole {
+fn whole_frames(format: Format, bytes: &[u8], seed: u32) -> Whole {
     let mut whole = Whole { records: 0, length: 0, folded: 0 };
-    let mut rest = bytes;
-    while let Ok((frame, next)) = Frame::first_of(rest) {
+    while let Ok(frame) = Frame::at(format, bytes, whole.length) {
         if frame.index != whole.records || !frame.is_whole(seed) || frame.record().is_err() {
             break;
         }
         whole.records += 1;
-        whole.length += frame.bytes.len();
+        whole.length = frame.end();
         whole.folded = fold(whole.folded, frame.checksum());
-        rest = next;
     }
     whole
 }
@@ -228,11 +235,14 @@ pub(crate) fn read(block: &Bytes, id: BlockId) -> Result<Part, BlockError> {
         return Err(BlockError::Corrupt("its count of bytes is another"));
     }
     let frames = block.slice(HEADER_BYTES..end);
-    let whole = whole_frames(&frames, seed);
+    let whole = whole_frames(header.format, &frames, seed);
     if whole.length != frames.len() || whole.records != seal.records || whole.folded != seal.folded {
         return Err(BlockError::Corrupt("its records are not what was sealed"));
     }
-    Part::of_frames(part_header(&header, &seal), frames).map_err(|_| BlockError::Corrupt("its records can't be read"))
+    if seal.end && seal.records > 0 {
+        return Err(BlockError::Corrupt("it ends its journal, and has records"));
+    }
+    Ok(Part::of_whole(part_header(&header, &seal), header.format, frames, whole.records))
 }
 
 fn part_header(header: &Header, seal: &Seal) -> PartHeader {
@@ -263,9 +273,22 @@ pub(crate) fn sealed_at(block: &[u8], id: BlockId) -> Result<Timestamp, BlockErr
     Seal::read(block, frame::seed(id)).map(|seal| seal.at).ok_or(BlockError::Torn)
 }
 
+/// How many records the block `id` was sealed with, by its first [`HEADER_BYTES`] alone; `None` = they don't tell.
+pub(crate) fn sealed_records(block: &[u8], id: BlockId) -> Option<u64> {
+    identify(block, id).ok()?;
+    Seal::read(block, frame::seed(id)).map(|seal| seal.records.into())
+}
+
 /// Whether the block `id` is the last one of its journal, by its first [`HEADER_BYTES`] alone.
 pub(super) fn is_end(block: &[u8], id: BlockId) -> bool {
     identify(block, id).is_ok() && Seal::read(block, frame::seed(id)).is_some_and(|seal| seal.end)
+}
+
+/// How many partitions the log of a block of `journal` has, by its first [`HEADER_BYTES`] alone; `None` = they tell of no
+/// such block.
+pub(super) fn partitions_of(block: &[u8], journal: JournalId) -> Option<u16> {
+    let header = Header::read(block).ok().flatten()?;
+    (header.id.journal == journal).then_some(header.partitions)
 }
 
 /// How many partitions the log of the block `id` has, by its first [`HEADER_BYTES`] alone; `None` = they are not its.
@@ -295,7 +318,7 @@ pub(super) enum Left {
 
 /// What is left of `block`, a block of `journal` found open; `now` is when it gets sealed, if so.
 pub(super) fn recover(block: &[u8], journal: JournalId, now: Timestamp) -> Result<Left, BlockError> {
-    let Some(Header { id, .. }) = Header::read(block)? else { return Ok(Left::Free) };
+    let Some(Header { id, format, .. }) = Header::read(block)? else { return Ok(Left::Free) };
     if id.journal != journal {
         return Err(BlockError::Foreign(id));
     }
@@ -303,7 +326,7 @@ pub(super) fn recover(block: &[u8], journal: JournalId, now: Timestamp) -> Resul
     let committed = u64::from_le_bytes(array(block, COMMITTED_AT));
     let room = (block.len() - HEADER_BYTES) as u64;
     let frames = &block[HEADER_BYTES..][..committed.min(room) as usize];
-    let whole = whole_frames(frames, seed);
+    let whole = whole_frames(format, frames, seed);
     if let Some(seal) = Seal::read(block, seed)
         && (seal.records, seal.length, seal.folded) == (whole.records, whole.length as u64, whole.folded)
     {
@@ -322,7 +345,7 @@ pub(super) fn recover(block: &[u8], journal: JournalId, now: Timestamp) -> Resul
 /// All bytes of the last block of a journal, which has no records.
 pub(super) fn end_block(id: BlockId, partitions: u16, now: Timestamp, recovered: bool) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
-    out[..COMMITTED_AT].copy_from_slice(&Header { id, partitions, created_at: now }.bytes());
+    out[..COMMITTED_AT].copy_from_slice(&Header::new(id, partitions, now).bytes());
     let seal = Seal { records: 0, length: 0, folded: 0, at: now, recovered, end: true };
     out[COMMITTED_AT..SEAL_END].copy_from_slice(&seal.bytes(frame::seed(id)));
     out

@@ -1,7 +1,8 @@
 //! What workers share with the threads that prepare and seal blocks.
 //!
-//! Blocks go round: prepared → `free` → a worker → `full` → sealed. Both queues hold more than there can be blocks, so
-//! a worker's push never fails and its pop never waits.
+//! Blocks go round: prepared → `spare` → `ready` → a worker → `full` → sealed. Each queue holds more than there can be
+//! blocks, so a worker's push never fails and its pop never waits. To a ready block a worker writes without a fault of
+//! its pages; a spare one, which it takes when none is ready, can cost it some dozens of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +23,9 @@ pub(super) const MAX_MAPPED_BLOCKS: usize = 1_024;
 /// Blocks that are prepared for each worker.
 pub(super) const SPARE_PER_WORKER: usize = 8;
 
+/// How many of them are ready.
+pub(super) const READY_PER_WORKER: usize = 2;
+
 /// How old a block gets while many wait for their readers, in milliseconds.
 pub(super) const LATE_SEAL_AGE_MS: u64 = 5_000;
 
@@ -37,8 +41,10 @@ pub(super) struct Exchange {
     pub(super) obey_signals: bool,
     pub(super) keys: VisitorKeys,
     pub(super) clock: Arc<dyn Clock>,
-    /// Blocks that are prepared.
-    free: ArrayQueue<Block>,
+    /// Blocks that are prepared, the memory of which is not at hand.
+    spare: ArrayQueue<Block>,
+    /// Blocks that are prepared, to be written to at once.
+    ready: ArrayQueue<Block>,
     /// Blocks that workers are done with.
     full: ArrayQueue<Block>,
     /// Blocks that are mapped, or not yet sealed.
@@ -118,7 +124,8 @@ impl Exchange {
             obey_signals,
             keys: VisitorKeys::new(),
             clock,
-            free: ArrayQueue::new(MAX_MAPPED_BLOCKS),
+            spare: ArrayQueue::new(MAX_MAPPED_BLOCKS),
+            ready: ArrayQueue::new(MAX_MAPPED_BLOCKS),
             full: ArrayQueue::new(MAX_MAPPED_BLOCKS),
             mapped: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
@@ -161,7 +168,7 @@ impl Exchange {
             self.given_back();
             return Err(Dropped::NoBlock);
         }
-        self.free.pop().ok_or_else(|| {
+        self.ready.pop().or_else(|| self.spare.pop()).ok_or_else(|| {
             self.given_back();
             Dropped::ALL[usize::from(self.shortage.load(Ordering::Relaxed))]
         })
@@ -169,7 +176,7 @@ impl Exchange {
 
     /// Takes a block from a worker, to be sealed on disk; one that was never begun is taken back.
     pub(super) fn give_back(&self, block: Block) {
-        let queue = if block.is_begun() || self.is_ending() { &self.full } else { &self.free };
+        let queue = if block.is_begun() || self.is_ending() { &self.full } else { &self.spare };
         let pushed = queue.push(block).is_ok();
         debug_assert!(pushed, "the queues hold all blocks that can be mapped");
         self.given_back();
@@ -190,15 +197,36 @@ impl Exchange {
 
     /// The next prepared block, to be given up.
     pub(super) fn take_unused(&self) -> Option<Block> {
-        self.free.pop()
+        self.spare.pop().or_else(|| self.ready.pop())
     }
 
-    /// Puts a prepared block where workers find it.
-    pub(super) fn add_free(&self, block: Block) {
+    /// Puts a newly prepared block where workers find it.
+    pub(super) fn add_spare(&self, block: Block) {
         self.mapped.fetch_add(1, Ordering::AcqRel);
         self.set_shortage(Dropped::NoBlock);
-        let pushed = self.free.push(block).is_ok();
+        let pushed = self.spare.push(block).is_ok();
         debug_assert!(pushed, "the queues hold all blocks that can be mapped");
+    }
+
+    /// The next spare block, to be made ready.
+    pub(super) fn take_spare(&self) -> Option<Block> {
+        self.spare.pop()
+    }
+
+    /// The block that has been ready for longest, to be made ready again.
+    pub(super) fn take_ready(&self) -> Option<Block> {
+        self.ready.pop()
+    }
+
+    /// Puts a block that was made ready where workers find it first.
+    pub(super) fn add_ready(&self, block: Block) {
+        let pushed = self.ready.push(block).is_ok();
+        debug_assert!(pushed, "the queues hold all blocks that can be mapped");
+    }
+
+    /// How many blocks are ready.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// A block is sealed, or gone.
@@ -219,7 +247,7 @@ impl Exchange {
 
     /// How many blocks are prepared.
     pub(super) fn free(&self) -> usize {
-        self.free.len()
+        self.spare.len() + self.ready.len()
     }
 
     /// Tells workers why there is no block, should there be none.

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapMut, MmapOptions};
+use rustix::io::Errno;
 
 /// Bytes that the kernel brings in at once, at least.
 const PAGE_BYTES: usize = 4_096;
@@ -29,13 +30,21 @@ impl Map {
         Ok(Self { bytes })
     }
 
-    /// Brings all pages in for writing, so that the stores to come don't wait for the disk.
-    pub(super) fn prefault(&mut self) {
-        // Kernels before 5.14 don't know this advice; a store to each page does the same one page at a time.
-        if self.bytes.advise(Advice::PopulateWrite).is_err() {
-            for page in self.bytes.chunks_mut(PAGE_BYTES) {
-                page[0] = 0;
+    /// Brings all pages in for writing, so that the stores to come don't wait for the disk. The kernel takes that back for
+    /// pages that it has written to disk. Nothing in them changes.
+    ///
+    /// # Errors
+    /// Where a store would end the process: what the file system has to allocate for it can't be had.
+    pub(super) fn prefault(&mut self) -> io::Result<()> {
+        match self.bytes.advise(Advice::PopulateWrite) {
+            // Kernels before 5.14 don't know this advice; a store to each page does the same one page at a time.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                for page in self.bytes.chunks_mut(PAGE_BYTES) {
+                    page[0] = std::hint::black_box(page[0]);
+                }
+                Ok(())
             }
+            outcome => outcome,
         }
     }
 
@@ -68,7 +77,7 @@ mod tests {
         std::fs::write(&path, vec![7; 3 * PAGE_BYTES]).unwrap();
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let mut map = Map::of(&file, 3 * PAGE_BYTES).unwrap();
-        map.prefault();
+        map.prefault().unwrap();
         map.bytes()[5_000] = 9;
         map.publish(64, 0x0102_0304);
         let bytes = std::fs::read(&path).unwrap();

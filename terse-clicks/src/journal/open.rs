@@ -12,8 +12,9 @@ use terse_core::click::BlockId;
 
 use super::block::{COMMITTED_AT, HEADER_BYTES, Header, MAGIC_AT, Seal, fold};
 use super::map::Map;
-use crate::frame::{self, FRAME_BYTES};
+use crate::frame;
 use crate::record::Record;
+use crate::record::texts::Texts;
 
 /// Files are kept in steps of this many bytes.
 const PAGE_BYTES: u64 = 4_096;
@@ -35,8 +36,8 @@ struct Begun {
     seed: u32,
     records: u32,
     folded: u32,
-    /// Where the next frame goes.
-    at: usize,
+    /// Bytes of all frames.
+    length: usize,
 }
 
 /// A sealed block that is mapped no more.
@@ -73,10 +74,7 @@ impl Block {
 
     fn prepare(file: File, path: PathBuf, zeros: &[u8]) -> io::Result<Self> {
         match allocate(&file, zeros).and_then(|()| Map::of(&file, zeros.len())) {
-            Ok(mut map) => {
-                map.prefault();
-                Ok(Self { map, file, path, begun: None })
-            }
+            Ok(map) => Ok(Self { map, file, path, begun: None }),
             Err(error) => {
                 // What was asked for is not there; that half a file stays behind as well would be worth a word.
                 if let Err(error) = fs::remove_file(&path) {
@@ -87,6 +85,15 @@ impl Block {
         }
     }
 
+    /// Makes its memory such that records can be written to it at once, for some seconds: until the kernel has written
+    /// its pages to disk.
+    ///
+    /// # Errors
+    /// Why it can't be written to at all.
+    pub(super) fn make_ready(&mut self) -> io::Result<()> {
+        self.map.prefault()
+    }
+
     /// Whether it has taken a seq.
     pub(super) const fn is_begun(&self) -> bool {
         self.begun.is_some()
@@ -94,37 +101,37 @@ impl Block {
 
     /// Makes it the block `id`.
     pub(super) fn begin(&mut self, id: BlockId, partitions: u16, now: Timestamp) {
-        let header = Header { id, partitions, created_at: now };
-        let bytes = header.bytes();
+        let bytes = Header::new(id, partitions, now).bytes();
         let (magic, rest) = bytes.split_at(MAGIC_BYTES);
         self.map.bytes()[MAGIC_AT + MAGIC_BYTES..COMMITTED_AT].copy_from_slice(rest);
         self.map.publish(MAGIC_AT, magic.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        self.begun = Some(Begun { id, seed: frame::seed(id), records: 0, folded: 0, at: HEADER_BYTES });
+        self.begun = Some(Begun { id, seed: frame::seed(id), records: 0, folded: 0, length: 0 });
     }
 
     /// Appends a bounded record and commits it. `false` = there is no room, or the block isn't begun.
-    pub(super) fn append(&mut self, record: &Record<'_>) -> bool {
+    pub(super) fn append(&mut self, record: &Record<'_>, texts: &mut Texts) -> bool {
         let Some(mut begun) = self.begun else { return false };
-        let room = &mut self.map.bytes()[begun.at..];
-        if room.len() < FRAME_BYTES + record.size() {
-            return false;
-        }
-        let len = frame::write(record, begun.records, begun.seed, room);
+        let (before, room) = self.map.bytes()[HEADER_BYTES..].split_at_mut(begun.length);
+        let Some(len) = frame::write(record, begun.records, begun.seed, before, room, texts) else { return false };
         let checksum = u32::from_le_bytes([room[0], room[1], room[2], room[3]]);
         begun.folded = fold(begun.folded, checksum);
         begun.records += 1;
-        begun.at += len;
+        begun.length += len;
         self.begun = Some(begun);
-        self.map.publish(COMMITTED_AT, (begun.at - HEADER_BYTES) as u64);
+        self.map.publish(COMMITTED_AT, begun.length as u64);
         true
     }
 
     /// Seals it: no record follows.
     pub(super) fn seal(&mut self, now: Timestamp) {
-        let Some(Begun { seed, records, folded, at, .. }) = self.begun else { return };
-        let length = (at - HEADER_BYTES) as u64;
-        let seal = Seal { records, length, folded, at: now, recovered: false, end: false }.bytes(seed);
+        let Some(Begun { seed, records, folded, length, .. }) = self.begun else { return };
+        let seal = Seal { records, length: length as u64, folded, at: now, recovered: false, end: false }.bytes(seed);
         self.map.bytes()[COMMITTED_AT..][..seal.len()].copy_from_slice(&seal);
+    }
+
+    /// Where its file lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The block with its map given back. `None` = it was never begun, and its file is removed.
@@ -135,7 +142,7 @@ impl Block {
         let Self { map, file, path, begun } = self;
         drop(map);
         match begun {
-            Some(Begun { id, at, .. }) => Ok(Some(Sealed { id, file, path, used: at as u64 })),
+            Some(Begun { id, length, .. }) => Ok(Some(Sealed { id, file, path, used: (HEADER_BYTES + length) as u64 })),
             None => fs::remove_file(&path).map(|()| None),
         }
     }

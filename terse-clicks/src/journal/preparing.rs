@@ -3,6 +3,11 @@
 //! For each worker [`SPARE_PER_WORKER`] blocks wait: at 300 MB/s of clicks the thread must look every 7 ms for a worker
 //! not to run dry, so it looks every [`BUSY_MS`] while blocks are taken, and every [`REST_MS`] else. When the disk or
 //! the budget is full, workers drop clicks and count them; as soon as there is room again, recording goes on.
+//!
+//! [`READY_PER_WORKER`] of them are ready: a store to them finds its page in memory and writable. The kernel writes pages
+//! to disk within half a minute and makes them read-only for that; the next store would be a fault that may wait for the
+//! file system's journal, on a web worker. So blocks that wait are made ready again every [`READY_EVERY_MS`], which
+//! costs nothing unless the kernel has written them, and then makes it write them once more half a minute later.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +17,18 @@ use std::time::Duration;
 use terse_core::click::Dropped;
 
 use super::directory::{JournalDir, Name};
-use super::exchange::{Exchange, MAX_MAPPED_BLOCKS, SPARE_PER_WORKER};
+use super::exchange::{Exchange, MAX_MAPPED_BLOCKS, READY_PER_WORKER, SPARE_PER_WORKER};
 use super::inventory::{Inventory, Room};
 use super::open::Block;
 
 /// Blocks that are prepared besides.
 const SPARE_AT_REST: usize = 1;
+/// Blocks that are ready besides.
+const READY_AT_REST: usize = 1;
 const BUSY_MS: u64 = 5;
 const REST_MS: u64 = 20;
+/// How often ready blocks are made so again.
+const READY_EVERY_MS: u64 = 2_000;
 
 pub(super) struct Preparer {
     pub(super) exchange: Arc<Exchange>,
@@ -32,6 +41,8 @@ pub(super) struct Preparer {
     pub(super) number: u64,
     /// What was told last: `None` = all is well.
     pub(super) told: Option<Dropped>,
+    /// When ready blocks were made so again.
+    pub(super) readied_at_ms: u64,
     /// Whether the log was told that other journals can't be looked at.
     pub(super) blind: bool,
 }
@@ -56,6 +67,7 @@ impl Preparer {
             Err(error) if is_full(&error) => self.tell(Some(Dropped::Budget), Some(&error)),
             Err(error) => self.tell(Some(Dropped::Fault), Some(&error)),
         }
+        self.make_ready();
         self.exchange.step_made();
         missing > 0
     }
@@ -83,7 +95,7 @@ impl Preparer {
                 prepared => prepared,
             };
             match block? {
-                Some(block) => self.exchange.add_free(block),
+                Some(block) => self.exchange.add_spare(block),
                 None => return Ok(false),
             }
         }
@@ -103,6 +115,37 @@ impl Preparer {
         };
         self.inventory.prepared(bytes);
         Ok(Some(block))
+    }
+
+    /// Makes blocks ready for those that workers have taken, and at times those that are ready already.
+    fn make_ready(&mut self) {
+        let wanted = READY_AT_REST + READY_PER_WORKER * self.exchange.workers();
+        while self.exchange.ready() < wanted
+            && let Some(block) = self.exchange.take_spare()
+        {
+            self.make_one_ready(block);
+        }
+        let now_ms = self.exchange.clock.monotonic_ms();
+        if now_ms.saturating_sub(self.readied_at_ms) < READY_EVERY_MS {
+            return;
+        }
+        self.readied_at_ms = now_ms;
+        for _ in 0..self.exchange.ready() {
+            let Some(block) = self.exchange.take_ready() else { break };
+            self.make_one_ready(block);
+        }
+    }
+
+    /// Makes a block ready, or gives it up: where it can't be, a store to it would end the process.
+    fn make_one_ready(&self, mut block: Block) {
+        let Err(error) = block.make_ready() else { return self.exchange.add_ready(block) };
+        let path = block.path().to_owned();
+        tracing::error!(path = %path.display(), %error, "a block can't be written to, and is given up");
+        if let Err(error) = block.unmap() {
+            tracing::warn!(path = %path.display(), %error, "a block that wasn't used stays");
+        }
+        self.inventory.unprepared(self.zeros.len() as u64);
+        self.exchange.unmapped();
     }
 
     /// Tells workers why there is no block, and the log when that changes.

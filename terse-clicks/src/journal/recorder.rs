@@ -12,12 +12,14 @@ use super::exchange::{Exchange, WorkerCounts};
 use super::open::Block;
 use super::visitor::Discretion;
 use crate::record::Record;
+use crate::record::texts::Texts;
 
 /// Writes down the clicks of one worker.
 pub(super) struct Recorder {
     exchange: Arc<Exchange>,
     counts: Arc<WorkerCounts>,
     discretion: Discretion,
+    texts: Texts,
     open: Option<Open>,
 }
 
@@ -29,11 +31,11 @@ struct Open {
 impl Recorder {
     pub(super) fn new(exchange: Arc<Exchange>, counts: Arc<WorkerCounts>) -> Self {
         let discretion = Discretion::new(&exchange.keys, exchange.obey_signals);
-        Self { exchange, counts, discretion, open: None }
+        Self { exchange, counts, discretion, texts: Texts::default(), open: None }
     }
 
     fn write(&mut self, record: &Record<'_>) -> Result<(), Dropped> {
-        if self.open.as_mut().is_some_and(|open| open.block.append(record)) {
+        if self.open.as_mut().is_some_and(|open| open.block.append(record, &mut self.texts)) {
             return Ok(());
         }
         self.write_to_next(record)
@@ -45,7 +47,7 @@ impl Recorder {
         let mut block = self.exchange.take_free()?;
         let id = BlockId { journal: self.exchange.journal, seq: self.exchange.take_seq() };
         block.begin(id, self.exchange.partitions, record.at);
-        let appended = block.append(record);
+        let appended = block.append(record, &mut self.texts);
         self.open = Some(Open { block, since_ms: self.exchange.clock.monotonic_ms() });
         // Blocks are made larger than the largest record.
         if appended { Ok(()) } else { Err(Dropped::Fault) }

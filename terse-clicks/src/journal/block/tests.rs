@@ -5,6 +5,7 @@ use terse_core::Version;
 use terse_core::click::Signals;
 
 use super::*;
+use crate::frame::tests::row_of;
 use crate::record::Record;
 
 const ID: BlockId = BlockId { journal: JournalId([7; 16]), seq: 5 };
@@ -30,13 +31,16 @@ const CODES: [&str; 8] = ["zero", "one", "two", "three", "four", "five", "six", 
 
 /// A block as a worker leaves it that is killed after this many of [`CODES`].
 fn open_block(id: BlockId, records: usize) -> Vec<u8> {
+    open_block_of(Format::CURRENT, id, records)
+}
+
+fn open_block_of(format: Format, id: BlockId, records: usize) -> Vec<u8> {
     let mut bytes = vec![0; FILE_BYTES];
-    bytes[..COMMITTED_AT].copy_from_slice(&Header { id, partitions: 3, created_at: NOW }.bytes());
-    let mut at = HEADER_BYTES;
-    for (index, code) in CODES[..records].iter().enumerate() {
-        at += frame::write(&record(code), index as u32, frame::seed(id), &mut bytes[at..]);
-    }
-    commit(&mut bytes, at - HEADER_BYTES);
+    bytes[..COMMITTED_AT].copy_from_slice(&Header { format, ..Header::new(id, 3, NOW) }.bytes());
+    let records: Vec<Record<'_>> = CODES[..records].iter().map(|code| record(code)).collect();
+    let row = row_of(format, &records, frame::seed(id));
+    bytes[HEADER_BYTES..][..row.len()].copy_from_slice(&row);
+    commit(&mut bytes, row.len());
     bytes
 }
 
@@ -49,13 +53,18 @@ fn committed(block: &[u8]) -> usize {
 }
 
 fn seal_of(block: &[u8], id: BlockId) -> Seal {
-    let whole = whole_frames(&block[HEADER_BYTES..][..committed(block)], frame::seed(id));
+    let format = Header::read(block).unwrap().unwrap().format;
+    let whole = whole_frames(format, &block[HEADER_BYTES..][..committed(block)], frame::seed(id));
     let (records, length, folded) = (whole.records, whole.length as u64, whole.folded);
     Seal { records, length, folded, at: NOW, recovered: false, end: false }
 }
 
 fn sealed_block(id: BlockId, records: usize) -> Vec<u8> {
-    let mut bytes = open_block(id, records);
+    sealed_block_of(Format::CURRENT, id, records)
+}
+
+fn sealed_block_of(format: Format, id: BlockId, records: usize) -> Vec<u8> {
+    let mut bytes = open_block_of(format, id, records);
     let seal = seal_of(&bytes, id);
     bytes[COMMITTED_AT..SEAL_END].copy_from_slice(&seal.bytes(frame::seed(id)));
     bytes
@@ -131,9 +140,9 @@ fn a_newer_format_is_told_from_damage() {
 fn records_that_are_swapped_or_missing_are_told() {
     let sealed = sealed_block(ID, 3);
     let frames = &sealed[HEADER_BYTES..][..committed(&sealed)];
-    let (first, rest) = Frame::first_of(frames).unwrap();
-    let (second, third) = Frame::first_of(rest).unwrap();
-    let swapped = [second.bytes, first.bytes, third].concat();
+    let first = Frame::at(Format::CURRENT, frames, 0).unwrap();
+    let second = Frame::at(Format::CURRENT, frames, first.end()).unwrap();
+    let swapped = [second.bytes, first.bytes, &frames[second.end()..]].concat();
     let mut bytes = sealed.clone();
     bytes[HEADER_BYTES..][..swapped.len()].copy_from_slice(&swapped);
     assert_eq!(read_id(bytes), Err(BlockError::Corrupt("its records are not what was sealed")));
@@ -167,9 +176,10 @@ fn a_record_that_was_not_committed_is_not_recovered() {
 fn a_recycled_file_never_revives_old_records() {
     let old = BlockId { seq: 4, ..ID };
     let mut bytes = sealed_block(old, 8);
-    bytes[..COMMITTED_AT].copy_from_slice(&Header { id: ID, partitions: 3, created_at: NOW }.bytes());
-    let seed = frame::seed(ID);
-    let len = frame::write(&record("new"), 0, seed, &mut bytes[HEADER_BYTES..]);
+    bytes[..COMMITTED_AT].copy_from_slice(&Header::new(ID, 3, NOW).bytes());
+    let new = row_of(Format::CURRENT, &[record("new")], frame::seed(ID));
+    let len = new.len();
+    bytes[HEADER_BYTES..][..len].copy_from_slice(&new);
     // The count is the old block's, the worst that it could be.
     let Ok(Left::Open { seal, .. }) = recover(&bytes, ID.journal, NOW) else { panic!("not open") };
     assert_eq!((seal.records, seal.length), (1, len as u64));
@@ -203,15 +213,60 @@ fn the_last_block_of_a_journal_has_no_records() {
 }
 
 #[test]
-fn the_bytes_of_format_1_stay_as_they_are() {
-    assert_eq!(FORMAT, 1, "write a test of the new format, and keep this one");
-    let bytes = sealed_block(ID, 1);
-    let mut expected = b"terseblk\x01\x00\x03\x00\x00\x00\x00\x00".to_vec();
-    expected.extend([7; 16]);
-    expected.extend(5_u64.to_le_bytes());
-    expected.extend(1_767_323_045_000_i64.to_le_bytes());
-    assert_eq!(bytes[..CHECKED_BYTES], expected);
-    assert_eq!(crc32fast::hash(&bytes), 738_877_262, "the whole block");
+fn the_bytes_of_both_formats_stay_as_they_are() {
+    assert_eq!(FORMAT, 2, "write a test of the new format, and keep these");
+    for (format, checksum) in [(Format::One, 738_877_262), (Format::Two, 1_318_025_897)] {
+        let bytes = sealed_block_of(format, ID, 1);
+        let mut expected = b"terseblk\x01\x00\x03\x00\x00\x00\x00\x00".to_vec();
+        expected[8] = format.number() as u8;
+        expected.extend([7; 16]);
+        expected.extend(5_u64.to_le_bytes());
+        expected.extend(1_767_323_045_000_i64.to_le_bytes());
+        assert_eq!(bytes[..CHECKED_BYTES], expected);
+        assert_eq!(crc32fast::hash(&bytes), checksum, "the whole block of {format:?}");
+    }
+}
+
+#[test]
+fn a_block_of_the_format_before_is_read_recovered_and_split() {
+    let old = Format::One;
+    let part = read_id(sealed_block_of(old, ID, 8)).unwrap();
+    assert_eq!(codes(&part), CODES);
+    let part = Part::decode(&part.encode()).unwrap();
+    assert_eq!(codes(&part), CODES);
+    for part in part.split(3) {
+        assert!(part.records().all(|(index, read)| read == record(CODES[index as usize])));
+        assert_eq!(Part::decode(&part.encode()), Ok(part));
+    }
+    let mut bytes = open_block_of(old, ID, 8);
+    let torn_at = HEADER_BYTES + committed(&open_block_of(old, ID, 5)) + 20;
+    bytes[torn_at..].fill(0);
+    let Ok(Left::Open { seal, .. }) = recover(&bytes, ID.journal, NOW) else { panic!("not open") };
+    bytes[COMMITTED_AT..SEAL_END].copy_from_slice(&seal.bytes(frame::seed(ID)));
+    assert_eq!(codes(&read_id(bytes).unwrap()), CODES[..5]);
+}
+
+#[test]
+fn a_format_that_never_was_is_no_newer_one() {
+    let mut bytes = sealed_block(ID, 2);
+    bytes[8..10].fill(0);
+    let checksum = crc32fast::hash(&bytes[..CHECKED_BYTES]);
+    bytes[48..52].copy_from_slice(&checksum.to_le_bytes());
+    assert_eq!(read_id(bytes), Err(BlockError::NoBlock("its format never was")));
+}
+
+#[test]
+fn texts_that_records_share_are_lost_with_none_but_their_own() {
+    for records in 1..=8 {
+        let mut bytes = open_block(ID, 8);
+        let end = HEADER_BYTES + committed(&open_block(ID, records));
+        bytes[end..].fill(0);
+        let Ok(Left::Open { seal, .. }) = recover(&bytes, ID.journal, NOW) else { panic!("not open") };
+        bytes[COMMITTED_AT..SEAL_END].copy_from_slice(&seal.bytes(frame::seed(ID)));
+        let part = read_id(bytes).unwrap();
+        let read: Vec<_> = part.records().map(|(_, record)| record).collect();
+        assert_eq!(read, CODES[..records].iter().map(|code| record(code)).collect::<Vec<_>>());
+    }
 }
 
 proptest! {

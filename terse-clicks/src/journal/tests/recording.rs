@@ -9,11 +9,12 @@ fn a_full_block_is_followed_by_the_next() {
     let setup = Setup::new();
     let journal = setup.open();
     let mut recorder = journal.of_a_worker();
-    let hostile = [b'x'; 10_240];
-    let referrer = [b"https://", &hostile[..]].concat();
-    for _ in 0..200 {
-        let click = Click { user_agent: &hostile, referrer: &referrer, language: &hostile, ..setup.click("big") };
-        recorder.record(&click).unwrap();
+    for number in 0..200 {
+        // Each time another one, so that each takes its place.
+        let hostile = format!("{number}{}", "x".repeat(10_240));
+        let referrer = format!("https://{hostile}");
+        let (user_agent, referrer, language) = (hostile.as_bytes(), referrer.as_bytes(), hostile.as_bytes());
+        recorder.record(&Click { user_agent, referrer, language, ..setup.click("big") }).unwrap();
     }
     drop(recorder);
     journal.end().unwrap();
