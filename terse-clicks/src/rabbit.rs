@@ -7,6 +7,7 @@
 //! | `relay` | from the blocks of a data directory to the streams, until the broker has confirmed them |
 //! | `guard` | not to publish more than the streams keep for a projector that is behind |
 //! | `stream_log` | from the streams to the projector |
+//! | `reading` | what that tells of itself |
 //! | `events` | what happened to links, told to whoever wants to know |
 //! | `dead` | messages that nobody can decode, for an operator |
 //!
@@ -17,11 +18,13 @@ mod connection;
 pub mod dead;
 pub mod events;
 mod guard;
+mod reading;
 mod relay;
 mod stream_log;
 mod topology;
 
 pub use self::connection::{BrokerConfig, MAX_PARTITIONS, RabbitError};
 pub use self::guard::{BLIND_MS, CheckpointNeeds, LOOK_MS, Needs, SHORT_LOOK_MS};
+pub use self::reading::{ReadingReport, StreamReading};
 pub use self::relay::{MAX_JOURNALS, Relay, RelayConfig, RelayProgress, RelayReport, RelayStep};
 pub use self::stream_log::{ANCHOR_MS, PREFETCH, StreamLog};

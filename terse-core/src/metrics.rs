@@ -1,10 +1,12 @@
 //! Every metric of terse, and its name. The names are a contract: dashboards,
 //! drills and load tests read them.
 
+mod bus;
 mod cache;
 mod clicks;
 mod events;
 mod families;
+mod limits;
 mod redirects;
 mod workers;
 
@@ -20,8 +22,10 @@ use self::clicks::ClickSums;
 use self::events::EventGauges;
 use self::redirects::RedirectSums;
 
+pub use self::bus::{BusGauges, PartsCounted};
 pub use self::cache::CacheReading;
 pub use self::clicks::ClickCounts;
+pub use self::limits::LimitCounts;
 pub use self::redirects::RedirectCounts;
 
 /// Redirects answered, by tier and outcome.
@@ -56,6 +60,10 @@ pub const CACHE_OVERFLOWS: &str = "terse_cache_overflows_total";
 pub const CACHE_BYPASSES: &str = "terse_cache_bypasses_total";
 /// Whether what is remembered of a shard is in step with its change marks, 0 or 1, by shard that other servers change.
 pub const MARKS_FRESH: &str = "terse_marks_fresh";
+/// Requests and items that a rate limit refused, by limit.
+pub const RATE_LIMITED: &str = "terse_rate_limited_total";
+/// Decisions about a shared rate limit that a process made alone, because the shared cache was of no use, by limit.
+pub const LIMITS_ALONE: &str = "terse_limits_alone_total";
 /// Calls that found a bulkhead full.
 pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
 /// Clicks written down.
@@ -72,6 +80,22 @@ pub const CLICK_LAG_SECONDS: &str = "terse_click_lag_seconds";
 pub const LINK_EVENTS: &str = "terse_link_events_total";
 /// Bytes of link events that wait to be published.
 pub const LINK_EVENT_BYTES: &str = "terse_link_event_bytes";
+/// Whether the message broker is connected, 0 or 1, by side: the `relay` publishes clicks, the `reader` counts them.
+pub const BUS_CONNECTED: &str = "terse_bus_connected";
+/// Whether clicks stay on disk because counting is too far behind, or nobody can tell: 0 or 1.
+pub const BUS_RELAY_HELD: &str = "terse_bus_relay_held";
+/// Parts of blocks of clicks, by what became of them.
+pub const BUS_PARTS: &str = "terse_bus_parts_total";
+/// Parts of blocks that are published or about to be, and not confirmed.
+pub const BUS_PARTS_WAITING: &str = "terse_bus_parts_waiting";
+/// Partitions that this server counts.
+pub const BUS_PARTITIONS_HELD: &str = "terse_bus_partitions_held";
+/// Messages that this server put aside because nobody can decode them.
+pub const BUS_DEAD_LETTERS: &str = "terse_bus_dead_letters_total";
+/// The offset up to which a partition is counted, by whichever server.
+pub const BUS_OFFSET: &str = "terse_bus_offset";
+/// The time up to which a partition is counted, by whichever server, in seconds since 1970.
+pub const BUS_COUNTED_UNTIL: &str = "terse_bus_counted_until_seconds";
 
 /// How a redirect ended, as the metrics tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,11 +142,14 @@ pub struct Metrics {
     bulkhead_in_use: IntGaugeVec,
     bulkhead_rejected: IntCounterVec,
     cache_requests: IntCounterVec,
+    rate_limited: IntCounterVec,
+    limits_alone: IntCounterVec,
     clicks: ClickSums,
     clicks_applied: IntCounter,
     click_blocks_pending: IntGauge,
     click_lag_seconds: Gauge,
     events: EventGauges,
+    bus: BusGauges,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -145,6 +172,8 @@ impl Metrics {
         let in_use = Opts::new(BULKHEAD_IN_USE, "calls in a bulkhead");
         let rejected = Opts::new(BULKHEAD_REJECTED, "calls that found a bulkhead full");
         let cache = Opts::new(CACHE_REQUESTS, "calls to the shared cache");
+        let limited = Opts::new(RATE_LIMITED, "requests and items that a rate limit refused");
+        let alone = Opts::new(LIMITS_ALONE, "decisions about a shared limit that this process made alone");
         Self {
             redirects: registered(&registry, RedirectSums::new()),
             links_created: registered(&registry, IntCounter::new(LINKS_CREATED, "links created")),
@@ -158,11 +187,14 @@ impl Metrics {
             bulkhead_in_use: registered(&registry, IntGaugeVec::new(in_use, &["name"])),
             bulkhead_rejected: registered(&registry, IntCounterVec::new(rejected, &["name"])),
             cache_requests: registered(&registry, IntCounterVec::new(cache, &["operation", "result"])),
+            rate_limited: registered(&registry, IntCounterVec::new(limited, &["limit"])),
+            limits_alone: registered(&registry, IntCounterVec::new(alone, &["limit"])),
             clicks: registered(&registry, ClickSums::new()),
             clicks_applied: registered(&registry, IntCounter::new(CLICKS_APPLIED, "clicks added to the read model")),
             click_blocks_pending: registered(&registry, IntGauge::new(CLICK_BLOCKS_PENDING, "sealed blocks waiting")),
             click_lag_seconds: registered(&registry, Gauge::new(CLICK_LAG_SECONDS, "seconds from seal to count")),
             events: EventGauges::new(&registry),
+            bus: BusGauges::new(&registry),
             registry,
         }
     }
@@ -195,6 +227,12 @@ impl Metrics {
     #[must_use]
     pub fn click_lag_seconds(&self) -> Gauge {
         self.click_lag_seconds.clone()
+    }
+
+    /// What is told of the message broker.
+    #[must_use]
+    pub fn bus(&self) -> &BusGauges {
+        &self.bus
     }
 
     /// Counts a created link.
@@ -241,6 +279,16 @@ impl Metrics {
     #[must_use]
     pub fn cache_requests(&self, operation: &str, result: &str) -> IntCounter {
         self.cache_requests.with_label_values(&[operation, result])
+    }
+
+    /// The counts of the rate limit `limit`. Make them once and keep them.
+    #[must_use]
+    pub fn limit_counts(&self, limit: &str) -> LimitCounts {
+        let (refused, alone) = (&self.rate_limited, &self.limits_alone);
+        LimitCounts {
+            refused: refused.with_label_values(&[limit]),
+            alone: alone.with_label_values(&[limit]),
+        }
     }
 
     /// Shows what the cache holds: `read` is called at each scrape, so it must be cheap and never wait. `None` = it is
@@ -295,6 +343,8 @@ mod tests {
         metrics.bulkhead_in_use("main/read").inc();
         metrics.bulkhead_rejected("main/read").inc_by(3);
         metrics.cache_requests("get", "hit").inc();
+        metrics.limit_counts("create").refused(3);
+        metrics.limit_counts("create").decided_alone();
         metrics.clicks_applied().inc_by(7);
         metrics.click_blocks_pending().set(4);
         metrics.click_lag_seconds().set(0.25);
@@ -317,6 +367,8 @@ mod tests {
             "terse_bulkhead_rejected_total{name=\"main/read\"} 3",
             "# TYPE terse_cache_requests_total counter",
             "terse_cache_requests_total{operation=\"get\",result=\"hit\"} 1",
+            "terse_rate_limited_total{limit=\"create\"} 3",
+            "terse_limits_alone_total{limit=\"create\"} 1",
             "# TYPE terse_clicks_applied_total counter",
             "terse_clicks_applied_total 7",
             "# TYPE terse_click_blocks_pending gauge",

@@ -1,41 +1,47 @@
 //! Clicks: recorded in a journal by redirects, counted by a projector, told by the read model.
 //!
 //! What of these a process has follows from its roles. The projector runs on a thread of its own: it takes a core while
-//! it catches up, and redirects await nothing of it.
+//! it catches up, and redirects await nothing of it. With a message broker the way is longer: a relay, on another thread,
+//! publishes the journal's blocks to streams, and the projector reads those, in this process or in any other.
 //!
 //! A read model or a journal that can't be opened keeps no redirect from being answered: the start goes on without, a
 //! task tries again, and health tells. Statistics are unavailable meanwhile, or clicks dropped and counted. Only a read
-//! model that was made for another bus ends the start: that is a setting to be mended.
+//! model or a journal that was made for another bus ends the start: that is a setting to be mended.
 
+mod bus_health;
 mod health;
 mod late;
+mod model;
 mod projection;
 mod read_model;
 mod recording;
+mod relaying;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use terse_clicks::enrich::{Countries, Enrichment};
-use terse_clicks::journal::{Journal, JournalConfig, Recovery, RecoveryThread, SyncPolicy};
+use terse_clicks::journal::{self, Journal, JournalConfig, Recovery, RecoveryThread, SyncPolicy};
+use terse_clicks::log::ClickLog;
 use terse_clicks::log::local::LocalLog;
-use terse_clicks::projector::{Projector, ProjectorConfig, ProjectorError};
+use terse_clicks::projector::{Projector, ProjectorConfig};
+use terse_clicks::rabbit::{BrokerConfig, CheckpointNeeds, Relay, RelayConfig, StreamLog};
+use terse_core::Clock;
 use terse_core::click::ClickRecording;
+use terse_core::metrics::Metrics;
 use terse_core::ports::clicks::{Bus, ClickStats, ReadModel};
 use terse_core::ports::{DependencyHealth, HomeStore, StoreError, StoreErrorKind};
-use terse_core::stats::{Row, Span};
-use terse_core::{Clock, ShortCode, Timestamp};
-use terse_store::{CqlReadModel, CqlReadModelConfig};
+use terse_core::stats::Partition;
 use tokio::sync::watch;
 
+use self::bus_health::{BusHealth, Reader};
 use self::health::{ClickHealth, Recorded};
+use self::model::{Model, NoReadModel};
 use self::projection::{Life, Projection, Supervised};
-use self::read_model::LateReadModel;
 use self::recording::Recording;
+use self::relaying::Relaying;
 use crate::config::Config;
-use crate::config::address::CqlAddress;
 use crate::config::clicks::{BusConfig, StatsConfig};
 use crate::exit::{Exit, StartError};
 use crate::shutdown::Grace;
@@ -44,18 +50,16 @@ use crate::tasks::Tasks;
 use crate::visitor_keys;
 use crate::world::World;
 
+pub(crate) use self::model::stats_file;
+
 /// The journals of a data directory.
 const JOURNALS: &str = "journal";
-/// The read model of a data directory.
-const STATS_FILE: &str = "stats.sqlite";
 /// How the read model is called in messages.
 const STATS: &str = "stats";
 /// How often gauges are brought up to date.
 const GAUGES_EVERY: Duration = Duration::from_millis(500);
-/// How often a read model that is away is tried.
-const CONNECT_EVERY: Duration = Duration::from_secs(1);
-/// How long one try may take: it may have to make all tables.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(80);
+/// How often it is looked how far streams are counted.
+const POSITIONS_EVERY: Duration = Duration::from_secs(5);
 
 /// How often a file that can't be opened is tried, and how long a try is waited for; a start waits as long. Another
 /// process' lock on the file is waited for that long, too.
@@ -65,50 +69,49 @@ const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a process does with clicks.
 pub struct Clicks {
+    /// Where blocks are published; `None` = the bus is local.
+    broker: Option<BrokerConfig>,
     recording: Option<Recording>,
     model: Option<Model>,
     projection: Option<Projection>,
+    relaying: Option<Relaying>,
+    /// Whether the projector reads streams.
+    reader: Arc<Reader>,
     /// What the journal counted, as it was seen last.
     recorded: Arc<Recorded>,
     /// Recovers journals of servers that are gone, where no journal of this process does.
     recovery: Option<RecoveryThread>,
 }
 
-/// Where clicks are counted.
-#[derive(Clone)]
-enum Model {
-    Sqlite(Arc<LateReadModel>),
-    Cql(Arc<CqlReadModel>),
-}
-
 impl Clicks {
-    /// Opens the journal and the read model that the roles of `config` need, if they can be opened. Nothing is projected
-    /// or connected yet.
+    /// Opens the journal and the read model that the roles of `config` need, if they can be opened. Nothing is projected,
+    /// published or connected yet. Without a `broker` the bus is local.
     ///
     /// # Errors
-    /// [`StartError`] when the read model is another bus's.
-    pub async fn open(config: &Config, world: &World) -> Result<Self, StartError> {
+    /// [`StartError`] when read model or journals are another bus's.
+    pub async fn open(config: &Config, broker: Option<BrokerConfig>, world: &World) -> Result<Self, StartError> {
+        refuse_lone_stats(config)?;
         let surfaces = config.http.surfaces;
-        let records = surfaces.redirect && config.clicks.bus == BusConfig::Local;
-        let model = (surfaces.api || config.analytics).then(|| Model::new(config, world));
-        if let Some(Model::Sqlite(model)) = &model {
-            match model.0.open_once(OPEN_WITHIN).await {
-                Ok(()) if config.analytics => settle_bus(model.as_ref(), bus(config)).await?,
-                Ok(()) => {}
-                Err(error) => tracing::error!(%error, "starting without statistics; opening them is tried again"),
-            }
+        let (records, reads_journals) = (surfaces.redirect, config.analytics && broker.is_none());
+        // Whoever publishes has to know how far clicks are counted.
+        let (bus, publishes) = (bus(broker.as_ref()), records && broker.is_some());
+        if records || reads_journals {
+            refuse_other_kind(&journals(config), bus)?;
+        }
+        let model = (surfaces.api || config.analytics || publishes).then(|| Model::new(config, world));
+        if let Some(model) = &model {
+            model.open((config.analytics || publishes).then_some(bus)).await?;
         }
         let recording = records
-            .then(|| Recording::new(journal_config(config), Arc::clone(&world.clock), Arc::clone(&world.entropy)));
+            .then(|| Recording::new(journal_config(config, bus), Arc::clone(&world.clock), Arc::clone(&world.entropy)));
         if let Some(recording) = &recording
             && let Err(error) = recording.journal.open_once(OPEN_WITHIN).await
         {
             tracing::error!(%error, "starting without a click journal: clicks are dropped until it can be opened");
         }
-        let recovery = (config.analytics && recording.is_none() && config.clicks.bus == BusConfig::Local)
-            .then(|| recovery(config, world))
-            .transpose()?;
-        Ok(Self { recording, model, projection: None, recorded: Arc::default(), recovery })
+        let recovery = (reads_journals && recording.is_none()).then(|| recovery(config, world)).transpose()?;
+        let (projection, relaying, reader, recorded) = (None, None, Arc::default(), Arc::default());
+        Ok(Self { broker, recording, model, projection, relaying, reader, recorded, recovery })
     }
 
     /// Where redirects note their clicks.
@@ -120,44 +123,69 @@ impl Clicks {
     /// What is known of clicks.
     #[must_use]
     pub fn stats(&self) -> Arc<dyn ClickStats> {
-        match &self.model {
-            Some(Model::Sqlite(model)) => Arc::clone(model) as Arc<dyn ClickStats>,
-            Some(Model::Cql(model)) => Arc::clone(model) as Arc<dyn ClickStats>,
-            None => Arc::new(NoReadModel),
-        }
+        self.model.as_ref().map_or_else(|| Arc::new(NoReadModel) as Arc<dyn ClickStats>, Model::stats)
     }
 
     /// What health reports tell of them.
     #[must_use]
     pub fn dependencies(&self, clock: &Arc<dyn Clock>) -> Vec<Arc<dyn DependencyHealth>> {
-        let model = self.model.iter().map(|model| match model {
-            Model::Sqlite(model) => Arc::clone(model) as Arc<dyn DependencyHealth>,
-            Model::Cql(model) => Arc::clone(model) as Arc<dyn DependencyHealth>,
-        });
+        let model = self.model.iter().map(Model::dependency);
         let counting = self.projection.as_ref().map(Projection::supervised);
         let works = (self.recording.is_some() || counting.is_some()).then(|| {
             let recording = self.recording.clone().map(|recording| (recording, Arc::clone(&self.recorded)));
             Arc::new(ClickHealth { recording, counting, clock: Arc::clone(clock) }) as Arc<dyn DependencyHealth>
         });
-        model.chain(works).collect()
+        let bus = self.bus_health().map(|bus| Arc::new(bus) as Arc<dyn DependencyHealth>);
+        model.chain(works).chain(bus).collect()
     }
 
-    /// Starts to count, if that is this process's role.
+    /// What is known of the broker, if this process has anything to do with it.
+    fn bus_health(&self) -> Option<BusHealth> {
+        self.broker.as_ref()?;
+        let relayed = self.relaying.as_ref().map(Relaying::relayed);
+        let counting = self.projection.as_ref().map(Projection::supervised);
+        let reader = counting.map(|counting| (Arc::clone(&self.reader), counting));
+        (relayed.is_some() || reader.is_some()).then_some(BusHealth { relayed, reader })
+    }
+
+    /// Starts to publish what is recorded and to count, as far as that is this process's role.
     ///
     /// # Errors
-    /// [`StartError`] when the country data can't be read or the thread can't be started.
-    pub fn project(&mut self, config: &Config, holder: String, world: &World) -> Result<(), StartError> {
-        let (Some(model), true, BusConfig::Local) = (&self.model, config.analytics, &config.clicks.bus) else {
-            return Ok(());
-        };
+    /// [`StartError`] when the country data can't be read or a thread can't be started.
+    pub fn start(&mut self, config: &Config, holder: String, world: &World) -> Result<(), StartError> {
+        let Some(model) = self.model.clone() else { return Ok(()) };
+        if let (Some(broker), Some(recording)) = (&self.broker, &self.recording) {
+            let relay = RelayConfig::new(broker.clone(), journals(config));
+            self.relaying = Some(Relaying::start(relays(relay, &model, world), recording.clone())?);
+        }
+        if config.analytics {
+            self.project(config, &model, holder, world)?;
+        }
+        Ok(())
+    }
+
+    fn project(&mut self, config: &Config, model: &Model, holder: String, world: &World) -> Result<(), StartError> {
         let (read_model, countries) = (model.read_model(), countries(config)?);
         let (config, clock, entropy) = (config.clone(), Arc::clone(&world.clock), Arc::clone(&world.entropy));
-        let recording = self.recording.clone();
+        // Its writes are transactions.
+        let one_lease = matches!(model, Model::Sqlite(_));
+        let (broker, recording, reader) = (self.broker.clone(), self.recording.clone(), Arc::clone(&self.reader));
         let begin = move |stopped: watch::Receiver<bool>| {
-            let journal = recording.as_ref().and_then(|recording| recording.journal.get().cloned());
+            let log: Box<dyn ClickLog> = match &broker {
+                Some(broker) => {
+                    let log = StreamLog::new(broker.clone(), entropy.as_ref()).map_err(|error| error.to_string())?;
+                    reader.is(log.reading());
+                    Box::new(log)
+                }
+                None => {
+                    let journal = recording.as_ref().and_then(|recording| recording.journal.get().cloned());
+                    Box::new(LocalLog::new(&journals(&config), journal))
+                }
+            };
+            let settings = ProjectorConfig { one_lease, ..ProjectorConfig::new(bus(broker.as_ref()), holder.clone()) };
             let projector = Projector::new(
-                ProjectorConfig::new(bus(&config), holder.clone()),
-                Box::new(LocalLog::new(&journals(&config), journal)),
+                settings,
+                log,
                 Arc::clone(&read_model),
                 enrichment_by(&config, countries.clone()),
                 Arc::clone(&clock),
@@ -190,27 +218,32 @@ impl Clicks {
                 async move { journal.open_once(OPEN_WITHIN).await }
             });
         }
-        if let Some(Model::Sqlite(model)) = &self.model {
-            let model = Arc::clone(model);
-            tasks.every_within("read model", OPEN_EVERY, 2 * OPEN_WITHIN, move || {
-                let model = Arc::clone(&model.0);
-                async move { model.open_once(OPEN_WITHIN).await }
-            });
+        if let Some(model) = &self.model {
+            model.run(tasks);
         }
-        if let Some(Model::Cql(model)) = &self.model {
-            let model = Arc::clone(model);
-            tasks.every_within("read model connection", CONNECT_EVERY, CONNECT_TIMEOUT, move || {
-                let model = Arc::clone(&model);
-                async move { model.connect_once().await.map(drop) }
-            });
-        }
-        let counting = self.projection.as_ref().map(Projection::supervised);
-        let (recording, recorded, world) = (self.recording.clone(), Arc::clone(&self.recorded), world.clone());
+        self.run_gauges(tasks, world);
+    }
+
+    fn run_gauges(&self, tasks: &mut Tasks, world: &World) {
+        let (counting, bus) = (self.projection.as_ref().map(Projection::supervised), self.bus_health());
+        let (recording, recorded, seen) = (self.recording.clone(), Arc::clone(&self.recorded), world.clone());
         tasks.every("click gauges", GAUGES_EVERY, move || {
-            let (recording, counting) = (recording.clone(), counting.clone());
-            let (recorded, world) = (Arc::clone(&recorded), world.clone());
-            async move { show(recording, counting.as_deref(), &recorded, &world).await }
+            let (recording, counting, bus) = (recording.clone(), counting.clone(), bus.clone());
+            let (recorded, world) = (Arc::clone(&recorded), seen.clone());
+            async move {
+                if let Some(bus) = bus {
+                    bus.show(&world.metrics);
+                }
+                show(recording, counting.as_deref(), &recorded, &world).await
+            }
         });
+        if let (Some(model), Some(_)) = (&self.model, &self.broker) {
+            let (model, metrics) = (model.read_model(), Arc::clone(&world.metrics));
+            tasks.every("click positions", POSITIONS_EVERY, move || {
+                let (model, metrics) = (Arc::clone(&model), Arc::clone(&metrics));
+                async move { show_positions(model.as_ref(), &metrics).await }
+            });
+        }
     }
 
     /// Ends all of it. What isn't counted by then is counted after the next start. With `workers` that have not ended,
@@ -227,6 +260,9 @@ impl Clicks {
                 }
             }
         }
+        if let Some(relaying) = self.relaying {
+            relaying.end(grace.left(least)).await;
+        }
         // It may be syncing a block that it found.
         if let Some(recovery) = self.recovery {
             let ended = tokio::task::spawn_blocking(move || drop(recovery));
@@ -237,13 +273,8 @@ impl Clicks {
         if let Some(projection) = self.projection {
             projection.end(grace.left(least)).await;
         }
-        if let Some(Model::Sqlite(model)) = self.model
-            && let Some(model) = model.0.end()
-        {
-            let closed = tokio::task::spawn_blocking(move || model.close());
-            if tokio::time::timeout(grace.left(least), closed).await.is_err() {
-                tracing::warn!("the read model did not close in time");
-            }
+        if let Some(model) = self.model {
+            model.close(grace, least).await;
         }
     }
 }
@@ -267,64 +298,86 @@ async fn end_journal(journal: Arc<Journal>, within: Duration) {
     }
 }
 
-impl Model {
-    fn new(config: &Config, world: &World) -> Self {
-        match &config.clicks.stats {
-            StatsConfig::Sqlite => Self::Sqlite(Arc::new(LateReadModel::new(stats_file(config)))),
-            StatsConfig::Cql(address) => {
-                let (clock, entropy) = (Arc::clone(&world.clock), Arc::clone(&world.entropy));
-                Self::Cql(CqlReadModel::new(cql_config(address), clock, entropy))
-            }
-        }
-    }
-
-    fn read_model(&self) -> Arc<dyn ReadModel> {
-        match self {
-            Self::Sqlite(model) => Arc::clone(model) as Arc<dyn ReadModel>,
-            Self::Cql(model) => Arc::clone(model) as Arc<dyn ReadModel>,
-        }
+/// What makes relays of the journal that it gets and of all others in the data directory.
+fn relays(
+    config: RelayConfig,
+    model: &Model,
+    world: &World,
+) -> impl FnMut(Option<Arc<Journal>>) -> Result<Relay, String> + Send + use<> {
+    let (model, world) = (model.read_model(), world.clone());
+    move |journal| {
+        let needs = Arc::new(CheckpointNeeds(Arc::clone(&model)));
+        let relay = Relay::new(config.clone(), journal, needs, Arc::clone(&world.clock), world.entropy.as_ref());
+        relay.map_err(|error| error.to_string())
     }
 }
 
 /// What the read model is made for.
-fn bus(config: &Config) -> Bus {
-    match config.clicks.bus {
-        BusConfig::Local => Bus::Local,
-        BusConfig::Amqp(_) => Bus::Streams { partitions: PARTITIONS },
+fn bus(broker: Option<&BrokerConfig>) -> Bus {
+    broker.map_or(Bus::Local, |broker| Bus::Streams { partitions: broker.partitions() })
+}
+
+/// Over how many partitions the clicks of a block are spread.
+fn partitions_of(bus: Bus) -> u16 {
+    match bus {
+        Bus::Local => LOCAL_PARTITIONS,
+        Bus::Streams { partitions } => partitions,
     }
 }
 
-/// How many streams the clicks of a deployment are spread over.
-const PARTITIONS: u16 = 8;
+/// Blocks of the local bus are not split.
+const LOCAL_PARTITIONS: u16 = 1;
 
-/// Ends the start if `model` is another bus's. One that can't be asked now the projector asks again.
-async fn settle_bus(model: &dyn ReadModel, asked: Bus) -> Result<(), StartError> {
-    let stands = match model.settle_bus(asked).await {
-        Ok(stands) => stands,
-        Err(error) => {
-            tracing::error!(%error, "what the read model is made for can't be asked; starting all the same");
-            return Ok(());
-        }
-    };
-    if stands == asked {
-        return Ok(());
+/// Ends the start of a server that could not see how far clicks are counted, or what was counted: with links that several
+/// servers share, a file in this data directory is read by this server alone, and so it has to count itself.
+fn refuse_lone_stats(config: &Config) -> Result<(), StartError> {
+    let clicks = &config.clicks;
+    let (shared, surfaces) = (config.store.is_marked(), config.http.surfaces);
+    let lone = matches!(clicks.bus, BusConfig::Amqp(_)) && clicks.stats == StatsConfig::Sqlite && shared;
+    if lone && !config.analytics && (surfaces.redirect || surfaces.api) {
+        return Err(StartError::config(
+            "stats=sqlite is a file that this server alone reads, and it does not count clicks (no role analytics): give \
+             all servers one keyspace (TERSE_STATS=cql://...), or this one the role analytics too",
+        ));
     }
-    let other = ProjectorError::OtherBus { stands, asked };
-    Err(StartError::config(format_args!("{other}; moving takes drained journals and a fresh read model (TERSE_STATS)")))
+    Ok(())
+}
+
+/// Ends the start if there are journals in `directory` that were made for another bus and are not drained.
+fn refuse_other_kind(directory: &Path, bus: Bus) -> Result<(), StartError> {
+    let told = |partitions| match partitions {
+        LOCAL_PARTITIONS => "the local bus".to_owned(),
+        streams => format!("{streams} streams of a message broker"),
+    };
+    match journal::other_kind(directory, partitions_of(bus)) {
+        Ok(None) => Ok(()),
+        Ok(Some(other)) => Err(StartError::config(format_args!(
+            "journal {} was made for {}, not for {}, and is not drained: start with the TERSE_BUS it was made for until \
+             its clicks are counted, then change the bus with a fresh read model (TERSE_STATS)",
+            other.journal,
+            told(other.partitions),
+            told(partitions_of(bus)),
+        ))),
+        // Recording says more about it.
+        Err(error) => {
+            tracing::error!(%error, "what the journals were made for can't be read; starting all the same");
+            Ok(())
+        }
+    }
 }
 
 fn recovery(config: &Config, world: &World) -> Result<RecoveryThread, StartError> {
-    let recovery =
-        Recovery::new(&journals(config), JournalConfig::new(journals(config)).partitions, Arc::clone(&world.clock));
+    let recovery = Recovery::new(&journals(config), LOCAL_PARTITIONS, Arc::clone(&world.clock));
     let failed = |error| StartError::new(Exit::Internal, format_args!("cannot recover click journals: {error}"));
     RecoveryThread::start(recovery).map_err(failed)
 }
 
-fn journal_config(config: &Config) -> JournalConfig {
+fn journal_config(config: &Config, bus: Bus) -> JournalConfig {
     let clicks = &config.clicks;
     JournalConfig {
         budget_bytes: clicks.journal_bytes,
         sync: if clicks.journal_sync { SyncPolicy::Sealed } else { SyncPolicy::None },
+        partitions: partitions_of(bus),
         obey_signals: clicks.obey_signals,
         ..JournalConfig::new(journals(config))
     }
@@ -333,11 +386,6 @@ fn journal_config(config: &Config) -> JournalConfig {
 /// Where the journals of a data directory are.
 pub(crate) fn journals(config: &Config) -> PathBuf {
     config.data_dir.join(JOURNALS)
-}
-
-/// The read model of a data directory, where it is a file.
-pub(crate) fn stats_file(config: &Config) -> PathBuf {
-    config.data_dir.join(STATS_FILE)
 }
 
 /// What a fault of a read model ends the program with.
@@ -363,13 +411,6 @@ fn countries(config: &Config) -> Result<Option<Arc<Countries>>, StartError> {
         Countries::load(path).map(Arc::new).map_err(failed)
     };
     config.clicks.countries.as_deref().map(open).transpose()
-}
-
-fn cql_config(address: &CqlAddress) -> CqlReadModelConfig {
-    let mut config = CqlReadModelConfig::new(address.hosts(), &address.keyspace);
-    config.cluster.replication = address.replication;
-    config.cluster.credentials = address.credentials();
-    config
 }
 
 /// Brings the gauges up to date. Counting blocks reads directories, so not here.
@@ -398,26 +439,14 @@ async fn show(
     Ok(())
 }
 
-/// For a process that neither counts nor serves statistics.
-struct NoReadModel;
-
-fn no_read_model() -> StoreError {
-    StoreError::new(StoreErrorKind::Unavailable, "this process has no read model of clicks")
-}
-
-#[async_trait]
-impl ClickStats for NoReadModel {
-    async fn overall(&self, _: &ShortCode) -> Result<Option<Row>, StoreError> {
-        Err(no_read_model())
+/// Brings up to date how far each stream is counted: by whoever does it, so that each server tells.
+async fn show_positions(model: &dyn ReadModel, metrics: &Metrics) -> Result<(), StoreError> {
+    for (partition, checkpoint) in model.checkpoints().await? {
+        if let Partition::Stream(number) = partition {
+            metrics.bus().counted(number, checkpoint.at.offset, checkpoint.until);
+        }
     }
-
-    async fn spans(&self, _: &ShortCode, _: Span, _: Span) -> Result<Vec<(Span, Row)>, StoreError> {
-        Err(no_read_model())
-    }
-
-    async fn as_of(&self, _: &ShortCode) -> Result<Option<Timestamp>, StoreError> {
-        Err(no_read_model())
-    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ impl Identity {
     pub fn deployment_text(&self) -> String {
         hex(&self.deployment)
     }
+
+    /// The first half of it, for names in services that deployments share: two of them have the same one in one of 2⁶⁴
+    /// cases.
+    #[must_use]
+    pub fn short_text(&self) -> String {
+        hex(&self.deployment[..8])
+    }
 }
 
 /// The copy of what was settled, as it stands in the file.

@@ -18,9 +18,6 @@ use crate::world::World;
 
 /// What the cache is called in health reports, and its breaker everywhere.
 pub const NAME: &str = "cache";
-/// Digits of the deployment's id that its keys carry: two deployments of one
-/// Redis have the same ones in one of 2⁶⁴ cases.
-const ID_DIGITS: usize = 16;
 
 /// The shared cache and its breaker.
 pub struct SharedCache {
@@ -56,9 +53,9 @@ fn redis_config(address: &RedisAddress, namespace: Namespace) -> RedisConfig {
 /// run left in Redis can't be told from what has changed since. So each run
 /// that has such a file has keys of its own.
 fn namespace(config: &Config, identity: &Identity, world: &World) -> Result<Namespace, StartError> {
-    let id = &identity.deployment_text()[..ID_DIGITS];
+    let id = identity.short_text();
     let start = (!config.store.is_marked()).then(|| u64::from_be_bytes(random_bytes(world.entropy.as_ref())));
-    Namespace::new(id, start).map_err(|error| StartError::new(Exit::Internal, error))
+    Namespace::new(&id, start).map_err(|error| StartError::new(Exit::Internal, error))
 }
 
 /// The cache as health reports see it.

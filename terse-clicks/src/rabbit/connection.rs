@@ -71,8 +71,12 @@ impl BrokerConfig {
     /// [`RabbitError::Setting`].
     pub fn new(uri: &str, deployment: &str, partitions: u16) -> Result<Self, RabbitError> {
         let setting = |text: String| RabbitError::Setting(text);
+        let address = ipv6_of(uri).map(ToOwned::to_owned);
         // The parser's errors may repeat the address, which may hold a password.
         let mut uri: AMQPUri = uri.parse().map_err(|_| setting("not an address of a message broker".into()))?;
+        if let Some(address) = address {
+            uri.authority.host = address;
+        }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         let named = !deployment.is_empty()
             && deployment.len() <= MAX_DEPLOYMENT_LEN
@@ -132,6 +136,13 @@ impl BrokerConfig {
     pub(super) fn answer(&self) -> Duration {
         Duration::from_millis(self.answer_ms)
     }
+}
+
+/// The IPv6 address in `uri`, if there is one: the parser would take `localhost` for it.
+fn ipv6_of(uri: &str) -> Option<&str> {
+    let authority = uri.split_once("://")?.1.split('/').next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.strip_prefix('[')?.split_once(']').map(|(address, _)| address)
 }
 
 /// A connection to the broker.
@@ -214,6 +225,13 @@ mod tests {
         assert!(shown.contains("broker:5673/terse") && !shown.contains("s3cret") && !shown.contains("ann"), "{shown}");
         let wrong = BrokerConfig::new("amqp//ann:s3cret@broker", "d1", 8).unwrap_err();
         assert_eq!(wrong.to_string(), "not an address of a message broker");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_no_other_host() {
+        let shown = |uri| format!("{:?}", BrokerConfig::new(uri, "d", 1).unwrap());
+        assert!(shown("amqp://[2001:db8::7]:5673/v").contains("2001:db8::7:5673/v"));
+        assert!(shown("amqp://ann:%5Bx%5D@broker/v").contains("broker:5672/v"));
     }
 
     #[test]

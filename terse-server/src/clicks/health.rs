@@ -24,6 +24,9 @@ const MAX_LOOKS: usize = 256;
 /// What a report says while projectors die.
 const STOPPED: &str = "counting has stopped: the projector dies and is started again; the log says why";
 
+/// What it says while threads of the journal die.
+const DYING: &str = "a thread of the click journal died less than a minute ago; the log says why";
+
 /// What a journal counted, as it was seen.
 #[derive(Debug, Default)]
 pub(super) struct Recorded(Mutex<Seen>);
@@ -84,7 +87,11 @@ impl DependencyHealth for ClickHealth {
     /// Whether there is a journal, and a projector that lives. What else can be wrong is what it measures.
     async fn check(&self) -> Result<(), String> {
         if let Some((recording, _)) = &self.recording {
-            recording.journal.must().map_err(|error| format!("clicks are dropped: {}", error.message))?;
+            let journal = recording.journal.must();
+            let journal = journal.map_err(|error| format!("clicks are dropped: {}", error.message))?;
+            if !journal.is_alive() {
+                return Err(DYING.to_owned());
+            }
         }
         match &self.counting {
             Some(counting) if counting.has_stopped(self.clock.monotonic_ms()) => Err(STOPPED.to_owned()),

@@ -1,6 +1,8 @@
-use terse_core::Version;
 use terse_core::click::{Click, Dropped, Signals};
+use terse_core::ports::clicks::ReadModel as _;
+use terse_core::{ShortCode, Timestamp, Version};
 
+use super::read_model::LateReadModel;
 use super::*;
 use crate::config::keys::{DATA_DIR, LISTEN};
 use crate::config::raw::Inputs;
@@ -47,8 +49,8 @@ async fn a_start_needs_neither_a_read_model_nor_a_journal() {
     let (config, world) = (config(place.path()), World::real());
     std::fs::write(stats_file(&config), [b'x'; 8_192]).unwrap();
     std::fs::write(journals(&config), b"no directory").unwrap();
-    let mut clicks = Clicks::open(&config, &world).await.unwrap();
-    clicks.project(&config, "here".to_owned(), &world).unwrap();
+    let mut clicks = Clicks::open(&config, None, &world).await.unwrap();
+    clicks.start(&config, "here".to_owned(), &world).unwrap();
     assert_eq!(told(&clicks, &world).await, [("stats", false), ("clicks", false)]);
     let code = ShortCode::parse("abc").unwrap();
     assert_eq!(clicks.stats().overall(&code).await.unwrap_err().kind, StoreErrorKind::Unavailable);
@@ -88,7 +90,7 @@ async fn a_start_needs_neither_a_read_model_nor_a_journal() {
 async fn a_read_model_of_another_bus_still_ends_the_start() {
     let place = tempfile::tempdir().unwrap();
     let (config, world) = (config(place.path()), World::real());
-    let clicks = Clicks::open(&config, &world).await.unwrap();
+    let clicks = Clicks::open(&config, None, &world).await.unwrap();
     clicks.end(Workers::Ended, grace(), LEAST).await;
     std::fs::remove_file(stats_file(&config)).unwrap();
     let other = LateReadModel::new(stats_file(&config));
@@ -96,7 +98,7 @@ async fn a_read_model_of_another_bus_still_ends_the_start() {
     other.settle_bus(Bus::Streams { partitions: 8 }).await.unwrap();
     other.0.end().unwrap().close();
     drop(other);
-    assert_eq!(Clicks::open(&config, &world).await.err().map(|error| error.exit), Some(Exit::Config));
+    assert_eq!(Clicks::open(&config, None, &world).await.err().map(|error| error.exit), Some(Exit::Config));
 }
 
 #[tokio::test]
@@ -104,7 +106,7 @@ async fn workers_that_have_not_ended_go_on_recording_and_their_journal_is_left_t
     for (workers, recorded) in [(Workers::Running, Ok(())), (Workers::Ended, Err(Dropped::NoBlock))] {
         let place = tempfile::tempdir().unwrap();
         let (config, world) = (config(place.path()), World::real());
-        let clicks = Clicks::open(&config, &world).await.unwrap();
+        let clicks = Clicks::open(&config, None, &world).await.unwrap();
         let mut recorder = clicks.recording().unwrap().of_a_worker();
         clicks.end(workers, grace(), LEAST).await;
         assert_eq!(recorder.record(&click()), recorded, "{workers:?}");
