@@ -47,6 +47,11 @@ impl ReadThrough {
             && !self.stripes.lock(code).in_doubt(code, now_ms)
     }
 
+    /// Whether what the shared cache has of `code` may be served as of now, if it has that version.
+    pub(crate) fn trusts(&self, code: &ShortCode, version: Version) -> bool {
+        self.asks_shared(code) && self.memory.least_shared(code).is_some_and(|least| version >= least)
+    }
+
     /// Ends `flight` with what the shared cache has, if that may be trusted;
     /// else the flight goes on.
     pub(crate) fn land_shared(

@@ -64,6 +64,7 @@ mod landing;
 mod least;
 mod marks;
 mod memory;
+mod near;
 mod read_through;
 mod redis;
 mod shared;

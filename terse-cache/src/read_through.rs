@@ -346,6 +346,10 @@ impl LinkReader for ReadThrough {
         };
         answer.or_else(|error| self.memory.stale(code.as_str(), self.clock.monotonic_ms()).ok_or(error))
     }
+
+    async fn resolve_near(&self, code: &ShortCode) -> Option<Lookup> {
+        self.near(code).await
+    }
 }
 
 pub(crate) fn unavailable(message: &str) -> StoreError {

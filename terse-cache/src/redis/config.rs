@@ -50,6 +50,16 @@ impl Namespace {
         }))
     }
 
+    /// The key of what `who` uses of the limit `name`: `terse:ID:limit:NAME:` and who that is in hexadecimal.
+    pub(super) fn limit_key(&self, name: &str, who: &[u8]) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let owner = self.0.strip_suffix("link:").unwrap_or(&self.0);
+        let mut key = format!("{owner}limit:{name}:");
+        let digits = who.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        key.extend(digits.map(char::from));
+        key
+    }
+
     /// The key of `code`.
     pub(super) fn key(&self, code: &str) -> String {
         let mut key = String::with_capacity(self.0.len() + code.len());
@@ -82,6 +92,10 @@ pub struct RedisConfig {
     pub writes: u32,
     /// How long a change waits; then it counts as not made, though it may be made yet.
     pub write_timeout: Duration,
+    /// Decisions of rate limits that wait for Redis at once; at least 1. Beyond, each process decides by itself.
+    pub draws: u32,
+    /// How long such a decision waits; then the process decides by itself. A create waits for it.
+    pub draw_timeout: Duration,
     /// How long connecting, or an answer to a sign of life, may take; then the connection is given up.
     pub connect_timeout: Duration,
     /// How long a link is kept at most; up to [`MAX_SHARED_TTL`]. Each code's own time is up to a tenth shorter.
@@ -99,7 +113,8 @@ impl RedisConfig {
     /// - 256 look-ups at once serve 250,000 a second at 1 ms each; 10,000 callers
     ///   of a hung Redis are 256 that wait, until five of them have timed out;
     /// - 100 ms for a change, which no redirect waits for, and 128 at once: links
-    ///   that are not kept cost one more read of the store each.
+    ///   that are not kept cost one more read of the store each;
+    /// - 30 ms for a decision of a rate limit, 256 at once, as for a look-up.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16, namespace: Namespace) -> Self {
         Self {
@@ -113,6 +128,8 @@ impl RedisConfig {
             get_timeout: Duration::from_millis(30),
             writes: 128,
             write_timeout: Duration::from_millis(100),
+            draws: 256,
+            draw_timeout: Duration::from_millis(30),
             connect_timeout: Duration::from_millis(500),
             ttl: MAX_SHARED_TTL,
         }
@@ -121,7 +138,7 @@ impl RedisConfig {
     /// How the breaker around the calls shall be.
     #[must_use]
     pub fn breaker_settings(&self) -> BreakerSettings {
-        BreakerSettings::cheap_to_probe(millis(self.get_timeout.max(self.write_timeout)))
+        BreakerSettings::cheap_to_probe(millis(self.get_timeout.max(self.write_timeout).max(self.draw_timeout)))
     }
 
     /// Whether the settings are within their limits.
@@ -133,9 +150,11 @@ impl RedisConfig {
         require((1..=MAX_CONNECTIONS).contains(&self.connections), "connections", "be from 1 to 64")?;
         require(self.gets >= 1, "gets", "be at least 1")?;
         require(self.writes >= 1, "writes", "be at least 1")?;
+        require(self.draws >= 1, "draws", "be at least 1")?;
         let timeouts = [
             ("get_timeout", self.get_timeout),
             ("write_timeout", self.write_timeout),
+            ("draw_timeout", self.draw_timeout),
             ("connect_timeout", self.connect_timeout),
         ];
         for (setting, timeout) in timeouts {
@@ -186,6 +205,7 @@ mod tests {
     fn keys_name_the_deployment_and_the_code() {
         assert_eq!(Namespace::new("d1", None).unwrap().key("Abc-9_"), "terse:d1:link:Abc-9_");
         assert_eq!(Namespace::new("d1", Some(0xbeef)).unwrap().key("a"), "terse:d1.000000000000beef:link:a");
+        assert_eq!(Namespace::new("d1", None).unwrap().limit_key("create", &[1, 0xff]), "terse:d1:limit:create:01ff");
     }
 
     #[test]
@@ -217,6 +237,8 @@ mod tests {
         assert_eq!(refused(&|c| c.connections = 65), "connections");
         assert_eq!(refused(&|c| c.gets = 0), "gets");
         assert_eq!(refused(&|c| c.writes = 0), "writes");
+        assert_eq!(refused(&|c| c.draws = 0), "draws");
+        assert_eq!(refused(&|c| c.draw_timeout = Duration::ZERO), "draw_timeout");
         assert_eq!(refused(&|c| c.get_timeout = Duration::from_micros(999)), "get_timeout");
         assert_eq!(refused(&|c| c.write_timeout = Duration::ZERO), "write_timeout");
         assert_eq!(refused(&|c| c.connect_timeout = Duration::ZERO), "connect_timeout");

@@ -95,7 +95,7 @@ impl Connections {
     pub(super) fn new(config: &RedisConfig) -> Result<Self, SettingsError> {
         let client = client(config).map_err(|_| SettingsError { setting: "host", must: "be a name or an address" })?;
         // Whoever has a slot of a bulkhead finds room in the driver's queue. Timeouts are ours.
-        let queue = config.gets.saturating_add(config.writes) as usize;
+        let queue = config.gets.saturating_add(config.writes).saturating_add(config.draws) as usize;
         let driver = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)

@@ -13,12 +13,16 @@
 //!   that ever was true, and the ring checks its version. What was put more than
 //!   30 minutes ago, by the clock of who put it, is a miss.
 //!
+//! On the same connections it keeps the limits that processes share (see `limits`).
+//!
 //! Bounds are the fields of [`RedisConfig`]. Of what callers have given up, a
 //! connection's driver holds no more than what was let in until the connection
 //! was given up too.
 
 mod config;
 mod connections;
+mod limit_scripts;
+mod limits;
 mod scripts;
 mod tally;
 mod value;
@@ -41,6 +45,7 @@ use crate::memory::spread;
 use config::millis;
 pub use config::{Credentials, MAX_SHARED_TTL, Namespace, RedisConfig};
 use connections::{Connection, Connections};
+use limit_scripts::LimitScripts;
 use scripts::Scripts;
 use tally::{Ending, Operation, Tally};
 use value::Unreadable;
@@ -77,9 +82,11 @@ pub struct RedisCache {
     connections: Connections,
     gets: Lane,
     writes: Lane,
+    draws: Lane,
     breaker: Arc<Breaker>,
     clock: Arc<dyn Clock>,
     scripts: Scripts,
+    limit_scripts: LimitScripts,
     tally: Tally,
     /// When a fault was logged last, plus one; 0 = never.
     logged_ms: AtomicU64,
@@ -120,9 +127,11 @@ impl RedisCache {
             connections: Connections::new(config)?,
             gets: Lane { bulkhead: Bulkhead::new(config.gets)?, timeout: config.get_timeout },
             writes: Lane { bulkhead: Bulkhead::new(config.writes)?, timeout: config.write_timeout },
+            draws: Lane { bulkhead: Bulkhead::new(config.draws)?, timeout: config.draw_timeout },
             breaker,
             clock,
             scripts: Scripts::new(),
+            limit_scripts: LimitScripts::new(),
             tally: Tally::new(metrics),
             logged_ms: AtomicU64::new(0),
         }))
@@ -188,7 +197,7 @@ impl RedisCache {
         } else {
             connection.answered();
             // A Redis that takes no writes, be it full or a replica, still answers look-ups.
-            if std::ptr::eq(lane, &raw const self.writes) { permit.ignore() } else { permit.failure() }
+            if std::ptr::eq(lane, &raw const self.gets) { permit.failure() } else { permit.ignore() }
         }
         self.log(error);
     }

@@ -9,6 +9,7 @@ pub(super) enum Operation {
     Get,
     Put,
     Drop,
+    Draw,
 }
 
 /// How it ended.
@@ -32,6 +33,10 @@ pub(super) enum Ending {
     Dropped,
     /// There was none to remove.
     Nothing,
+    /// Some of the units that were wanted were granted, or none were wanted.
+    Granted,
+    /// None were left.
+    Refused,
     /// No answer in time.
     Timeout,
     /// Redis, or the way to it, failed.
@@ -45,19 +50,20 @@ pub(super) enum Ending {
 }
 
 impl Operation {
-    const ALL: [Self; 3] = [Self::Get, Self::Put, Self::Drop];
+    const ALL: [Self; 4] = [Self::Get, Self::Put, Self::Drop, Self::Draw];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Put => "put",
             Self::Drop => "drop",
+            Self::Draw => "draw",
         }
     }
 }
 
 impl Ending {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Hit,
         Self::Miss,
         Self::Expired,
@@ -67,6 +73,8 @@ impl Ending {
         Self::Newer,
         Self::Dropped,
         Self::Nothing,
+        Self::Granted,
+        Self::Refused,
         Self::Timeout,
         Self::Fault,
         Self::Open,
@@ -85,6 +93,8 @@ impl Ending {
             Self::Newer => "newer",
             Self::Dropped => "dropped",
             Self::Nothing => "nothing",
+            Self::Granted => "granted",
+            Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Fault => "fault",
             Self::Open => "open",
@@ -99,6 +109,7 @@ impl Ending {
             Self::Hit | Self::Miss | Self::Expired | Self::Unreadable | Self::Later => Some(Operation::Get),
             Self::Kept | Self::Newer => Some(Operation::Put),
             Self::Dropped | Self::Nothing => Some(Operation::Drop),
+            Self::Granted | Self::Refused => Some(Operation::Draw),
             Self::Timeout | Self::Fault | Self::Open | Self::Full | Self::Unconnected => None,
         }
     }

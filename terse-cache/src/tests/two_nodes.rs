@@ -951,3 +951,50 @@ async fn a_shared_cache_that_hangs_and_the_store_behind_it_share_one_wait() {
     assert_eq!(nodes.resolve("abc").await, UNAVAILABLE);
     assert_eq!(began.elapsed().as_millis() / 100, 10);
 }
+
+// --- Answers without the store.
+
+impl Nodes {
+    async fn near(&self, code: &str) -> Option<(u64, Tier)> {
+        self.cache.resolve_near(&links::code(code)).await.map(version_and_tier)
+    }
+}
+
+#[tokio::test]
+async fn near_is_memory_and_the_shared_cache_and_never_the_store() {
+    let nodes = Nodes::warm().await;
+    let reads = nodes.reads();
+    nodes.shared.set("there", 3);
+    assert_eq!(nodes.near("abc").await, Some((1, Tier::L1)));
+    assert_eq!(nodes.near("there").await, Some((3, Tier::L2)));
+    assert_eq!((nodes.near("nowhere").await, nodes.peek("there")), (None, None));
+    nodes.shared.be(Mood::Away);
+    nodes.pass(Duration::from_secs(1_800)).await;
+    assert_eq!(nodes.peek("abc"), None, "it is too old to be fresh");
+    assert_eq!(nodes.near("abc").await, Some((1, Tier::Stale)));
+    assert_eq!(nodes.reads(), reads);
+}
+
+#[tokio::test]
+async fn near_takes_nothing_outdated_from_the_shared_cache() {
+    let nodes = Nodes::new();
+    nodes.shared.set("abc", 1);
+    assert_eq!(nodes.near("abc").await, None, "no change is known before the first poll");
+    nodes.poll().await;
+    assert_eq!(nodes.near("abc").await, Some((1, Tier::L2)));
+    let gate = Gate::closed();
+    nodes.shared.be(Mood::SlowToAnswer(Arc::clone(&gate)));
+    let mut reader = Box::pin(nodes.near("abc"));
+    assert!((&mut reader).now_or_never().is_none());
+    gate.arrived(1).await;
+    nodes.edit_elsewhere(2);
+    nodes.poll().await;
+    gate.open();
+    assert_eq!(reader.await, None, "the mark came while it was asked");
+    nodes.shared.be(Mood::Well);
+    nodes.shared.set("abc", 1);
+    assert_eq!(nodes.near("abc").await, None);
+    nodes.pass(Duration::from_secs(6)).await;
+    nodes.shared.set("abc", 2);
+    assert_eq!(nodes.near("abc").await, Some((2, Tier::L2)));
+}

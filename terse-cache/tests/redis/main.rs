@@ -5,6 +5,7 @@
 //! filled is started by the test that does so, on a port of its own.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod limits;
 mod outages;
 mod refusals;
 mod service;
