@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
-use terse_core::ports::{IdempotencyStore, StoreErrorKind};
+use terse_core::ports::{DependencyHealth, IdempotencyStore, StoreErrorKind};
 use terse_core::shorten::IDEMPOTENCY_MS;
 use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 
+use crate::broker;
 use crate::clicks::{Clicks, Workers};
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
 use crate::data_dir::{self, HttpLock};
+use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
@@ -52,6 +54,7 @@ pub struct Application {
     stores: Arc<Stores>,
     warm: Option<Arc<WarmStart>>,
     clicks: Clicks,
+    events: Option<Events>,
     _lock: Option<HttpLock>,
 }
 
@@ -82,16 +85,20 @@ impl Application {
         let keys = Arc::new(keys);
         let (listeners, address) = listen(&config.http)?;
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
-        let links = Links::open(&config, &stores, &identity, &codes, &world)?;
+        let events = Events::open(&config, &identity, &stores, &world)?;
+        let links = Links::open(&config, &stores, &identity, &codes, events.as_ref(), &world)?;
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
-        let mut clicks = Clicks::open(&config, &world).await?;
-        clicks.project(&config, holder(address), &world)?;
+        let broker = broker::settings(&config, &identity)?;
+        let mut clicks = Clicks::open(&config, broker, &world).await?;
+        clicks.start(&config, holder(address), &world)?;
         clicks.prepare(stores.home(), &world).await;
-        let parts = Parts { stores: &stores, links: &links, clicks: &clicks, keys: &keys, lifecycle: &lifecycle };
-        let state = state(&config, address, &parts, &world)?;
+        let told = events.as_ref().map(|events| events.dependency(&world.clock));
+        let parts = Parts { stores: &stores, links: &links, clicks: &clicks, told, keys: &keys, lifecycle: &lifecycle };
+        let state = state(&config, address, parts, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
         links.run(&mut tasks);
+        events.iter().for_each(|events| events.run(&mut tasks, &world));
         clicks.run(&mut tasks, stores.home(), &world);
         warm.iter().for_each(|warm| warm.run(&mut tasks));
         lifecycle.enter(Phase::Ready);
@@ -105,6 +112,7 @@ impl Application {
             stores,
             warm,
             clicks,
+            events,
             _lock: lock,
         })
     }
@@ -146,6 +154,9 @@ impl Application {
                 Workers::Running
             };
             self.clicks.end(workers, grace, LAST_STEPS).await;
+            if let Some(events) = self.events {
+                events.end(grace, LAST_STEPS).await;
+            }
             end_tasks_and_stores(self.tasks, self.warm, self.stores, grace).await
         };
         let ended = tokio::select! {
@@ -262,12 +273,15 @@ struct Parts<'a> {
     stores: &'a Stores,
     links: &'a Links,
     clicks: &'a Clicks,
+    /// What health reports tell of link events.
+    told: Option<Arc<dyn DependencyHealth>>,
     keys: &'a Arc<KeyDirectory>,
     lifecycle: &'a Arc<Lifecycle>,
 }
 
-fn state(config: &Config, address: SocketAddr, parts: &Parts<'_>, world: &World) -> Result<State, StartError> {
-    let Parts { stores, links, clicks, keys, lifecycle } = *parts;
+fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) -> Result<State, StartError> {
+    let Parts { stores, links, clicks, told, keys, lifecycle } = parts;
+    let counted = clicks.dependencies(&world.clock);
     Ok(State {
         shortener: Arc::clone(&links.shortener),
         resolver: links.cache.clone(),
@@ -280,7 +294,7 @@ fn state(config: &Config, address: SocketAddr, parts: &Parts<'_>, world: &World)
             AuthMode::Keys => Access::Keys(Arc::clone(keys) as Arc<dyn terse_core::access::Authenticator>),
         },
         store_health: stores.links.clone(),
-        dependencies: links.dependencies().into_iter().chain(clicks.dependencies(&world.clock)).collect(),
+        dependencies: links.dependencies().into_iter().chain(counted).chain(told).collect(),
         breakers: links.breakers(stores)?,
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),

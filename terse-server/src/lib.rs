@@ -7,12 +7,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod application;
+pub mod broker;
 pub mod cache_gauges;
 pub mod cli;
 pub mod clicks;
 mod commands;
 pub mod config;
 pub mod data_dir;
+pub mod events;
 pub mod exit;
 pub mod identity;
 pub mod key_directory;

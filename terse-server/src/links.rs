@@ -12,6 +12,7 @@ use terse_resilience::Breakers;
 
 use crate::cache_gauges::{self, Polled};
 use crate::config::Config;
+use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::Identity;
 use crate::shared_cache::{self, CacheHealth, SharedCache};
@@ -38,7 +39,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Puts the rings around `stores`. Nothing is polled or connected yet.
+    /// Puts the rings around `stores`, and around all of them that of `events`, if there are any. Nothing is polled or
+    /// connected yet.
     ///
     /// # Errors
     /// [`StartError`] when a setting of the shared cache is outside its limits, or `world` shows another cache already.
@@ -47,6 +49,7 @@ impl Links {
         stores: &Arc<Stores>,
         identity: &Identity,
         codes: &Arc<LeasedCodes>,
+        events: Option<&Events>,
         world: &World,
     ) -> Result<Self, StartError> {
         let shared = SharedCache::open(config, identity, world)?;
@@ -58,9 +61,10 @@ impl Links {
         let reader = Arc::clone(links) as Arc<dyn LinkReader>;
         let cache = ReadThrough::with(reader, Arc::clone(&world.clock), cache_config(config), neighbours);
         let writer = CachedWriter::new(Arc::clone(links) as Arc<dyn LinkWriter>, Arc::clone(&cache));
+        let writer: Arc<dyn LinkWriter> = Arc::new(writer);
         let shortener = Shortener {
             codes: codes.clone(),
-            writer: Arc::new(writer),
+            writer: events.map_or(Arc::clone(&writer), |events| events.around(writer)),
             catalog: links.clone(),
             idempotency: links.clone(),
             clock: Arc::clone(&world.clock),
@@ -170,7 +174,7 @@ mod tests {
         let identity = Identity { deployment: [1; 16], permutation_key: [2; 16] };
         let (space, clock) = (CodeSpace::new(identity.permutation_key), Arc::clone(&world.clock));
         let codes = Arc::new(LeasedCodes::new(space, stores.home().clone(), 10, "here".to_owned(), clock));
-        let links = Links::open(&config, &stores, &identity, &codes, &world).unwrap();
+        let links = Links::open(&config, &stores, &identity, &codes, None, &world).unwrap();
         let shown = world.metrics.encode().unwrap();
         for line in ["terse_cache_links 0", "terse_cache_bypassed 0", "terse_marks_fresh{shard=\"b\"} 0"] {
             assert!(shown.lines().any(|told| told == line), "{line} is not in\n{shown}");

@@ -57,9 +57,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
     let later = "is not in this version yet";
-    if matches!(config.clicks.bus, BusConfig::Amqp(_)) {
-        warnings.push(format!("a message broker {later}: running without; clicks are not recorded"));
-    }
     let shared = config.store.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)));
     if shared && config.clicks.bus == BusConfig::Local {
         warnings.push("clicks are counted for this data directory alone: other servers' don't add up".to_owned());
