@@ -8,6 +8,7 @@
 //! | `guard` | not to publish more than the streams keep for a projector that is behind |
 //! | `stream_log` | from the streams to the projector |
 //! | `reading` | what that tells of itself |
+//! | `extent` | from where to where streams reach |
 //! | `events` | what happened to links, told to whoever wants to know |
 //! | `dead` | messages that nobody can decode, for an operator |
 //!
@@ -17,6 +18,7 @@
 mod connection;
 pub mod dead;
 pub mod events;
+mod extent;
 mod guard;
 mod reading;
 mod relay;
@@ -24,6 +26,7 @@ mod stream_log;
 mod topology;
 
 pub use self::connection::{BrokerConfig, MAX_PARTITIONS, RabbitError};
+pub use self::extent::{Extent, extents};
 pub use self::guard::{BLIND_MS, CheckpointNeeds, LOOK_MS, Needs, SHORT_LOOK_MS};
 pub use self::reading::{ReadingReport, StreamReading};
 pub use self::relay::{MAX_JOURNALS, Relay, RelayConfig, RelayProgress, RelayReport, RelayStep};

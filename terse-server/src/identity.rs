@@ -21,9 +21,10 @@ use terse_core::time::random_bytes;
 use terse_store::{IdentityError, ShardMap, Share};
 
 use crate::config::Config;
+use crate::config::shards::ShardBackend;
 use crate::data_dir::replace_private_file;
 use crate::exit::{Exit, StartError};
-use crate::stores::{Away, Patience, Stores, store_failure};
+use crate::stores::{Away, Home, Patience, Stores, store_failure};
 
 /// The setting that holds the deployment's id.
 const DEPLOYMENT_SETTING: &str = "deployment_id";
@@ -131,6 +132,32 @@ pub async fn settle(config: &Config, stores: &Stores, entropy: &dyn Entropy) -> 
         (None, Some(away)) => Err(store_failure(home, &away.error)),
         (None, None) => Err(StartError::new(Exit::Internal, "the first shard is neither away nor there")),
     }
+}
+
+/// The identity of a deployment that was settled before, from the copy or from the first shard. Nothing is made.
+///
+/// # Errors
+/// [`StartError`] when there is none, or the first shard is out of reach.
+pub async fn of_existing(config: &Config) -> Result<Identity, StartError> {
+    if let Some(record) = read_record(&config.data_dir)? {
+        return record.identity(&config.data_dir);
+    }
+    let none = || StartError::config(format_args!("no server was started on {} yet", config.data_dir.display()));
+    let first = &config.store.shards[0];
+    if matches!(first.backend, ShardBackend::Sqlite { .. }) {
+        return Err(none());
+    }
+    let home = Home::open(config).await?;
+    let setting = async |name| {
+        let value = home.store.setting(name).await.map_err(|error| store_failure(&first.name, &error))?;
+        value.and_then(|value| <[u8; 16]>::try_from(value).ok()).ok_or_else(none)
+    };
+    let identity = Identity {
+        deployment: setting(DEPLOYMENT_SETTING).await?,
+        permutation_key: setting(PERMUTATION_SETTING).await?,
+    };
+    home.close();
+    Ok(identity)
 }
 
 /// Admits the shards that are not `away`, and starts without the others.

@@ -140,6 +140,7 @@ fn a_row_that_was_changed_by_hand_is_named() {
         let mut rows = vec![(key.clone(), model.load(&[key]).await.unwrap().remove(0).unwrap())];
         rows[0].1.row.clicks += 1;
         model.attach().await.unwrap();
+        let rows = rows.into_iter().map(|(key, row)| (key, row.into())).collect();
         assert_eq!(model.write(&Batch { rows, ..Batch::default() }).await.unwrap(), Written::Stands);
     });
     model.close();
@@ -228,6 +229,9 @@ fn only_a_fresh_file_is_built_into() {
     refused(&VERIFY, "there is no read model to compare with");
     assert!(!place.path().join("data").exists() && !place.path().join("fresh.sqlite").exists());
     let broker = Place::new().with("TERSE_BUS", "amqp://me:s3cret@127.0.0.1/v");
+    let said = broker.run(&["replay", "--into", "fresh.sqlite"]);
+    assert!(said.refusal(64).contains("no server was started on") && !said.err.contains("s3cret"), "{}", said.err);
+    end(broker.serve(&[]));
     let said = broker.run(&["replay", "--into", "fresh.sqlite"]);
     assert!(said.refusal(69).contains("message broker") && !said.err.contains("s3cret"), "{}", said.err);
 }

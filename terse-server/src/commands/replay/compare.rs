@@ -4,18 +4,29 @@
 //! told apart by the same rules. Of values that found no room in a row only the sum is compared: which ones came first
 //! depends on how the blocks of several journals took turns.
 //!
-//! Bounds: [`PAGE`] rows at a time, the first [`MAX_SHOWN`] differences are told.
+//! Bounds: [`PAGE`] rows at a time, [`MAX_LOOKS`] at a row that is being written; the first [`MAX_SHOWN`] differences are
+//! told.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use terse_core::ports::StoreError;
 use terse_core::ports::clicks::{ReadModel, StoredRow};
-use terse_core::stats::{Dimension, MIXED_ENRICHMENT, Row, RowKey, Span};
+use terse_core::stats::{Dimension, MIXED_ENRICHMENT, Partition, Row, RowKey, Span};
+
+use crate::clicks;
+use crate::exit::StartError;
 
 /// Rows that are read at once from each.
 const PAGE: usize = 256;
 /// Differences that are told.
 const MAX_SHOWN: usize = 10;
+/// How often a row is read again that the deployment may be about to write.
+const MAX_LOOKS: u32 = 20;
+/// How long to wait before that.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a comparison found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,43 +87,164 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// Compares what the deployment says with what the log says.
-pub(super) async fn compare(live: &dyn ReadModel, fresh: &dyn ReadModel) -> Result<Comparison, StoreError> {
-    let mut comparison = Comparison::default();
-    let mut after: Option<RowKey> = None;
-    loop {
-        let (keys, rows): (Vec<_>, Vec<_>) = live.scan(after.as_ref(), PAGE).await?.into_iter().unzip();
-        for ((key, row), other) in keys.iter().zip(&rows).zip(fresh.load(&keys).await?) {
-            comparison.add(key, row, other.as_ref());
-        }
-        if keys.len() < PAGE {
-            break;
-        }
-        after = keys.into_iter().next_back();
+/// How the fresh read model follows one that goes on.
+#[async_trait]
+pub(super) trait Follow: Send {
+    /// The stream that a row's clicks come from.
+    fn partition_of(&self, key: &RowKey) -> Partition;
+
+    /// The offset up to which the fresh read model includes a stream; `None` = nothing of it.
+    fn reached(&self, partition: Partition) -> Option<u64>;
+
+    /// Whether both stand still: what differs once, differs.
+    fn is_at_rest(&self) -> bool {
+        false
     }
-    add_strangers(&mut comparison, live, fresh).await?;
-    Ok(comparison)
+
+    /// Brings the fresh read model up to these offsets, and no further.
+    ///
+    /// # Errors
+    /// [`StartError`] when the log does not reach that far.
+    async fn follow(&mut self, ends: BTreeMap<Partition, u64>) -> Result<(), StartError>;
 }
 
-/// Adds the rows of `fresh` that `live` doesn't have.
-async fn add_strangers(
-    comparison: &mut Comparison,
+/// Both read models stand still and include the same.
+struct AtRest;
+
+#[async_trait]
+impl Follow for AtRest {
+    fn partition_of(&self, _: &RowKey) -> Partition {
+        Partition::Stream(0)
+    }
+
+    fn reached(&self, _: Partition) -> Option<u64> {
+        Some(u64::MAX)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        true
+    }
+
+    async fn follow(&mut self, _: BTreeMap<Partition, u64>) -> Result<(), StartError> {
+        Ok(())
+    }
+}
+
+/// Compares what the deployment says with what the log says, both as they stand.
+pub(super) async fn compare(live: &dyn ReadModel, fresh: &dyn ReadModel) -> Result<Comparison, StartError> {
+    compare_following(live, fresh, &mut AtRest).await
+}
+
+/// The same with a deployment that goes on: each of its rows is compared with the fresh one at the offset that the row
+/// included when it was read.
+pub(super) async fn compare_following(
     live: &dyn ReadModel,
     fresh: &dyn ReadModel,
-) -> Result<(), StoreError> {
+    follow: &mut dyn Follow,
+) -> Result<Comparison, StartError> {
+    let mut comparing = Comparing { live, fresh, follow, comparison: Comparison::default() };
     let mut after: Option<RowKey> = None;
     loop {
-        let (keys, rows): (Vec<_>, Vec<_>) = fresh.scan(after.as_ref(), PAGE).await?.into_iter().unzip();
-        for ((key, row), other) in keys.iter().zip(&rows).zip(live.load(&keys).await?) {
-            if other.is_none() {
-                comparison.only_in_log += 1;
-                comparison.show(key, &format!("{} clicks that the read model has not", total(&row.row)));
+        let page = live.scan(after.as_ref(), PAGE).await.map_err(failed)?;
+        after = page.last().map(|(key, _)| key.clone());
+        let is_last = page.len() < PAGE;
+        comparing.page(page).await?;
+        if is_last {
+            break;
+        }
+    }
+    comparing.strangers().await?;
+    Ok(comparing.comparison)
+}
+
+fn failed(error: StoreError) -> StartError {
+    clicks::failed(&error)
+}
+
+struct Comparing<'a> {
+    live: &'a dyn ReadModel,
+    fresh: &'a dyn ReadModel,
+    follow: &'a mut dyn Follow,
+    comparison: Comparison,
+}
+
+impl Comparing<'_> {
+    /// Compares rows of the deployment. Those that are further than the fresh read model wait until it has come there;
+    /// those of which it is further, since they were being written, are read again.
+    async fn page(&mut self, mut rows: Vec<(RowKey, StoredRow)>) -> Result<(), StartError> {
+        let mut looks = self.looks();
+        while !rows.is_empty() {
+            let keys: Vec<RowKey> = rows.iter().map(|(key, _)| key.clone()).collect();
+            let others = self.fresh.load(&keys).await.map_err(failed)?;
+            let (mut ahead, mut behind) = (Vec::new(), Vec::new());
+            for ((key, row), other) in rows.into_iter().zip(others) {
+                let is_ahead = self.follow.reached(self.follow.partition_of(&key)).is_none_or(|at| at < row.at.offset);
+                if is_ahead {
+                    ahead.push((key, row));
+                } else if looks > 0 && other.as_ref().is_some_and(|other| other.at > row.at) {
+                    behind.push((key, row));
+                } else {
+                    self.comparison.add(&key, &row, other.as_ref());
+                }
+            }
+            self.follow(&ahead).await?;
+            if !behind.is_empty() {
+                looks -= 1;
+                tokio::time::sleep(LOOK_AGAIN).await;
+                let keys: Vec<RowKey> = behind.iter().map(|(key, _)| key.clone()).collect();
+                let again = self.live.load(&keys).await.map_err(failed)?;
+                ahead.extend(behind.into_iter().zip(again).map(|((key, row), again)| (key, again.unwrap_or(row))));
+            }
+            rows = ahead;
+        }
+        Ok(())
+    }
+
+    /// Brings the fresh read model to the first of these rows of each stream.
+    async fn follow(&mut self, ahead: &[(RowKey, StoredRow)]) -> Result<(), StartError> {
+        let mut ends: BTreeMap<Partition, u64> = BTreeMap::new();
+        for (key, row) in ahead {
+            let end = ends.entry(self.follow.partition_of(key)).or_insert(row.at.offset);
+            *end = row.at.offset.min(*end);
+        }
+        if ends.is_empty() { Ok(()) } else { self.follow.follow(ends).await }
+    }
+
+    /// Adds the rows of the fresh read model that the deployment's doesn't have.
+    async fn strangers(&mut self) -> Result<(), StartError> {
+        let mut after: Option<RowKey> = None;
+        loop {
+            let page = self.fresh.scan(after.as_ref(), PAGE).await.map_err(failed)?;
+            after = page.last().map(|(key, _)| key.clone());
+            let is_last = page.len() < PAGE;
+            for (key, row) in self.missing(page).await? {
+                self.comparison.only_in_log += 1;
+                self.comparison.show(&key, &format!("{} clicks that the read model has not", total(&row.row)));
+            }
+            if is_last {
+                return Ok(());
             }
         }
-        if keys.len() < PAGE {
-            return Ok(());
+    }
+
+    /// Those of `rows` that the deployment doesn't have, nor gets in a while.
+    async fn missing(&self, mut rows: Vec<(RowKey, StoredRow)>) -> Result<Vec<(RowKey, StoredRow)>, StartError> {
+        for look in (0..=self.looks()).rev() {
+            let keys: Vec<RowKey> = rows.iter().map(|(key, _)| key.clone()).collect();
+            let there = self.live.load(&keys).await.map_err(failed)?;
+            rows = rows.into_iter().zip(there).filter(|(_, there)| there.is_none()).map(|(row, _)| row).collect();
+            if rows.is_empty() {
+                break;
+            }
+            if look > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
         }
-        after = keys.into_iter().next_back();
+        Ok(rows)
+    }
+
+    fn looks(&self) -> u32 {
+        if self.follow.is_at_rest() { 0 } else { MAX_LOOKS }
     }
 }
 

@@ -34,7 +34,7 @@ fn row(clicks: u64, rules: u16) -> Row {
 async fn model(rows: impl IntoIterator<Item = (RowKey, Row)>) -> std::sync::Arc<dyn ReadModel> {
     let model = std::sync::Arc::new(MemoryReadModel::new());
     model.attach().await.unwrap();
-    let rows = rows.into_iter().map(|(key, row)| (key, StoredRow { at: Position::default(), row })).collect();
+    let rows = rows.into_iter().map(|(key, row)| (key, StoredRow { at: Position::default(), row }.into())).collect();
     assert_eq!(model.write(&Batch { rows, ..Batch::default() }).await.unwrap(), Written::Stands);
     model
 }
