@@ -198,9 +198,8 @@ impl Relay {
         self.last_step = RelayStep::default();
         match self.step(wait_ms).await {
             Ok(()) => {}
-            Err(Fault::Log(LogError::Gap { partition, detail } | LogError::Unreadable { partition, detail })) => {
-                self.begin_again(partition, &detail);
-            }
+            Err(Fault::Log(LogError::Gap { partition, detail })) => self.begin_again(partition, &detail),
+            Err(Fault::Log(LogError::Unreadable { partition, detail })) => self.stall(partition, &detail),
             Err(Fault::Log(error)) => self.pause(&error),
             Err(Fault::Broker(error)) => self.lose(&error),
         }
@@ -216,7 +215,7 @@ impl Relay {
         self.wait(wait_ms).await?;
         self.split().await?;
         self.publish().await?;
-        self.journals.note_passed(&mut self.log).await?;
+        self.journals.note_passed(&mut self.log).await;
         let nothing_in_flight = self.session.as_ref().is_none_or(Session::is_idle);
         self.last_step.idle = self.last_step.taken == 0 && nothing_in_flight && self.outbox.is_empty();
         Ok(())
@@ -250,12 +249,8 @@ impl Relay {
                     }
                 }
                 Body::Undecodable { .. } => {
-                    if let Err(error) = self.log.dead_letter(delivery).await {
-                        // The journal's reader is past it: it has to come back.
-                        let partition = delivery.partition;
-                        self.begin_again(partition, &error.to_string());
-                        return Err(error.into());
-                    }
+                    // If it can't be put aside, it stays the first, or its journal is stuck.
+                    self.log.dead_letter(delivery).await?;
                     self.journals.skip(delivery.partition, delivery.offset);
                 }
                 Body::Newer(format) => {
@@ -400,6 +395,18 @@ impl Relay {
             self.journals.forget(journal);
             self.taken.retain(|delivery| delivery.partition != partition);
             self.outbox.retain(|message| message.block.journal != journal);
+        }
+        self.progress.fault();
+    }
+
+    /// No more of a journal can be read now. What was taken before is published and confirmed; then the journal is left
+    /// alone for a while, and read again from there.
+    fn stall(&mut self, partition: Partition, why: &str) {
+        tracing::error!(%partition, why, "no more of a journal can be published, to be tried again");
+        self.log.stop(partition);
+        self.taken.retain(|delivery| delivery.partition != partition);
+        if let Some(journal) = journal_of(partition) {
+            self.journals.stall(journal);
         }
         self.progress.fault();
     }

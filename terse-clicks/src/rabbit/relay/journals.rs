@@ -19,7 +19,8 @@ use crate::rabbit::connection::MAX_PARTITIONS;
 pub const MAX_JOURNALS: usize = 1_024;
 /// How often new journals are looked for.
 const LOOK_MS: u64 = 500;
-/// When a journal is looked at again that was made for another number of partitions.
+/// When a journal is looked at again that can't be relayed: it was made for another number of partitions, or one of its
+/// files can't be read.
 const ASIDE_MS: u64 = 30_000;
 
 /// The journals of a data directory, as far as they are this relay's.
@@ -47,6 +48,9 @@ struct Relayed {
     end: Option<Part>,
     /// Whether its last block was taken.
     ended: bool,
+    /// Whether no more of it can be read. What was taken is still to be confirmed; then it is left alone for a while, and
+    /// read again from there. To read it again at once would publish the same blocks over and over.
+    is_stuck: bool,
 }
 
 /// Some of a block's parts, by partition.
@@ -71,7 +75,52 @@ impl Parts {
     }
 }
 
+/// How far a journal is.
+enum Noted {
+    /// Blocks of it are to come, or to be confirmed.
+    Waits,
+    /// All of it is confirmed.
+    Done,
+    /// All that could be taken of it is.
+    Stuck,
+}
+
 impl Relayed {
+    /// Notes how much is confirmed of the journal in `directory`, of which there is nothing left to read if it
+    /// `has_ended`.
+    async fn note_passed(
+        &mut self,
+        log: &mut impl ClickLog,
+        directory: &JournalDir,
+        has_ended: bool,
+    ) -> Result<Noted, LogError> {
+        let partition = Partition::Journal(directory.id());
+        let confirmed = self.confirmed();
+        if confirmed != self.noted
+            && let Some(seq) = confirmed
+        {
+            log.passed(partition, seq).await?;
+            self.noted = confirmed;
+        }
+        if !self.waiting.is_empty() {
+            return Ok(Noted::Waits);
+        }
+        if self.ended {
+            return Ok(Noted::Done);
+        }
+        if self.is_stuck {
+            return Ok(Noted::Stuck);
+        }
+        if !has_ended {
+            return Ok(Noted::Waits);
+        }
+        // Its last block can't be read, and was put aside.
+        if let Some(end) = directory.ended().map_err(unreadable)? {
+            log.passed(partition, end).await?;
+        }
+        Ok(Noted::Done)
+    }
+
     /// The last block up to which all are confirmed.
     fn confirmed(&self) -> Option<u64> {
         match self.waiting.first_key_value() {
@@ -87,12 +136,13 @@ impl Journals {
         Self { root: root.to_owned(), own, partitions, relayed, aside, now_ms: 0, next_look_ms: 0 }
     }
 
-    /// Journals that can't be relayed.
+    /// Journals that can't be relayed now.
     pub(super) fn stopped(&self) -> usize {
-        self.aside.len()
+        self.aside.len() + self.relayed.values().filter(|relayed| relayed.is_stuck).count()
     }
 
-    /// Starts journals that are there and not yet relayed, if it is time to look. It reads small files.
+    /// Starts journals that are there and not yet relayed, if it is time to look. It reads small files. A journal that
+    /// can't be started is left alone for a while; the others go on.
     pub(super) async fn look(&mut self, log: &mut impl ClickLog, now_ms: u64) -> Result<(), LogError> {
         self.now_ms = now_ms;
         if now_ms < self.next_look_ms {
@@ -108,16 +158,33 @@ impl Journals {
             if known || self.relayed.len() >= MAX_JOURNALS {
                 continue;
             }
-            let directory = JournalDir::of(&self.root, journal);
-            // Another living process relays its own journal.
-            if self.own == Some(journal) || directory.ended().map_err(unreadable)?.is_some() {
-                let passed = directory.passed().map_err(unreadable)?;
-                log.start(partition, resume(journal, passed).as_ref()).await?;
-                self.relayed.insert(journal, Relayed::default());
+            match self.start(log, journal).await {
+                Ok(true) => drop(self.relayed.insert(journal, Relayed::default())),
+                Ok(false) => {}
+                Err(error) => self.put_aside(journal, &error),
             }
         }
         self.next_look_ms = now_ms + LOOK_MS;
         Ok(())
+    }
+
+    /// Starts reading `journal` where it is noted to be passed; `false` = it is another process' to relay.
+    async fn start(&self, log: &mut impl ClickLog, journal: JournalId) -> Result<bool, LogError> {
+        let directory = JournalDir::of(&self.root, journal);
+        // Another living process relays its own journal.
+        if self.own != Some(journal) && directory.ended().map_err(unreadable)?.is_none() {
+            return Ok(false);
+        }
+        let passed = directory.passed().map_err(unreadable)?;
+        log.start(Partition::Journal(journal), resume(journal, passed).as_ref()).await?;
+        Ok(true)
+    }
+
+    /// Leaves `journal` alone for a while, with an alarm.
+    fn put_aside(&mut self, journal: JournalId, error: &LogError) {
+        tracing::error!(%journal, %error, "clicks of a journal can't be published, to be tried again");
+        self.relayed.remove(&journal);
+        self.aside.insert(journal, self.now_ms + ASIDE_MS);
     }
 
     /// Takes a block: its parts go to the `outbox`. `false` = its journal can't be relayed, and is left alone for a
@@ -168,40 +235,39 @@ impl Journals {
         }
     }
 
-    /// Notes for each journal's process how much of it is confirmed; lets journals go that are done.
-    pub(super) async fn note_passed(&mut self, log: &mut impl ClickLog) -> Result<(), LogError> {
+    /// Notes for each journal's process how much of it is confirmed; lets journals go that are done. A journal of which
+    /// that can't be told is left alone for a while; the others go on.
+    pub(super) async fn note_passed(&mut self, log: &mut impl ClickLog) {
         let ended = log.ended();
-        let mut done = Vec::new();
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
         for (journal, relayed) in &mut self.relayed {
             let partition = Partition::Journal(*journal);
-            let confirmed = relayed.confirmed();
-            if confirmed != relayed.noted
-                && let Some(seq) = confirmed
-            {
-                log.passed(partition, seq).await?;
-                relayed.noted = confirmed;
-            }
-            if !relayed.waiting.is_empty() {
-                continue;
-            }
-            if relayed.ended {
-                done.push(partition);
-            } else if ended.contains(&(partition, *journal)) {
-                // Its last block can't be read, and was put aside.
-                let directory = JournalDir::of(&self.root, *journal);
-                if let Some(end) = directory.ended().map_err(unreadable)? {
-                    log.passed(partition, end).await?;
+            let has_ended = ended.contains(&(partition, *journal));
+            match relayed.note_passed(log, &JournalDir::of(&self.root, *journal), has_ended).await {
+                Ok(Noted::Waits) => {}
+                Ok(Noted::Done) => done.push(*journal),
+                Ok(Noted::Stuck) => {
+                    self.aside.insert(*journal, self.now_ms + ASIDE_MS);
+                    done.push(*journal);
                 }
-                done.push(partition);
+                Err(error) => failed.push((*journal, error)),
             }
         }
-        for partition in done {
-            log.stop(partition);
-            if let Partition::Journal(journal) = partition {
-                self.relayed.remove(&journal);
-            }
+        for (journal, error) in &failed {
+            log.stop(Partition::Journal(*journal));
+            self.put_aside(*journal, error);
         }
-        Ok(())
+        for journal in done {
+            log.stop(Partition::Journal(journal));
+            self.relayed.remove(&journal);
+        }
+    }
+
+    /// No more of `journal` can be read now: when all that was taken of it is confirmed, it is left alone for a while.
+    pub(super) fn stall(&mut self, journal: JournalId) {
+        if let Some(relayed) = self.relayed.get_mut(&journal) {
+            relayed.is_stuck = true;
+        }
     }
 
     /// Forgets `journal`; the next look starts it from what is noted.
@@ -232,6 +298,8 @@ mod tests {
     use terse_core::click::Signals;
 
     use super::*;
+    use crate::log::Body;
+    use crate::log::local::LocalLog;
     use crate::part::PartHeader;
     use crate::record::Record;
 
@@ -381,6 +449,64 @@ mod tests {
         other.header.partitions = 4;
         assert!(!world.journals.take(&other, &mut world.outbox));
         assert!(world.publish().is_empty() && world.journals.stopped() == 1);
+    }
+
+    /// Ended journals with these numbers in a directory, each with one block and an end, and a log of them.
+    fn directory(numbers: &[u8]) -> (tempfile::TempDir, LocalLog) {
+        let root = tempfile::tempdir().unwrap();
+        for number in numbers {
+            let id = JournalId([*number; 16]);
+            let (journal, _lock) = JournalDir::create(root.path(), id).unwrap();
+            let end = crate::journal::end_block_of(BlockId { journal: id, seq: 0 }, 3);
+            journal.end(0, &end).unwrap();
+        }
+        let log = LocalLog::new(root.path(), None);
+        (root, log)
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_can_not_be_read_holds_up_no_other() {
+        let (root, mut log) = directory(&[1, 2, 3]);
+        let ended = root.path().join(JournalId([1; 16]).to_string()).join("ended");
+        std::fs::remove_file(&ended).unwrap();
+        std::fs::create_dir(&ended).unwrap();
+        let mut journals = Journals::new(root.path(), None, 3);
+        journals.look(&mut log, 0).await.unwrap();
+        assert_eq!((journals.relayed.len(), journals.stopped()), (2, 1));
+        // And once all of one is read, and its end can't be told any more.
+        for delivery in log.next(1 << 20, 0).await.unwrap() {
+            assert!(matches!(delivery.body, Body::Part(_)));
+            journals.skip(delivery.partition, delivery.offset);
+        }
+        let ended = root.path().join(JournalId([2; 16]).to_string()).join("ended");
+        std::fs::remove_file(&ended).unwrap();
+        std::fs::create_dir(&ended).unwrap();
+        journals.note_passed(&mut log).await;
+        assert_eq!((journals.relayed.len(), journals.stopped()), (0, 2), "the third is done");
+        let passed = |number| JournalDir::of(root.path(), JournalId([number; 16])).passed().unwrap();
+        assert_eq!((passed(2), passed(3)), (1, 1));
+        // Later it is looked at again.
+        std::fs::remove_dir(&ended).unwrap();
+        std::fs::write(&ended, 0_u64.to_le_bytes()).unwrap();
+        journals.look(&mut log, ASIDE_MS + LOOK_MS).await.unwrap();
+        assert_eq!((journals.relayed.len(), journals.stopped()), (1, 1), "the first is still as it was");
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_of_a_stuck_journal_is_confirmed_before_it_is_left_alone() {
+        let (root, mut log) = directory(&[5]);
+        let mut world = World::new();
+        world.journals.root = root.path().to_owned();
+        world.take(&block(0, &["one"], false));
+        world.journals.stall(ID);
+        world.journals.note_passed(&mut log).await;
+        assert_eq!((world.journals.relayed.len(), world.journals.stopped()), (1, 1));
+        for partition in 0..3 {
+            world.confirm(0, partition);
+        }
+        world.journals.note_passed(&mut log).await;
+        assert_eq!((world.journals.relayed.len(), world.journals.stopped()), (0, 1));
+        assert_eq!(JournalDir::of(root.path(), ID).passed().unwrap(), 1, "it is read again from there");
     }
 
     #[test]

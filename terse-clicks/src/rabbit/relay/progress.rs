@@ -35,7 +35,7 @@ pub struct RelayReport {
     pub faults: u64,
     /// Parts that are published or about to be, and not confirmed.
     pub waiting: u64,
-    /// Journals that can't be relayed: they were made for another number of partitions.
+    /// Journals that can't be relayed now: they were made for another number of partitions, or can't be read.
     pub stopped: u64,
     /// Whether a connection stands.
     pub connected: bool,
