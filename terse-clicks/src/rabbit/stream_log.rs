@@ -16,9 +16,11 @@
 //!
 //! A connection that breaks is made again, with waits that grow; so is a consumer that the broker ended.
 
+mod begin;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::Hasher;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,7 +31,6 @@ use lapin::message::Delivery as Message;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel, Consumer};
-use siphasher::sip128::{Hasher128, SipHasher13};
 use terse_core::click::JournalId;
 use terse_core::ports::clicks::Checkpoint;
 use terse_core::stats::Partition;
@@ -38,11 +39,14 @@ use terse_resilience::SettingsError;
 use terse_resilience::backoff::{Backoff, BackoffSettings, Jitter};
 use tokio::time::Instant;
 
+pub(super) use self::begin::offset_argument;
+use self::begin::{Begin, Place, print_of};
 use super::connection::{BrokerConfig, Link, RabbitError, fault};
 use super::dead;
+use super::reading::StreamReading;
 use super::topology::{self, table};
 use crate::log::{Body, ClickLog, Delivery, LogError};
-use crate::part::{HEAD_BYTES, Part, PartError};
+use crate::part::{Part, PartError};
 
 /// Most messages of a partition that are delivered and not taken yet. Each is at most a block.
 pub const PREFETCH: u16 = 32;
@@ -64,23 +68,14 @@ pub struct StreamLog {
     ready: VecDeque<(Delivery, usize)>,
     /// The partition that was served last: others come first.
     last: u16,
+    told: Arc<StreamReading>,
+    replay: bool,
 }
 
 /// How far a partition was read.
 struct Reader {
     from: Begin,
     attached: Option<Attached>,
-}
-
-/// Where reading a partition begins when it is attached next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begin {
-    /// At its beginning.
-    First,
-    /// At the offset of a checkpoint, whose message the projector knows.
-    Checkpoint(u64),
-    /// Behind the message that was delivered last, which has to be there still.
-    Behind { offset: u64, print: u128 },
 }
 
 /// A consumer.
@@ -91,52 +86,6 @@ struct Attached {
     anchor_by: Option<Instant>,
     /// The last message that was received, to be acknowledged with all before it.
     unacknowledged: Option<u64>,
-}
-
-/// What a message is to its partition.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Next,
-    Known,
-    Gap,
-}
-
-impl Begin {
-    fn argument(self) -> AMQPValue {
-        match self {
-            Self::First => AMQPValue::LongString("first".into()),
-            Self::Checkpoint(offset) | Self::Behind { offset, .. } => offset_argument(offset),
-        }
-    }
-
-    /// What a message is that comes while `anchoring`.
-    fn place(self, anchoring: bool, at: u64, bytes: &[u8]) -> Place {
-        match self {
-            Self::Behind { offset, .. } if at < offset => Place::Known,
-            Self::Behind { offset, print } if at == offset => {
-                if anchoring && print != print_of(bytes) {
-                    Place::Gap
-                } else {
-                    Place::Known
-                }
-            }
-            Self::Behind { .. } if anchoring => Place::Gap,
-            _ => Place::Next,
-        }
-    }
-}
-
-/// Where a consumer is told to begin. No stream has more messages than that.
-pub(super) fn offset_argument(offset: u64) -> AMQPValue {
-    AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
-}
-
-/// By what a message is known again: the head of a part names its block and its partition.
-fn print_of(bytes: &[u8]) -> u128 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(&bytes[..bytes.len().min(HEAD_BYTES)]);
-    hasher.write_usize(bytes.len());
-    hasher.finish128().as_u128()
 }
 
 impl StreamLog {
@@ -153,7 +102,23 @@ impl StreamLog {
             reading: BTreeMap::new(),
             ready: VecDeque::new(),
             last: 0,
+            told: Arc::default(),
+            replay: false,
         })
+    }
+
+    /// The same for building another read model: nothing is put aside.
+    ///
+    /// # Errors
+    /// As [`StreamLog::new`].
+    pub fn for_replay(config: BrokerConfig, entropy: &dyn Entropy) -> Result<Self, SettingsError> {
+        Ok(Self { replay: true, ..Self::new(config, entropy)? })
+    }
+
+    /// What it tells of itself while it is read.
+    #[must_use]
+    pub fn reading(&self) -> Arc<StreamReading> {
+        Arc::clone(&self.told)
     }
 
     /// Sees to it that there is a connection, and that all partitions are attached that are read.
@@ -165,6 +130,7 @@ impl StreamLog {
             let link = Link::open(&self.config, "terse projector").await?;
             topology::declare(&link, &self.config).await?;
             self.link = Some(link);
+            self.told.connected();
         }
         let Some(link) = &self.link else { return Ok(()) };
         for (partition, reader) in &mut self.reading {
@@ -186,6 +152,7 @@ impl StreamLog {
             reader.attached = None;
         }
         self.link = None;
+        self.told.lost();
     }
 
     /// Takes what there is, about `most_bytes`, from all partitions in turn. Pending = nothing yet. What was known
@@ -443,6 +410,9 @@ impl ClickLog for StreamLog {
     }
 
     async fn dead_letter(&mut self, delivery: &Delivery) -> Result<(), LogError> {
+        if self.replay {
+            return Ok(());
+        }
         dead::put(&self.config, delivery).await.map_err(|error| unavailable(&error))
     }
 
@@ -468,97 +438,4 @@ impl ClickLog for StreamLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use terse_core::Entropy;
-
-    use super::*;
-
-    struct NoEntropy;
-
-    impl Entropy for NoEntropy {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(7);
-        }
-    }
-
-    fn log() -> StreamLog {
-        StreamLog::new(BrokerConfig::new("amqp://127.0.0.1:1/%2f", "d", 3).unwrap(), &NoEntropy).unwrap()
-    }
-
-    fn behind(bytes: &[u8]) -> Begin {
-        Begin::Behind { offset: 10, print: print_of(bytes) }
-    }
-
-    #[test]
-    fn the_projector_judges_what_comes_first_after_a_checkpoint() {
-        for begin in [Begin::First, Begin::Checkpoint(10)] {
-            for at in [0, 9, 10, 11, 500] {
-                assert_eq!(begin.place(true, at, b"any"), Place::Next, "{begin:?} {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn after_a_reconnection_reading_goes_on_behind_what_was_delivered() {
-        let begin = behind(b"last");
-        assert_eq!(begin.place(true, 8, b"earlier, of the same chunk"), Place::Known);
-        assert_eq!(begin.place(true, 10, b"last"), Place::Known);
-        assert_eq!(begin.place(false, 11, b"new"), Place::Next);
-    }
-
-    #[test]
-    fn after_a_reconnection_another_stream_is_a_gap() {
-        assert_eq!(behind(b"last").place(true, 10, b"another"), Place::Gap);
-        assert_eq!(behind(b"last").place(true, 11, b"later"), Place::Gap);
-    }
-
-    #[test]
-    fn messages_are_known_by_their_heads_and_lengths() {
-        let long = [1_u8; 500];
-        assert_eq!(print_of(&long), print_of(&long.clone()));
-        assert_ne!(print_of(&long), print_of(&long[..499]));
-        assert_ne!(print_of(&long), print_of(&[2; 500]));
-        assert_ne!(print_of(b""), print_of(b"\0"));
-    }
-
-    #[test]
-    fn reading_begins_where_the_broker_is_told() {
-        assert_eq!(Begin::First.argument(), AMQPValue::LongString("first".into()));
-        assert_eq!(Begin::Checkpoint(7).argument(), AMQPValue::LongLongInt(7));
-        assert_eq!(behind(b"x").argument(), AMQPValue::LongLongInt(10));
-        assert_eq!(Begin::Checkpoint(u64::MAX).argument(), AMQPValue::LongLongInt(i64::MAX));
-    }
-
-    #[test]
-    fn a_message_without_an_offset_is_of_no_stream() {
-        assert_eq!(offset_of(&BasicProperties::default()), None);
-        let with = |value| BasicProperties::default().with_headers(table([("x-stream-offset", value)]));
-        assert_eq!(offset_of(&with(AMQPValue::LongLongInt(5))), Some(5));
-        assert_eq!(offset_of(&with(AMQPValue::LongLongInt(-5))), None);
-        assert_eq!(offset_of(&with(AMQPValue::LongString("5".into()))), None);
-    }
-
-    #[test]
-    fn bytes_that_are_no_part_are_told_from_newer_parts() {
-        assert!(matches!(body_of(Bytes::from_static(b"hello")), Body::Undecodable { .. }));
-    }
-
-    #[tokio::test]
-    async fn a_broker_that_is_out_of_reach_is_told_and_tried_again_later() {
-        let mut log = log();
-        log.start(Partition::Stream(1), None).await.unwrap();
-        assert!(matches!(log.next(1, 1_000).await, Err(LogError::Unavailable(_))));
-        let waits = log.try_at;
-        assert!(waits > Instant::now() - Duration::from_millis(5));
-        assert!(log.next(1, 0).await.is_ok_and(|read| read.is_empty()), "not tried before its time");
-    }
-
-    #[tokio::test]
-    async fn only_streams_are_read() {
-        let mut log = log();
-        assert_eq!(log.partitions().await.unwrap(), [0, 1, 2].map(Partition::Stream));
-        let journal = Partition::Journal(JournalId([1; 16]));
-        assert!(log.start(journal, None).await.is_err());
-        assert!(log.next(1, 1).await.unwrap().is_empty(), "nothing is read, so nobody is asked");
-    }
-}
+mod tests;
