@@ -31,7 +31,7 @@ use terse_core::stats::{Dimension, MAX_VALUE_BYTES};
 use self::agent::{Agent, Agents};
 use self::cache::AgentCache;
 use self::country::CountryCache;
-pub use self::country::{Countries, CountryError, MAX_COUNTRY_FILE_BYTES};
+pub use self::country::{Countries, CountryError, CurrentCountries, MAX_COUNTRY_FILE_BYTES};
 pub use self::programs::Program;
 use crate::record::{MAX_LANGUAGE_BYTES, MAX_REFERRER_BYTES, MAX_USER_AGENT_BYTES, Record};
 
@@ -66,6 +66,8 @@ pub struct Enrichment {
     told: AgentCache,
     own_hosts: Vec<String>,
     countries: Option<Arc<Countries>>,
+    /// Where other countries may come from, and how often they had been replaced when these were taken.
+    current: Option<(Arc<CurrentCountries>, u64)>,
     networks: CountryCache,
     /// Where the facts of the last click are put together; it never grows beyond the bounds of its parts.
     scratch: String,
@@ -81,6 +83,7 @@ impl Enrichment {
             told: AgentCache::new(),
             own_hosts: own_hosts.into_iter().map(referrer::comparable).collect(),
             countries,
+            current: None,
             networks: CountryCache::new(),
             scratch: String::with_capacity(2 * MAX_VALUE_BYTES),
         }
@@ -94,15 +97,30 @@ impl Enrichment {
             told: AgentCache::new(),
             own_hosts: self.own_hosts.clone(),
             countries: self.countries.clone(),
+            current: self.current.clone(),
             networks: CountryCache::new(),
             scratch: String::with_capacity(2 * MAX_VALUE_BYTES),
         }
     }
 
-    /// Takes other country data from now on, say from a file that was loaded again.
-    pub fn use_countries(&mut self, countries: Option<Arc<Countries>>) {
-        self.countries = countries;
-        self.networks = CountryCache::new();
+    /// Takes the countries of `current` from now on, and others when they are replaced and it is told to look.
+    #[must_use]
+    pub fn following(mut self, current: Arc<CurrentCountries>) -> Self {
+        let (countries, replaced) = current.get();
+        (self.countries, self.networks) = (countries, CountryCache::new());
+        self.current = Some((current, replaced));
+        self
+    }
+
+    /// Takes the countries that hold now, if they were replaced. It changes [`Enrichment::version`].
+    pub fn look_for_countries(&mut self) {
+        let Some((current, taken)) = &mut self.current else { return };
+        if current.replaced() == *taken {
+            return;
+        }
+        let (countries, replaced) = current.get();
+        *taken = replaced;
+        (self.countries, self.networks) = (countries, CountryCache::new());
     }
 
     /// What rows say about how their clicks were told apart: [`RULES`], and ten bits out of the country data, so that

@@ -7,8 +7,11 @@ use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
+use parking_lot::Mutex;
 
 /// Most bytes of a file of countries; a larger one is refused. The largest that are known have some 100 MiB.
 pub const MAX_COUNTRY_FILE_BYTES: u64 = 512 << 20;
@@ -23,6 +26,38 @@ const MAX_CACHED_NETWORKS: usize = 1 << 12;
 pub struct Countries {
     reader: Reader<Vec<u8>>,
     checksum: u32,
+}
+
+/// The countries that hold now, for those who tell clicks apart while the file is replaced.
+#[derive(Default)]
+pub struct CurrentCountries {
+    data: Mutex<Option<Arc<Countries>>>,
+    /// How often they were replaced.
+    replaced: AtomicU64,
+}
+
+impl CurrentCountries {
+    /// These, until they are replaced.
+    #[must_use]
+    pub fn new(countries: Arc<Countries>) -> Self {
+        Self { data: Mutex::new(Some(countries)), replaced: AtomicU64::new(0) }
+    }
+
+    /// From now on `countries` hold: whoever tells clicks apart takes them with the next block.
+    pub fn replace(&self, countries: Arc<Countries>) {
+        *self.data.lock() = Some(countries);
+        self.replaced.fetch_add(1, Ordering::Release);
+    }
+
+    /// Those that hold; how often they had been replaced by then, or once less.
+    pub(super) fn get(&self) -> (Option<Arc<Countries>>, u64) {
+        let replaced = self.replaced();
+        (self.data.lock().clone(), replaced)
+    }
+
+    pub(super) fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
+    }
 }
 
 /// Why a file has no countries.
@@ -44,7 +79,7 @@ pub enum CountryError {
 
 impl Countries {
     /// Reads the file at `path`, and looks at each of its networks, which takes up to some seconds. To take a file that was
-    /// replaced, load it again and hand it to [`Enrichment::use_countries`](super::Enrichment::use_countries).
+    /// replaced, load it again and hand it to [`CurrentCountries::replace`].
     ///
     /// # Errors
     /// [`CountryError`].

@@ -72,11 +72,15 @@ fn a_prefetch_is_a_program_with_a_browser() {
 
 #[test]
 fn countries_come_and_go_with_their_data() {
-    let mut enrichment = Enrichment::new([], None);
+    let enrichment = Enrichment::new([], None);
     let click = record(CHROME.as_bytes(), b"", b"");
+    let current = Arc::<CurrentCountries>::default();
+    let mut enrichment = enrichment.following(Arc::clone(&current));
     assert_eq!(enrichment.version(), RULES << COUNTRY_BITS);
     assert_eq!(enrichment.facts(&click).value(Dimension::Country), "");
-    enrichment.use_countries(Some(countries()));
+    current.replace(countries());
+    assert_eq!(enrichment.version(), RULES << COUNTRY_BITS, "not in the middle of a block");
+    enrichment.look_for_countries();
     assert_eq!(enrichment.version() >> COUNTRY_BITS, RULES);
     assert_ne!(enrichment.version(), RULES << COUNTRY_BITS);
     assert_eq!(enrichment.facts(&click).value(Dimension::Country), "DE");
@@ -84,11 +88,14 @@ fn countries_come_and_go_with_their_data() {
     let path = folder.path().join("other.mmdb");
     std::fs::write(&path, mmdb(&[("192.0.2.0", 24, "FR")], true)).unwrap();
     let before = enrichment.version();
-    enrichment.use_countries(Some(Arc::new(Countries::load(&path).unwrap())));
-    assert_eq!(enrichment.facts(&click).value(Dimension::Country), "FR", "the old data were remembered");
-    assert_ne!(enrichment.version(), before);
-    enrichment.use_countries(None);
-    assert_eq!(enrichment.facts(&click).value(Dimension::Country), "");
+    current.replace(Arc::new(Countries::load(&path).unwrap()));
+    let mut another = enrichment.another();
+    for enrichment in [&mut enrichment, &mut another] {
+        assert_eq!(enrichment.facts(&click).value(Dimension::Country), "DE");
+        enrichment.look_for_countries();
+        assert_eq!(enrichment.facts(&click).value(Dimension::Country), "FR", "the old data were remembered");
+        assert_ne!(enrichment.version(), before);
+    }
 }
 
 #[test]

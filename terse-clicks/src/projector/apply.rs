@@ -154,6 +154,7 @@ impl Projector {
                 let facts = &self.enrichment.facts(&record);
                 self.rows.add(&Counted { code, at, source, index, visitor, facts, rules });
                 self.added_unwritten += 1;
+            self.enrichment.look_for_countries();
                 self.last_step.added += 1;
             }
         }
