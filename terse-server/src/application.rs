@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
+use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{DependencyHealth, IdempotencyStore, StoreErrorKind};
 use terse_core::shorten::IDEMPOTENCY_MS;
+use terse_core::time::random_bytes;
 use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
+use terse_store::{CoreClock, GuardedStats, StatsGuardSettings};
 
 use crate::broker;
 use crate::clicks::{Clicks, Workers};
@@ -282,11 +285,12 @@ struct Parts<'a> {
 fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) -> Result<State, StartError> {
     let Parts { stores, links, clicks, told, keys, lifecycle } = parts;
     let counted = clicks.dependencies(&world.clock);
+    let stats = guarded_stats(clicks, world)?;
     Ok(State {
         shortener: Arc::clone(&links.shortener),
         resolver: links.cache.clone(),
         catalog: stores.links.clone(),
-        stats: clicks.stats(),
+        stats: Arc::clone(&stats) as Arc<dyn ClickStats>,
         recording: clicks.recording(),
         policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
         access: match config.http.auth {
@@ -295,13 +299,21 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
         },
         store_health: stores.links.clone(),
         dependencies: links.dependencies().into_iter().chain(counted).chain(told).collect(),
-        breakers: links.breakers(stores)?,
+        breakers: links.breakers(stores, &stats)?,
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
         settings: Arc::new(settings(&config.http, address)),
     })
+}
+
+/// What is known of clicks, for requests: a read model that is slow or away holds none of them for long.
+fn guarded_stats(clicks: &Clicks, world: &World) -> Result<Arc<GuardedStats>, StartError> {
+    let clock = Arc::new(CoreClock(Arc::clone(&world.clock)));
+    let seed = u64::from_be_bytes(random_bytes(world.entropy.as_ref()));
+    let guarded = GuardedStats::new(clicks.stats(), &StatsGuardSettings::default(), clock, seed, &world.metrics);
+    guarded.map(Arc::new).map_err(|error| StartError::new(Exit::Internal, error))
 }
 
 fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {

@@ -9,6 +9,7 @@ use terse_core::codegen::LeasedCodes;
 use terse_core::ports::{DependencyHealth, LinkReader, LinkWriter};
 use terse_core::shorten::Shortener;
 use terse_resilience::Breakers;
+use terse_store::GuardedStats;
 
 use crate::cache_gauges::{self, Polled};
 use crate::config::Config;
@@ -84,14 +85,15 @@ impl Links {
         redis.map(|redis| Arc::new(CacheHealth(redis)) as Arc<dyn DependencyHealth>).collect()
     }
 
-    /// All breakers: those of the shards, and that of the shared cache.
+    /// All breakers: those of the shards, that of the shared cache, and that of `stats`.
     ///
     /// # Errors
     /// [`StartError`] when two have the same name.
-    pub fn breakers(&self, stores: &Stores) -> Result<Arc<Breakers>, StartError> {
+    pub fn breakers(&self, stores: &Stores, stats: &GuardedStats) -> Result<Arc<Breakers>, StartError> {
         let mut breakers = stores.breakers.clone();
-        if let Some(shared) = &self.shared {
-            let added = breakers.add(shared_cache::NAME, Arc::clone(&shared.breaker));
+        let cache = self.shared.iter().map(|shared| (shared_cache::NAME, &shared.breaker));
+        for (name, breaker) in cache.chain([stats.breaker()]) {
+            let added = breakers.add(name, Arc::clone(breaker));
             added.map_err(|taken| StartError::new(Exit::Internal, taken))?;
         }
         Ok(Arc::new(breakers))
