@@ -9,6 +9,7 @@
 //! model or a journal that was made for another bus ends the start: that is a setting to be mended.
 
 mod bus_health;
+mod countries;
 mod health;
 mod late;
 mod model;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use terse_clicks::enrich::{Countries, Enrichment};
+use terse_clicks::enrich::{Countries, CurrentCountries, Enrichment};
 use terse_clicks::journal::{self, Journal, JournalConfig, Recovery, RecoveryThread, SyncPolicy};
 use terse_clicks::log::ClickLog;
 use terse_clicks::log::local::LocalLog;
@@ -36,6 +37,7 @@ use terse_core::stats::Partition;
 use tokio::sync::watch;
 
 use self::bus_health::{BusHealth, Reader};
+use self::countries::CountryFile;
 use self::health::{ClickHealth, Recorded};
 use self::model::{Model, NoReadModel};
 use self::projection::{Life, Projection, Supervised};
@@ -81,6 +83,8 @@ pub struct Clicks {
     recorded: Arc<Recorded>,
     /// Recovers journals of servers that are gone, where no journal of this process does.
     recovery: Option<RecoveryThread>,
+    /// The file that knows countries, where this process counts.
+    countries: Option<Arc<CountryFile>>,
 }
 
 impl Clicks {
@@ -90,7 +94,6 @@ impl Clicks {
     /// # Errors
     /// [`StartError`] when read model or journals are another bus's.
     pub async fn open(config: &Config, broker: Option<BrokerConfig>, world: &World) -> Result<Self, StartError> {
-        refuse_lone_stats(config)?;
         let surfaces = config.http.surfaces;
         let (records, reads_journals) = (surfaces.redirect, config.analytics && broker.is_none());
         // Whoever publishes has to know how far clicks are counted.
@@ -110,8 +113,10 @@ impl Clicks {
             tracing::error!(%error, "starting without a click journal: clicks are dropped until it can be opened");
         }
         let recovery = (reads_journals && recording.is_none()).then(|| recovery(config, world)).transpose()?;
+        let countries = config.clicks.countries.as_deref().filter(|_| config.analytics);
+        let countries = countries.map(CountryFile::open).transpose()?;
         let (projection, relaying, reader, recorded) = (None, None, Arc::default(), Arc::default());
-        Ok(Self { broker, recording, model, projection, relaying, reader, recorded, recovery })
+        Ok(Self { broker, recording, model, projection, relaying, reader, recorded, recovery, countries })
     }
 
     /// Where redirects note their clicks.
@@ -165,7 +170,7 @@ impl Clicks {
     }
 
     fn project(&mut self, config: &Config, model: &Model, holder: String, world: &World) -> Result<(), StartError> {
-        let (read_model, countries) = (model.read_model(), countries(config)?);
+        let (read_model, countries) = (model.read_model(), self.countries.as_ref().map(|file| file.current()));
         let (config, clock, entropy) = (config.clone(), Arc::clone(&world.clock), Arc::clone(&world.entropy));
         // Its writes are transactions.
         let one_lease = matches!(model, Model::Sqlite(_));
@@ -187,7 +192,7 @@ impl Clicks {
                 settings,
                 log,
                 Arc::clone(&read_model),
-                enrichment_by(&config, countries.clone()),
+                counting_by(&config, countries.clone()),
                 Arc::clone(&clock),
                 entropy.as_ref(),
             );
@@ -221,6 +226,7 @@ impl Clicks {
         if let Some(model) = &self.model {
             model.run(tasks);
         }
+        self.countries.iter().for_each(|file| file.run(tasks));
         self.run_gauges(tasks, world);
     }
 
@@ -330,7 +336,10 @@ const LOCAL_PARTITIONS: u16 = 1;
 
 /// Ends the start of a server that could not see how far clicks are counted, or what was counted: with links that several
 /// servers share, a file in this data directory is read by this server alone, and so it has to count itself.
-fn refuse_lone_stats(config: &Config) -> Result<(), StartError> {
+///
+/// # Errors
+/// [`StartError`].
+pub(crate) fn refuse_lone_stats(config: &Config) -> Result<(), StartError> {
     let clicks = &config.clicks;
     let (shared, surfaces) = (config.store.is_marked(), config.http.surfaces);
     let lone = matches!(clicks.bus, BusConfig::Amqp(_)) && clicks.stats == StatsConfig::Sqlite && shared;
@@ -399,6 +408,15 @@ pub(crate) fn failed(error: &StoreError) -> StartError {
 /// [`StartError`] when the country data can't be read.
 pub(crate) fn enrichment(config: &Config) -> Result<Enrichment, StartError> {
     Ok(enrichment_by(config, countries(config)?))
+}
+
+/// By what clicks are told apart that are counted as they come.
+fn counting_by(config: &Config, countries: Option<Arc<CurrentCountries>>) -> Enrichment {
+    let enrichment = enrichment_by(config, None);
+    match countries {
+        Some(current) => enrichment.following(current),
+        None => enrichment,
+    }
 }
 
 fn enrichment_by(config: &Config, countries: Option<Arc<Countries>>) -> Enrichment {
