@@ -53,7 +53,7 @@ use self::recorder::Recorder;
 use self::sealing::{Sealer, SyncFile};
 use self::supervision::Supervised;
 
-pub(crate) use self::block::{BlockError, read, sealed_at};
+pub(crate) use self::block::{BlockError, read, sealed_at, sealed_records};
 pub(crate) use self::recovery::{read_bounded, read_head};
 
 pub use self::recovering::RecoveryThread;
@@ -267,6 +267,11 @@ impl Journal {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.running.lock().as_ref().is_some_and(Running::is_alive)
+    }
+
+    /// The block `seq`, which was put aside, is among the passed ones that it keeps again.
+    pub(crate) fn keeps(&self, seq: u64, bytes: u64) {
+        self.inventory.sealed(seq, 0, bytes);
     }
 
     /// Waits until a block was sealed in this process, from when the future was made.

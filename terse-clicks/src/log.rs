@@ -4,6 +4,8 @@
 //! offset; the projector passes each block once all the same.
 
 pub mod local;
+pub mod quarantine;
+mod returned;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -120,6 +122,15 @@ pub trait ClickLog: Send {
     fn was_passed(&self, _partition: Partition) -> bool {
         false
     }
+
+    /// Whether an operator has asked for messages of `partition` to be counted that were put aside. They are delivered
+    /// behind what the read model includes, so an offset at or before that is one of them.
+    fn brings_back(&self, _partition: Partition) -> bool {
+        false
+    }
+
+    /// Tells that the message at `offset`, which was put aside once and brought back, is counted, durably.
+    async fn counted(&mut self, _partition: Partition, _offset: u64) {}
 
     /// Stops reading `partition`: it is delivered no more until it is started again.
     fn stop(&mut self, partition: Partition);

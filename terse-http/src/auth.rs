@@ -17,6 +17,9 @@ pub(crate) fn caller(request: &HttpRequest, state: &State) -> Result<Caller, Pro
     let Access::Keys(_) = &state.access else {
         return Ok(Caller::open());
     };
+    if let Some(known) = request.extensions().get::<Caller>() {
+        return Ok(known.clone());
+    }
     let presented = bearer(request)
         .ok_or_else(|| Problem::new(Kind::Unauthorized, "send an API key as 'Authorization: Bearer trs_…'"))?;
     let caller = holder(presented, state, state.clock.now())?;
@@ -47,11 +50,12 @@ pub(crate) fn admin(request: &HttpRequest, state: &State) -> Result<Caller, Prob
     }
 }
 
-/// Notes the caller's key id for the access log.
+/// Notes the caller, who is not asked for again, and the key's id for the access log.
 pub(crate) fn remember(request: &HttpRequest, caller: &Caller) {
     if let Some(key) = caller.key.clone() {
         request.extensions_mut().insert(key);
     }
+    request.extensions_mut().insert(caller.clone());
 }
 
 /// `caller`, if its role allows to create and change links.

@@ -7,23 +7,29 @@ use std::time::Duration;
 
 use actix_http::{HttpMessage, Method, Request};
 use terse_core::click::{Click, ClickRecorder, ClickRecording, SEAL_CHECK_MS, Signals};
-use terse_core::metrics::{ClickCounts, Metrics};
-use terse_core::{Clock, Timestamp, Version};
+use terse_core::metrics::ClickCounts;
+use terse_core::{Timestamp, Version};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::State;
+use crate::client::TrustedProxies;
 
 /// Notes the clicks of one web worker.
 pub(crate) struct Clicks {
     recorder: RefCell<Box<dyn ClickRecorder>>,
     counts: ClickCounts,
+    proxies: TrustedProxies,
 }
 
 impl Clicks {
     /// What notes the clicks of the calling thread, which is a web worker's, and keeps sealing what is old until the
     /// last handle is gone. Then what is open is sealed.
-    pub(crate) fn of_this_worker(recording: &dyn ClickRecording, metrics: &Metrics, clock: Arc<dyn Clock>) -> Rc<Self> {
+    pub(crate) fn of_this_worker(recording: &dyn ClickRecording, state: &State) -> Rc<Self> {
         let recorder = RefCell::new(recording.of_a_worker());
-        let clicks = Rc::new(Self { recorder, counts: metrics.click_counts() });
+        let (counts, proxies) = (state.metrics.click_counts(), state.settings.trusted_proxies.clone());
+        let clicks = Rc::new(Self { recorder, counts, proxies });
+        let clock = Arc::clone(&state.clock);
         let weak = Rc::downgrade(&clicks);
         spawn_local(async move {
             let mut tick = interval(Duration::from_millis(SEAL_CHECK_MS));
@@ -43,7 +49,7 @@ impl Clicks {
             return;
         }
         let code = request.path().strip_prefix('/').unwrap_or_default();
-        let client = request.peer_addr().map(|peer| peer.ip());
+        let client = self.proxies.client(request.peer_addr(), request.headers());
         let mut click = Click {
             at,
             code,

@@ -11,7 +11,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_http::body::{BodySize, BoxBody, MessageBody};
@@ -27,6 +26,7 @@ use terse_core::code::is_reserved;
 
 use crate::body::Incoming;
 use crate::lifecycle::Requests;
+use crate::look::Looks;
 use crate::open::{Active, Activity};
 use crate::problem::{Kind, Problem};
 use crate::redirect::{METHODS, Redirects};
@@ -45,6 +45,7 @@ pub(crate) struct Front<S> {
     routes: S,
     state: State,
     redirects: Rc<Redirects>,
+    looks: Rc<Looks>,
     requests: Rc<Requests>,
 }
 
@@ -57,6 +58,8 @@ enum Step {
     Answered(Response<BoxBody>),
     /// A redirect that memory can't answer.
     Look(ShortCode),
+    /// A redirect that may be refused.
+    Limited,
     /// Anything else.
     Route,
 }
@@ -86,7 +89,8 @@ where
         let state = self.state.clone();
         Box::pin(async move {
             let (redirects, requests) = (Rc::new(Redirects::new(&state)), state.lifecycle.requests());
-            Ok(Front { routes: routes.await?, state, redirects, requests })
+            let looks = Rc::new(Looks::new(state.clone(), Rc::clone(&redirects)));
+            Ok(Front { routes: routes.await?, state, redirects, looks, requests })
         })
     }
 }
@@ -108,12 +112,16 @@ where
         match self.step(&request, started_ns) {
             Step::Answered(answer) => Answer::Now(Some(leave(answer, in_flight, request.take_payload()))),
             Step::Look(code) => {
-                let (resolver, redirects) = (Arc::clone(&self.state.resolver), Rc::clone(&self.redirects));
+                let looks = Rc::clone(&self.looks);
                 Answer::Later(Box::pin(async move {
-                    let answer = match resolver.resolve(&code).await {
-                        Ok(lookup) => redirects.answer(&request, started_ns, lookup),
-                        Err(error) => redirects.unavailable(&request, started_ns, &error),
-                    };
+                    let answer = looks.look(&request, &code, started_ns).await;
+                    Ok(leave(answer, in_flight, request.take_payload()))
+                }))
+            }
+            Step::Limited => {
+                let looks = Rc::clone(&self.looks);
+                Answer::Later(Box::pin(async move {
+                    let answer = looks.limited(&request, started_ns).await;
                     Ok(leave(answer, in_flight, request.take_payload()))
                 }))
             }
@@ -143,6 +151,9 @@ impl<S> Front<S> {
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Step::Answered(refuse(request, &Problem::method_not_allowed(METHODS)));
+        }
+        if self.state.limits.redirect.is_some() {
+            return Step::Limited;
         }
         if ShortCode::is_valid(code)
             && let Some(lookup) = self.state.resolver.peek_at(code, started_ns / NS_PER_MS)

@@ -88,6 +88,7 @@ mod tests {
             redirect_status: RedirectStatus::Found,
             redirect_max_age_s: 0,
             surfaces: Surfaces { redirect: true, api: true },
+            trusted_proxies: crate::TrustedProxies::default(),
             bounds: Bounds { head_timeout: Duration::from_secs(1), ..Bounds::default() },
             release: "0",
         }

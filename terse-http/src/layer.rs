@@ -10,6 +10,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use terse_core::KeyId;
 
+use crate::limits::Told;
 use crate::problem::Problem;
 use crate::{State, request_id};
 
@@ -41,8 +42,12 @@ pub(crate) async fn around(
         response = response.into_response(rendered);
     }
     let took_ns = state.clock.monotonic_ns().saturating_sub(started_ns);
-    log(&response, id.as_str(), took_ns);
+    log(&response, &state, id.as_str(), took_ns);
+    let told = Told::take(response.request());
     let headers = response.headers_mut();
+    if let Some(told) = told {
+        told.write(headers);
+    }
     headers.insert(request_id::HEADER, id.0);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !headers.contains_key(header::CACHE_CONTROL) {
@@ -52,13 +57,14 @@ pub(crate) async fn around(
 }
 
 /// One line per request of the API and its page; probes and metrics are for debugging only.
-fn log(response: &ServiceResponse<BoxBody>, id: &str, took_ns: u64) {
+fn log(response: &ServiceResponse<BoxBody>, state: &State, id: &str, took_ns: u64) {
     let request = response.request();
     let route = request.match_pattern();
     let route = route.as_deref().unwrap_or("none");
     let (method, status) = (request.method().as_str(), response.status().as_u16());
     let ms = took_ns / 1_000_000;
-    let client = request.peer_addr().map(|addr| truncated(addr.ip())).unwrap_or_default();
+    let client = state.settings.trusted_proxies.client(request.peer_addr(), request.headers());
+    let client = client.map(truncated).unwrap_or_default();
     let extensions = request.extensions();
     let key = extensions.get::<KeyId>().map_or("-", KeyId::as_str);
     if route == "/" || route.starts_with("/api") || route == "none" {

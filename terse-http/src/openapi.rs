@@ -66,10 +66,9 @@ pub(crate) fn describe(state: &State) -> utoipa::openapi::OpenApi {
     for status in all_statuses() {
         components.responses.insert(response_name(status), RefOr::T(failure(status)));
     }
-    let keys = matches!(state.access, Access::Keys(_));
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
-            complete(operation, keys);
+            complete(operation, state);
         }
     }
     describe_redirect(&mut document, state);
@@ -101,16 +100,21 @@ fn scheme() -> SecurityScheme {
 }
 
 /// Adds the failures of `operation`, and the need of a key.
-fn complete(operation: &mut Operation, keys: bool) {
+fn complete(operation: &mut Operation, state: &State) {
     let id = operation.operation_id.clone().unwrap_or_default();
     let Some((_, statuses)) = FAILURES.iter().find(|(name, _)| *name == id) else {
         return;
     };
-    for status in statuses.iter().chain(&[414]) {
+    let limited = match id.as_str() {
+        "redirect" => state.limits.limits_redirects(),
+        "create_link" => state.limits.create.is_some(),
+        _ => state.limits.api.is_some(),
+    };
+    for status in statuses.iter().chain(&[414]).chain(limited.then_some(&429)) {
         let reference = Ref::from_response_name(response_name(*status));
         operation.responses.responses.insert(status.to_string(), RefOr::Ref(reference));
     }
-    if keys && id != "redirect" {
+    if matches!(state.access, Access::Keys(_)) && id != "redirect" {
         operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
     }
 }
@@ -136,7 +140,7 @@ fn failure(status: u16) -> Response {
     let told: Vec<_> = kinds.iter().map(|kind| format!("`{}`: {}", kind.code(), kind.title())).collect();
     let content = Content::new(Some(Ref::from_schema_name("Problem")));
     let mut response = ResponseBuilder::new().description(told.join("; ")).content(problem::CONTENT_TYPE, content);
-    if status == 503 {
+    if status == 429 || status == 503 {
         response = response.header("Retry-After", header(Type::Integer, "Seconds until trying again makes sense"));
     }
     if status == 401 {

@@ -26,7 +26,7 @@ use crate::api::{body as api_body, query};
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{FieldFault, Kind, Problem};
 use crate::request_id::hex;
-use crate::{Access, State, auth, body, host};
+use crate::{Access, State, auth, body, host, limits};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -69,6 +69,9 @@ async fn try_shorten(request: &HttpRequest, state: &State, input: &mut Input) ->
     let bytes = body::read(request, state, state.settings.bounds.body_bytes).await?;
     *input = Input::read(&bytes)?;
     let caller = caller(request, state, &input.key)?;
+    if let (_, Some(refusal)) = limits::creates(request, state, &caller, 1).await {
+        return Err(refusal);
+    }
     let draft = input.draft(state)?;
     let hash: [u8; 32] = Sha256::digest(&bytes).into();
     let once = Idempotency { key: format!("form-{}", hex(hash)), body_hash: hash };

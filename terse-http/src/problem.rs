@@ -42,6 +42,7 @@ pub(crate) enum Kind {
     Misdirected,
     Invalid,
     KeyReused,
+    RateLimited,
     Blocked,
     Internal,
     StoreUnavailable,
@@ -50,7 +51,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, for the description of the API.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::MalformedJson,
         Self::BadCursor,
         Self::MalformedHeader,
@@ -69,6 +70,7 @@ impl Kind {
         Self::Misdirected,
         Self::Invalid,
         Self::KeyReused,
+        Self::RateLimited,
         Self::Blocked,
         Self::Internal,
         Self::StoreUnavailable,
@@ -95,6 +97,7 @@ impl Kind {
             Self::Misdirected => (421, "misdirected_request", "The host is not served here"),
             Self::Invalid => (422, "validation_failed", "The request is invalid"),
             Self::KeyReused => (422, "idempotency_key_reused", "The idempotency key belongs to another request"),
+            Self::RateLimited => (429, "rate_limited", "Too many requests"),
             Self::Blocked => (451, "blocked", "The link is blocked"),
             Self::Internal => (500, "internal", "Something is wrong with the server"),
             Self::StoreUnavailable => (503, "store_unavailable", "The store is out of reach"),
@@ -218,7 +221,7 @@ impl Problem {
         Self { allow: Some(allow), ..Self::new(Kind::MethodNotAllowed, format!("allowed here: {allow}")) }
     }
 
-    /// 503; worth trying again after `ms` milliseconds.
+    /// 503, or 429; worth trying again after `ms` milliseconds.
     pub(crate) fn unavailable(kind: Kind, detail: impl Into<Cow<'static, str>>, ms: u64) -> Self {
         Self { retry_after_s: Some(ms.div_ceil(1_000).max(1)), ..Self::new(kind, detail) }
     }

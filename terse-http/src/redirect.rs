@@ -52,10 +52,7 @@ impl Redirects {
             Ok(value) if cacheable => value,
             _ => HeaderValue::from_static("no-store"),
         };
-        let clicks = state
-            .recording
-            .as_deref()
-            .map(|recording| Clicks::of_this_worker(recording, &state.metrics, Arc::clone(&state.clock)));
+        let clicks = state.recording.as_deref().map(|recording| Clicks::of_this_worker(recording, state));
         Self {
             status,
             cache_control,
@@ -136,7 +133,7 @@ impl Redirects {
     }
 
     /// A failed redirect: a page for people, JSON for programs.
-    fn refuse(&self, request: &Request, problem: &Problem) -> Response<BoxBody> {
+    pub(crate) fn refuse(&self, request: &Request, problem: &Problem) -> Response<BoxBody> {
         if !prefers_html(request.headers()) {
             return front::refuse(request, problem);
         }

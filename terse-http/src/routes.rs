@@ -6,7 +6,7 @@ use actix_web::{Handler, HttpResponse, Resource, Route, guard};
 
 use crate::api::{batch, breakers, clicks, link, links, stats};
 use crate::problem::Problem;
-use crate::{State, docs, health, host, metrics, page, site};
+use crate::{State, docs, health, host, limits, metrics, page, site};
 
 /// Registers every route that this process serves.
 pub(crate) fn register(config: &mut ServiceConfig, state: &State) {
@@ -46,7 +46,7 @@ fn api(config: &mut ServiceConfig) {
         .route(get(breakers::read))
         .route(web::put().to(breakers::force));
     for resource in [links, batch, link, stats, clicks, breakers, breaker] {
-        config.service(resource.wrap(from_fn(host::guarded)));
+        config.service(resource.wrap(from_fn(limits::limited)).wrap(from_fn(host::guarded)));
     }
 }
 

@@ -12,7 +12,7 @@ use terse_core::shorten::Shortener;
 use terse_core::{Clock, Entropy, UrlPolicy};
 use terse_resilience::Breakers;
 
-use crate::Lifecycle;
+use crate::{Lifecycle, Limits, TrustedProxies};
 
 /// Who may call the API.
 #[derive(Clone)]
@@ -95,6 +95,8 @@ pub struct Settings {
     pub redirect_max_age_s: u32,
     /// What is served.
     pub surfaces: Surfaces,
+    /// The proxies whose word is taken for where a request comes from.
+    pub trusted_proxies: TrustedProxies,
     /// The bounds.
     pub bounds: Bounds,
     /// The release of terse, as `/health` and OpenAPI tell it.
@@ -124,6 +126,8 @@ pub struct State {
     pub dependencies: Vec<Arc<dyn DependencyHealth>>,
     /// The breakers that an admin may see and force.
     pub breakers: Arc<Breakers>,
+    /// How much callers may ask for.
+    pub limits: Arc<Limits>,
     /// The server's phase.
     pub lifecycle: Arc<Lifecycle>,
     /// The counters.

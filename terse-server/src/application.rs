@@ -23,6 +23,7 @@ use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
+use crate::limits;
 use crate::links::Links;
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{CLOCK_EVERY, Stores, store_failure};
@@ -300,6 +301,7 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
         store_health: stores.links.clone(),
         dependencies: links.dependencies().into_iter().chain(counted).chain(told).collect(),
         breakers: links.breakers(stores, &stats)?,
+        limits: links.limits(config, world)?,
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
@@ -323,6 +325,7 @@ fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
         redirect_status: http.redirect_status,
         redirect_max_age_s: http.redirect_max_age_s,
         surfaces: http.surfaces,
+        trusted_proxies: limits::trusted_proxies(http),
         bounds: http.bounds,
         release: env!("CARGO_PKG_VERSION"),
     }

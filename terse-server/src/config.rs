@@ -5,6 +5,7 @@
 pub mod address;
 pub mod clicks;
 pub mod keys;
+pub mod limits;
 pub mod raw;
 pub mod shards;
 mod show;
@@ -22,6 +23,7 @@ use crate::telemetry::{Filter, LogFormat};
 use address::RedisAddress;
 use clicks::ClickConfig;
 use keys::Key;
+use limits::LimitsConfig;
 use raw::{Inputs, RawConfig, Source};
 use shards::{ShardBackend, ShardConfig};
 use values::{Cidr, PublicUrl};
@@ -60,7 +62,7 @@ pub struct HttpConfig {
     pub redirect_status: RedirectStatus,
     /// `max-age` of cacheable redirects, in seconds.
     pub redirect_max_age_s: u32,
-    /// Proxies whose forwarded headers are believed; nothing reads them yet.
+    /// Proxies whose forwarded headers are believed.
     pub trusted_proxies: Vec<Cidr>,
     /// What is served: everything, unless `serve --role` says otherwise.
     pub surfaces: Surfaces,
@@ -139,8 +141,8 @@ pub struct Config {
     pub clicks: ClickConfig,
     /// Whether this process counts clicks: it does, unless `serve --role` says otherwise.
     pub analytics: bool,
-    /// Whether rate limits apply, once there are any.
-    pub limits: bool,
+    /// How much callers may ask for.
+    pub limits: LimitsConfig,
     /// Whether targets on private addresses are fine.
     pub allow_private_targets: bool,
     /// Logging.
@@ -179,7 +181,7 @@ impl Config {
             store,
             analytics: true,
             cache: cache(&mut check)?,
-            limits: check.key(&keys::LIMITS, |text| values::one_of(text, &[("on", true), ("off", false)]))?,
+            limits: limits(&mut check, http.auth)?,
             allow_private_targets: check.key(&keys::ALLOW_PRIVATE_TARGETS, boolean)?,
             log: log(&mut check)?,
             shutdown: shutdown(&mut check)?,
@@ -364,6 +366,14 @@ fn cache(check: &mut Check<'_>) -> Result<CacheConfig, StartError> {
             .key(&keys::CACHE_STALE_FOR, |text| values::duration_within(text, Duration::ZERO, MAX_STALE))?,
         shared: shared.flatten(),
     })
+}
+
+fn limits(check: &mut Check<'_>, auth: AuthMode) -> Result<LimitsConfig, StartError> {
+    let on = check.key(&keys::LIMITS, |text| values::one_of(text, &[("on", true), ("off", false)]))?;
+    let file = check.raw.file.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display()));
+    let limits = LimitsConfig::usual(auth).with(check.raw.limits.clone());
+    let limits = limits.map_err(|fault| StartError::config(format_args!("{file}{fault}")))?;
+    Ok(if on { limits } else { LimitsConfig::off() })
 }
 
 fn log(check: &mut Check<'_>) -> Result<LogConfig, StartError> {

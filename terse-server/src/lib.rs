@@ -18,6 +18,7 @@ pub mod events;
 pub mod exit;
 pub mod identity;
 pub mod key_directory;
+pub mod limits;
 pub mod links;
 pub mod shared_cache;
 pub mod shutdown;

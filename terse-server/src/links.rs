@@ -8,6 +8,7 @@ use terse_cache::{CachedWriter, MarkPoller, Neighbours, ReadThrough, Shards};
 use terse_core::codegen::LeasedCodes;
 use terse_core::ports::{DependencyHealth, LinkReader, LinkWriter};
 use terse_core::shorten::Shortener;
+use terse_http::Limits;
 use terse_resilience::Breakers;
 use terse_store::GuardedStats;
 
@@ -83,6 +84,14 @@ impl Links {
     pub fn dependencies(&self) -> Vec<Arc<dyn DependencyHealth>> {
         let redis = self.shared.iter().map(|shared| Arc::clone(&shared.redis));
         redis.map(|redis| Arc::new(CacheHealth(redis)) as Arc<dyn DependencyHealth>).collect()
+    }
+
+    /// The rate limits.
+    ///
+    /// # Errors
+    /// As [`crate::limits::limits`].
+    pub fn limits(&self, config: &Config, world: &World) -> Result<Arc<Limits>, StartError> {
+        crate::limits::limits(config, self.shared.as_ref().map(|shared| &shared.redis), world).map(Arc::new)
     }
 
     /// All breakers: those of the shards, that of the shared cache, and that of `stats`.

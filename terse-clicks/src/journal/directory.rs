@@ -294,12 +294,28 @@ impl JournalDir {
         file.write_all_at(&number.to_le_bytes(), 0)
     }
 
+    /// Removes what was noted of blocks that are not there: files without bytes beside what was put aside.
+    fn remove_marks(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(self.path.join(QUARANTINE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
+                remove_if_there(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the journal with all its blocks, but neither what was put aside nor what is not the journal's: then the
     /// directory stays. Whoever calls it has the lock.
     pub(crate) fn remove(&self) -> io::Result<bool> {
         for (name, _) in self.blocks()? {
             remove_if_there(&self.file(name))?;
         }
+        self.remove_marks()?;
         match fs::remove_dir(self.path.join(QUARANTINE)) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

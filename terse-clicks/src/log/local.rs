@@ -12,6 +12,8 @@
 //! of the partition. A file `passed` that can't be written holds up nothing: its journal keeps its blocks, and it is
 //! tried again at each look at the directory.
 //!
+//! What was put aside comes back when an operator asks for it ([`super::quarantine`]).
+//!
 //! The relay to a broker reads journals the same way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,6 +31,8 @@ use terse_core::ports::clicks::Checkpoint;
 use terse_core::stats::Partition;
 use tokio::time::Instant;
 
+use super::quarantine::{is_given_up, leave_aside};
+use super::returned::{self, Returned};
 use super::{Body, ClickLog, Delivery, LogError};
 use crate::journal::directory::{JournalDir, Name};
 use crate::journal::{self, BlockError, Journal};
@@ -55,6 +59,7 @@ pub struct LocalLog {
     over: BTreeMap<JournalId, SystemTime>,
     /// What could not be noted in files `passed`; no more than there are journals.
     unnoted: BTreeMap<JournalId, u64>,
+    returned: Returned,
 }
 
 /// How far a journal was read.
@@ -92,6 +97,7 @@ impl LocalLog {
             settled: BTreeSet::new(),
             over: BTreeMap::new(),
             unnoted: BTreeMap::new(),
+            returned: Returned::new(directory),
         }
     }
 
@@ -169,6 +175,20 @@ impl LocalLog {
             self.over.insert(id, changed);
         }
         over
+    }
+
+    /// A block that was put aside and is to be counted now, if it can be delivered.
+    async fn bring_back(&mut self) -> Option<Delivery> {
+        let id = self.returned.next().filter(|_| !self.replay)?;
+        let root = self.root.clone();
+        // Whoever gives up this call gets it from the next one.
+        let read = tokio::task::spawn_blocking(move || returned::read(&root, id)).await.ok()?;
+        if read.is_some() {
+            self.returned.delivers(id);
+        } else {
+            self.returned.done(id);
+        }
+        read
     }
 
     /// Notes that the first `blocks` blocks of the journal are passed, now or as soon as it can be.
@@ -279,7 +299,7 @@ impl Reader {
     /// Goes past a block that never comes. `false` = the next one may come still.
     fn skip(&mut self) -> Result<bool, LogError> {
         let directory = Arc::clone(&self.directory);
-        if directory.quarantined(Name::Block(self.next)).exists() {
+        if directory.quarantined(Name::Block(self.next)).exists() || is_given_up(&directory, self.next) {
             self.next += 1;
             return Ok(true);
         }
@@ -331,10 +351,13 @@ impl ClickLog for LocalLog {
                 self.note(id, blocks);
             }
         }
+        if !self.replay {
+            self.returned.look();
+        }
         for journal in journals {
             // One that can't be asked is listed: starting it tells why.
             let over = self.settled.contains(&journal.id()) && self.is_over(&journal);
-            if self.replay || !over || self.reading.contains_key(&journal.id()) {
+            if self.replay || !over || self.reading.contains_key(&journal.id()) || self.returned.has(journal.id()) {
                 partitions.push(Partition::Journal(journal.id()));
             }
         }
@@ -356,11 +379,18 @@ impl ClickLog for LocalLog {
         let reader = Reader { directory: Arc::new(directory), next, end: None, waits: false, replay: self.replay };
         self.failed.retain(|(failed, _)| *failed != id);
         self.reading.insert(id, reader);
+        self.returned.forget(id);
+        if let Some(checkpoint) = checkpoint {
+            self.returned.includes(id, checkpoint.at.offset);
+        }
         Ok(())
     }
 
     async fn next(&mut self, most_bytes: usize, wait_ms: u64) -> Result<Vec<Delivery>, LogError> {
         self.failure()?;
+        if let Some(delivery) = self.bring_back().await {
+            return Ok(vec![delivery]);
+        }
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         let journal = self.journal.clone();
         loop {
@@ -392,6 +422,7 @@ impl ClickLog for LocalLog {
         }
         let journal = journal_of(partition)?;
         self.note(journal, offset + 1);
+        self.returned.includes(journal, offset);
         if is_over(&JournalDir::of(&self.root, journal)).unwrap_or(false) {
             self.settled.insert(journal);
         }
@@ -414,6 +445,11 @@ impl ClickLog for LocalLog {
         if self.replay {
             return Ok(());
         }
+        if self.returned.is_delivered(id) {
+            let left = tokio::task::spawn_blocking(move || leave_aside(&directory, id.seq)).await;
+            self.returned.done(id);
+            return left.map_err(io::Error::other).flatten().map_err(|error| unreadable(delivery.partition, &error));
+        }
         let put_aside = tokio::task::spawn_blocking(move || directory.quarantine(Name::Block(id.seq))).await;
         let put_aside = put_aside.map_err(|error| LogError::Unavailable(error.to_string()))?;
         put_aside.map_err(|error| LogError::Unreadable {
@@ -422,15 +458,34 @@ impl ClickLog for LocalLog {
         })
     }
 
+    fn brings_back(&self, partition: Partition) -> bool {
+        journal_of(partition).is_ok_and(|id| self.returned.has(id))
+    }
+
+    async fn counted(&mut self, partition: Partition, offset: u64) {
+        let Ok(journal) = journal_of(partition) else { return };
+        let id = BlockId { journal, seq: offset };
+        if !self.returned.is_delivered(id) {
+            return;
+        }
+        let root = self.root.clone();
+        let kept = tokio::task::spawn_blocking(move || returned::keep(&root, id)).await;
+        if let (Ok(Some(bytes)), Some(own)) = (kept, self.journal.as_ref().filter(|own| own.id() == journal)) {
+            own.keeps(offset, bytes);
+        }
+        self.returned.done(id);
+    }
+
     fn stop(&mut self, partition: Partition) {
         if let Partition::Journal(id) = partition {
+            self.returned.forget(id);
             self.reading.remove(&id);
             self.failed.retain(|(failed, _)| *failed != id);
         }
     }
 
     fn ended(&self) -> Vec<(Partition, JournalId)> {
-        let ended = self.reading.iter().filter(|(_, reader)| reader.has_ended());
+        let ended = self.reading.iter().filter(|(id, reader)| reader.has_ended() && !self.returned.has(**id));
         ended.map(|(id, _)| (Partition::Journal(*id), *id)).collect()
     }
 

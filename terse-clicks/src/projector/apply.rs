@@ -114,7 +114,7 @@ impl Projector {
                 Verdict::Epoch => return Halt::Epoch,
                 Verdict::Gap => return Halt::Stop("its log begins behind the checkpoint"),
                 Verdict::Beyond => return Halt::Stop("its offsets are used up"),
-                Verdict::Known => {}
+                Verdict::Known => track.is_back(delivery),
                 Verdict::Next => match &delivery.body {
                     Body::Undecodable { .. } => return Halt::Undecodable,
                     Body::Newer(format) => return Halt::Newer(*format),

@@ -22,7 +22,11 @@ impl Projector {
         }
         self.renew_leases(now_ms).await?;
         let listed = self.log.partitions().await?;
-        self.aside.retain(|partition, until_ms| listed.contains(partition) && *until_ms > now_ms);
+        let log = &self.log;
+        self.aside.retain(|partition, until_ms| {
+            let over = *until_ms == u64::MAX && log.brings_back(*partition);
+            listed.contains(partition) && *until_ms > now_ms && !over
+        });
         self.let_vanished_go(&listed);
         let mut unstarted = 0;
         // A lease that somebody else has is asked for once in a look, however many partitions it is for.
@@ -145,6 +149,11 @@ impl Projector {
         if let Some(journal) = own_journal(partition)
             && let Some(retired) = self.model.retired(partition, journal).await?
         {
+            if self.log.brings_back(partition) {
+                let checkpoint = Track::checkpoint_of_retired(&retired);
+                let track = Track::reopened(journal, &retired).map_err(damaged)?;
+                return self.start_at(track, Some(&checkpoint)).await;
+            }
             // Read model and log agree, and no more is wanted.
             if !self.log.was_passed(partition) {
                 let track = Track::returned(journal, &retired).map_err(damaged)?;

@@ -32,6 +32,8 @@ pub(super) struct Track {
     pub(super) done: bool,
     /// The last offset that the log was told to need no more.
     pub(super) told: Option<u64>,
+    /// Offsets that were put aside once, came back and are counted, which the log was not told.
+    pub(super) late: Vec<u64>,
 }
 
 /// What a delivery is to its partition.
@@ -64,6 +66,7 @@ impl Track {
             first_unwritten: None,
             done: false,
             told: None,
+            late: Vec::new(),
         }
     }
 
@@ -88,6 +91,13 @@ impl Track {
         track.epoch = retired.at.epoch.saturating_add(1).min((1 << Position::EPOCH_BITS) - 1);
         track.until = retired.until;
         track.passed.restore(journal, &retired.passed, false)?;
+        Ok(track)
+    }
+
+    /// A journal that was retired, of which blocks come back that were put aside.
+    pub(super) fn reopened(journal: JournalId, retired: &Retired) -> Result<Self, PassedError> {
+        let mut track = Self::returned(journal, retired)?;
+        track.at = Some(retired.at.offset);
         Ok(track)
     }
 
@@ -151,7 +161,8 @@ impl Track {
         }
         let Some(at) = self.at else { return Verdict::Next };
         if !self.unsure {
-            return if delivery.offset <= at { Verdict::Known } else { Verdict::Next };
+            let known = delivery.offset <= at && !self.comes_back(delivery);
+            return if known { Verdict::Known } else { Verdict::Next };
         }
         if delivery.offset > at {
             return Verdict::Gap;
@@ -167,10 +178,31 @@ impl Track {
         }
     }
 
+    /// Whether `delivery`, at or before what is included, was put aside when it was its turn, and is not counted.
+    fn comes_back(&self, delivery: &Delivery) -> bool {
+        matches!(self.partition, Partition::Journal(_))
+            && match &delivery.body {
+                Body::Part(part) => self.passed.first_new(&part.header).is_some(),
+                Body::Undecodable { .. } => true,
+                Body::Newer(_) => false,
+            }
+    }
+
+    /// Takes note that `delivery`, which was put aside once, is counted.
+    pub(super) fn is_back(&mut self, delivery: &Delivery) {
+        if matches!((self.partition, &delivery.body), (Partition::Journal(_), Body::Part(_))) {
+            self.late.push(delivery.offset);
+        }
+    }
+
     /// Goes on to `delivery`, whose clicks were added.
     pub(super) fn advance(&mut self, delivery: &Delivery) {
-        self.at = Some(delivery.offset);
-        self.anchor = anchor_of(&delivery.body);
+        if self.at.is_some_and(|at| delivery.offset <= at) {
+            self.is_back(delivery);
+        } else {
+            self.at = Some(delivery.offset);
+            self.anchor = anchor_of(&delivery.body);
+        }
         self.dirty = true;
         if let Body::Part(part) = &delivery.body {
             self.passed.pass(&part.header);

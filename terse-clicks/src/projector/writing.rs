@@ -116,6 +116,11 @@ impl Projector {
             self.log.passed(partition, offset).await?;
             track.told = Some(offset);
         }
+        for track in self.tracks.values_mut().filter(|track| !track.dirty) {
+            for offset in std::mem::take(&mut track.late) {
+                self.log.counted(track.partition, offset).await;
+            }
+        }
         let done: Vec<Partition> = self.tracks.values().filter(|track| track.done).map(|t| t.partition).collect();
         for partition in done {
             self.tracks.remove(&partition);

@@ -15,7 +15,7 @@ use terse_core::ports::{LinkReader, LinkWriter, StoreError, StoreErrorKind};
 use terse_core::shorten::Shortener;
 use terse_core::stats::{Row, Span};
 use terse_core::{Clock, ShortCode, Timestamp, UrlPolicy};
-use terse_http::{Access, Bounds, Lifecycle, Phase, RedirectStatus, Settings, State, Surfaces};
+use terse_http::{Access, Bounds, Lifecycle, Limits, Phase, RedirectStatus, Settings, State, Surfaces, TrustedProxies};
 use terse_resilience::Breakers;
 use terse_store::MemoryStore;
 use terse_testkit::{SeededEntropy, links};
@@ -109,6 +109,7 @@ pub(crate) async fn state(listen: SocketAddr) -> Result<State, StoreError> {
         store_health: store,
         dependencies: vec![],
         breakers: Arc::new(Breakers::new()),
+        limits: Arc::new(Limits::default()),
         lifecycle,
         metrics,
         clock,
@@ -124,6 +125,7 @@ fn settings(listen: SocketAddr) -> Settings {
         redirect_status: RedirectStatus::Found,
         redirect_max_age_s: 600,
         surfaces: Surfaces { redirect: true, api: true },
+        trusted_proxies: TrustedProxies::default(),
         bounds: Bounds::default(),
         release: "bench",
     }

@@ -16,7 +16,7 @@ use super::{body, json, json_body, link};
 use crate::json::{Fields, Json};
 use crate::layer::RequestId;
 use crate::problem::{Problem, ProblemBody};
-use crate::{State, auth};
+use crate::{State, auth, limits};
 
 /// Most links in one batch; more: 422.
 pub(crate) const MAX_ITEMS: usize = 1_000;
@@ -70,6 +70,8 @@ fn batch_items() -> Array {
 }
 
 /// Creates up to 1,000 links. Each item succeeds or fails alone; the answer is in the order of the request.
+///
+/// Each draws from the limit of creates; those that find it used up fail with 429 in their place.
 #[utoipa::path(
     post, path = "/api/v1/links/batch", operation_id = "create_links", tag = "links",
     request_body(content = BatchBody),
@@ -84,7 +86,11 @@ pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Res
     let bytes = json_body(&request, &state, state.settings.bounds.batch_bytes).await?;
     let items = items(Json::parse(&bytes)?)?;
     drop(bytes);
-    let creates = items.into_iter().map(|item| create_one(item, &caller, &state));
+    let (admitted, refusal) = limits::creates(&request, &state, &caller, items.len()).await;
+    let creates = items.into_iter().enumerate().map(|(index, item)| {
+        let refused = refusal.as_ref().filter(|_| index >= admitted);
+        create_one(item, &caller, &state, refused)
+    });
     let results: Vec<_> = stream::iter(creates).buffered(CONCURRENT_CREATES).collect().await;
     let extensions = actix_web::HttpMessage::extensions(&request);
     let id = extensions.get::<RequestId>().map(RequestId::as_str);
@@ -107,7 +113,11 @@ pub(crate) async fn alias(request: HttpRequest, state: web::Data<State>) -> Resu
     }
 }
 
-async fn create_one(item: Json, caller: &Caller, state: &State) -> Result<Link, Problem> {
+/// Creates one link, unless it is `refused` because others have used the limit up.
+async fn create_one(item: Json, caller: &Caller, state: &State, refused: Option<&Problem>) -> Result<Link, Problem> {
+    if let Some(refused) = refused {
+        return Err(refused.clone());
+    }
     let draft = body::draft(item, "item", &state.policy)?;
     let created: Result<Link, ServiceError> = state.shortener.create(caller, &draft, None).await;
     Ok(created?)

@@ -19,7 +19,9 @@ use terse_core::metrics::Metrics;
 use terse_core::ports::{AttemptId, DependencyHealth, LinkReader, LinkWriter, Lookup, StoreError, Tier};
 use terse_core::shorten::Shortener;
 use terse_core::{ApiKey, Clock, Link, Resolution, Role, ShortCode, Timestamp, UrlPolicy};
-use terse_http::{Access, Bounds, Lifecycle, Phase, RedirectStatus, ServerHandle, Settings, State, Surfaces};
+use terse_http::{
+    Access, Bounds, Lifecycle, Limits, Phase, RedirectStatus, ServerHandle, Settings, State, Surfaces, TrustedProxies,
+};
 use terse_resilience::{Breaker, BreakerSettings, Breakers};
 use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
@@ -43,6 +45,9 @@ pub(crate) struct Choices {
     pub(crate) keys: Option<Arc<Keys>>,
     pub(crate) public_url: String,
     pub(crate) dependencies: Vec<Arc<dyn DependencyHealth>>,
+    pub(crate) trusted_proxies: TrustedProxies,
+    /// Makes the limits, on the clock of the server.
+    pub(crate) limits: Box<dyn Fn(&Arc<TestClock>, &Metrics) -> Limits>,
 }
 
 impl Default for Choices {
@@ -54,6 +59,8 @@ impl Default for Choices {
             keys: None,
             public_url: "https://go.example.org".to_owned(),
             dependencies: vec![],
+            trusted_proxies: TrustedProxies::default(),
+            limits: Box::new(|_, _| Limits::default()),
         }
     }
 }
@@ -85,8 +92,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-        let reader =
-            Arc::new(Remembering { inner: store.clone(), known: Mutex::default(), asked: AtomicUsize::new(0) });
+        let reader = Arc::new(Remembering {
+            inner: store.clone(),
+            known: Mutex::default(),
+            near: Mutex::default(),
+            asked: AtomicUsize::new(0),
+        });
         let clock = Arc::new(TestClock::default());
         let entropy = Arc::new(SeededEntropy::new(7));
         let breakers = Arc::new(breakers(&clock));
@@ -108,6 +119,7 @@ impl Server {
             redirect_status: choices.status,
             redirect_max_age_s: 600,
             surfaces: choices.surfaces,
+            trusted_proxies: choices.trusted_proxies,
             bounds: choices.bounds,
             release: "1.2.3",
         };
@@ -122,6 +134,7 @@ impl Server {
             store_health: store.clone(),
             dependencies: choices.dependencies,
             breakers: breakers.clone(),
+            limits: Arc::new((choices.limits)(&clock, &metrics)),
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
@@ -372,6 +385,8 @@ pub(crate) fn faults(problem: &Value) -> Vec<String> {
 pub(crate) struct Remembering {
     inner: Arc<FaultyStore<MemoryStore>>,
     pub(crate) known: Mutex<HashMap<String, Resolution>>,
+    /// What a cache that nodes share would know.
+    pub(crate) near: Mutex<HashMap<String, Resolution>>,
     pub(crate) asked: AtomicUsize,
 }
 
@@ -385,6 +400,11 @@ impl LinkReader for Remembering {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.inner.resolve(code).await
+    }
+
+    async fn resolve_near(&self, code: &ShortCode) -> Option<Lookup> {
+        let near = self.near.lock().get(code.as_str()).cloned();
+        self.peek(code.as_str()).or(near.map(|link| Lookup { link: Some(link), tier: Tier::L2 }))
     }
 }
 

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::keys::{FILE_SUFFIX, FOREIGN_VARIABLES, KEYS, Key, suggestion};
+use super::keys::{FILE_SUFFIX, FOREIGN_VARIABLES, KEYS, Key, LIMITS, suggestion};
 use crate::exit::StartError;
 
 /// Most bytes of the configuration file and of a file that holds one value.
@@ -91,6 +91,8 @@ pub struct RawConfig {
     values: Vec<Option<Value>>,
     /// The `[[shard]]`s, in the file's order.
     pub shards: Vec<RawShard>,
+    /// The table `[limits]` of the file.
+    pub limits: toml::Table,
     /// The file that was read.
     pub file: Option<PathBuf>,
 }
@@ -101,7 +103,8 @@ impl RawConfig {
     /// # Errors
     /// [`StartError`] for an unknown key, a value that is no text, or a file that can't be read.
     pub fn read(inputs: Inputs) -> Result<Self, StartError> {
-        let mut raw = Self { values: KEYS.iter().map(|key| default_of(key)).collect(), shards: vec![], file: None };
+        let values = KEYS.iter().map(|key| default_of(key)).collect();
+        let mut raw = Self { values, shards: vec![], limits: toml::Table::new(), file: None };
         match inputs.config_file {
             Some(path) => raw.read_file(path)?,
             None if inputs.working_dir.join(DEFAULT_FILE).exists() => {
@@ -137,6 +140,12 @@ impl RawConfig {
         for (name, value) in table {
             if name == "shard" {
                 self.shards = read_shards(&path, value)?;
+                continue;
+            }
+            // As a plain word it is the key that switches limits off.
+            if let ("limits", toml::Value::Table(limits)) = (name.as_str(), &value) {
+                self.limits = limits.clone();
+                self.set(&LIMITS, "on".to_owned(), Source::File(path.clone()));
                 continue;
             }
             let Some(key) = KEYS.iter().find(|key| key.name == name) else {
@@ -210,7 +219,7 @@ fn read_bounded(path: &Path) -> Result<String, StartError> {
 }
 
 /// A value of the file as the text that a flag would carry.
-fn plain_text(value: &toml::Value) -> Option<String> {
+pub(super) fn plain_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),

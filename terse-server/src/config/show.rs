@@ -13,11 +13,17 @@ impl Config {
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = String::new();
+        let limited = self.shown.iter().find(|shown| shown.key.name == keys::LIMITS.name && shown.value == "on");
         for key in keys::KEYS {
+            // The name of the table below, which says it all.
+            if limited.is_some() && key.name == keys::LIMITS.name {
+                continue;
+            }
             let Some(shown) = self.shown.iter().find(|shown| shown.key.name == key.name) else { continue };
             let assignment = format!("{} = {}", key.name, serde_json::Value::String(shown.value.clone()));
             let _ = writeln!(text, "{assignment:<50} # {}", shown.source);
         }
+        text.extend(limited.map(|shown| self.limits.describe(&shown.source)));
         if self.shown.iter().any(|shown| shown.key.name == keys::STORE.name) {
             return text;
         }
@@ -56,16 +62,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if *config.source(&keys::PUBLIC_URL) == Source::Default && port != 8080 {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
-    let later = "is not in this version yet";
     let shared = config.store.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)));
     if shared && config.clicks.bus == BusConfig::Local {
         warnings.push("clicks are counted for this data directory alone: other servers' don't add up".to_owned());
-    }
-    if *config.source(&keys::LIMITS) != Source::Default {
-        warnings.push(format!("rate limiting {later}: running without limits"));
-    }
-    if !http.trusted_proxies.is_empty() {
-        warnings.push(format!("reading forwarded headers {later}: trusted_proxies is checked and otherwise ignored"));
     }
     if config.shutdown.drain_delay > config.shutdown.grace_period {
         warnings.push("drain_delay is longer than grace_period and will be cut short".to_owned());
@@ -87,9 +86,11 @@ mod tests {
     #[test]
     fn every_key_is_described_once_in_the_order_of_the_table() {
         let described = config(&[]).describe();
-        let names: Vec<&str> = described.lines().filter_map(|line| line.split(" = ").next()).collect();
-        let expected: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
+        let (keys, limits) = described.split_once("\n\n").unwrap();
+        let names: Vec<&str> = keys.lines().filter_map(|line| line.split(" = ").next()).collect();
+        let expected: Vec<&str> = keys::KEYS.iter().map(|key| key.name).filter(|name| *name != "limits").collect();
         assert_eq!(names, expected);
+        assert!(limits.starts_with("[limits] # default\nkeys = 65536\n"), "{limits}");
     }
 
     #[test]
@@ -104,7 +105,17 @@ mod tests {
     fn a_value_cannot_break_out_of_its_line() {
         let described = config(&[(&keys::DATA_DIR, "a\"\nlisten = \"x")]).describe();
         assert!(described.contains(r#"data_dir = "a\"\nlisten = \"x""#), "{described}");
-        assert_eq!(described.lines().count(), keys::KEYS.len());
+        let keys = described.lines().take_while(|line| !line.is_empty());
+        assert_eq!(keys.count(), keys::KEYS.len() - 1);
+    }
+
+    #[test]
+    fn a_described_configuration_can_be_read_back() {
+        for limits in ["on", "off"] {
+            let described = config(&[(&keys::LIMITS, limits)]).describe();
+            let table: toml::Table = toml::from_str(&described).unwrap();
+            assert_eq!(table["limits"].is_table(), limits == "on", "{described}");
+        }
     }
 
     #[test]

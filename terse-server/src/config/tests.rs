@@ -52,7 +52,8 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((&config.clicks.bus, &config.clicks.stats), (&BusConfig::Local, &StatsConfig::Sqlite));
     assert_eq!((config.clicks.journal_bytes, config.clicks.journal_sync), (2 << 30, true));
     assert!(config.clicks.obey_signals && config.clicks.countries.is_none() && config.analytics);
-    assert!(config.limits && !config.allow_private_targets);
+    assert_eq!(config.limits, limits::LimitsConfig::usual(AuthMode::Open));
+    assert!(!config.allow_private_targets);
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.warnings, Vec::<String>::new());
 }
@@ -201,16 +202,21 @@ fn the_read_model_goes_with_the_click_log() {
 }
 
 #[test]
-fn what_comes_later_is_accepted_and_says_so() {
-    for (variable, value, told) in [
-        ("TERSE_BUS", "amqp://bus/terse", "message broker"),
-        ("TERSE_LIMITS", "off", "rate limiting"),
-        ("TERSE_TRUSTED_PROXIES", "10.0.0.0/8", "forwarded headers"),
-    ] {
-        let config = Setup { environment: &[(variable, value)], ..Setup::default() }.load().unwrap();
-        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
-        assert!(config.warnings[0].contains(told), "{:?}", config.warnings);
+fn limits_stand_in_the_file_and_one_word_switches_all_of_them_off() {
+    let file = "[limits]\napi = 'off'\n[limits.create]\nalgorithm = 'fixed-window'\nlimit = 5\nwindow = '1h'";
+    let config = Setup { file, ..Setup::default() }.load().unwrap();
+    let usual = limits::LimitsConfig::usual(AuthMode::Open);
+    assert_eq!((config.limits.api, config.limits.not_found), (None, usual.not_found));
+    assert_eq!(config.limits.create.map(|limit| limit.rule.quota()), Some(5));
+    let off = [("TERSE_LIMITS", "off")];
+    for file in [file, "", "limits = 'off'", "limits = 'on'"] {
+        let config = Setup { file, environment: &off, ..Setup::default() }.load().unwrap();
+        assert_eq!((config.limits, config.warnings), (limits::LimitsConfig::off(), vec![]));
     }
+    let keys = Setup { environment: &[("TERSE_AUTH", "keys")], ..Setup::default() }.load().unwrap();
+    assert_eq!(keys.limits, limits::LimitsConfig::usual(AuthMode::Keys));
+    let refused = Setup { file: "[limits.crate]\nlimit = 5", ..Setup::default() }.refused();
+    assert!(refused.contains("terse.toml: [limits]: unknown key 'crate'; did you mean 'create'?"), "{refused}");
 }
 
 #[test]

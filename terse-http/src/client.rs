@@ -1,0 +1,272 @@
+//! Where a request comes from: the peer, or whom trusted proxies name.
+//!
+//! Everybody can send `X-Forwarded-For` and `Forwarded`, so they are read only
+//! from peers in the operator's networks, and from the right: what stands there
+//! the last proxy has written. Each address that is a trusted proxy itself
+//! vouches for the one left of it; the first that isn't is the client. What
+//! stands further left is the client's own invention.
+//!
+//! A proxy that writes one of the two headers may well pass on the other as the
+//! client sent it. Where both are there and name different clients, neither is
+//! believed, and the request counts as the proxy's own.
+//!
+//! Bounds: of a header at most [`MAX_HOPS`] addresses are looked at; behind more
+//! proxies the last one counts as the client.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use actix_web::http::header::{self, HeaderMap, HeaderName};
+
+/// Most proxies in a row.
+const MAX_HOPS: usize = 32;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// A network: all addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// One of its addresses.
+    pub address: IpAddr,
+    /// How many leading bits its addresses share: up to 32, or 128 for IPv6. More count as all.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether `address` is in it. An IPv4 address written as an IPv6 one counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let differ = match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => u128::from(own.to_bits() ^ other.to_bits()) << 96,
+            (IpAddr::V6(own), IpAddr::V6(other)) => own.to_bits() ^ other.to_bits(),
+            _ => return false,
+        };
+        differ.leading_zeros() >= u32::from(self.prefix) || differ == 0
+    }
+}
+
+/// The proxies whose word is taken.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Arc<[Network]>);
+
+impl FromIterator<Network> for TrustedProxies {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
+impl TrustedProxies {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+
+    /// Where a request with `headers` comes from that `peer` sent.
+    pub(crate) fn client(&self, peer: Option<SocketAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+        let peer = peer?.ip();
+        if self.0.is_empty() || !self.trusts(peer) {
+            return Some(peer);
+        }
+        let listed = headers.contains_key(X_FORWARDED_FOR).then(|| self.walk(peer, x_forwarded_for(headers)));
+        let forwarded = headers.contains_key(header::FORWARDED).then(|| self.walk(peer, forwarded(headers)));
+        match (listed, forwarded) {
+            (Some(one), Some(other)) if one != other => Some(peer),
+            (one, other) => one.or(other).or(Some(peer)),
+        }
+    }
+
+    /// The first of `hops` that is no trusted proxy. `None` among them hides all that follow.
+    fn walk(&self, peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
+        let mut nearest = peer;
+        for hop in hops.take(MAX_HOPS) {
+            match hop {
+                Some(proxy) if self.trusts(proxy) => nearest = proxy,
+                Some(client) => return client,
+                None => return nearest,
+            }
+        }
+        nearest
+    }
+}
+
+/// The addresses of `X-Forwarded-For`, from the right.
+fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).map(|line| line.to_str().unwrap_or("?")).collect();
+    lines.into_iter().rev().flat_map(|line| line.rsplit(',')).map(|hop| address(hop.trim()))
+}
+
+/// The addresses of `Forwarded` (RFC 7239), from the right.
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    let mut hops = vec![];
+    for line in headers.get_all(header::FORWARDED) {
+        match line.to_str().ok().and_then(elements) {
+            Some(elements) => hops.extend(elements),
+            None => hops.push(None),
+        }
+    }
+    hops.into_iter().rev()
+}
+
+/// The address of each element of a `Forwarded` line; `None` when a quote is not closed.
+fn elements(line: &str) -> Option<Vec<Option<IpAddr>>> {
+    let mut hops = vec![];
+    for element in split(line, b',')? {
+        let mut hop = None;
+        for pair in split(element, b';')? {
+            match pair.split_once('=') {
+                Some((name, value)) if name.trim().eq_ignore_ascii_case("for") => hop = address(unquoted(value.trim())),
+                _ => {}
+            }
+        }
+        hops.push(hop);
+    }
+    Some(hops)
+}
+
+/// The parts of `text` between `separator`s that are outside of quotes.
+fn split(text: &str, separator: u8) -> Option<Vec<&str>> {
+    let (mut parts, mut begin, mut quoted, mut escaped) = (vec![], 0, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if byte == separator && !quoted => {
+                parts.push(text.get(begin..at)?);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text.get(begin..)?);
+    (!quoted).then_some(parts)
+}
+
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+/// An address, perhaps in brackets, perhaps with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let plain = text.parse().ok();
+    plain.or_else(bracketed).or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trusting(networks: &[&str]) -> TrustedProxies {
+        let network = |text: &&str| {
+            let (address, prefix) = text.split_once('/').unwrap();
+            Network { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
+        };
+        networks.iter().map(network).collect()
+    }
+
+    fn client(trusted: &TrustedProxies, peer: &str, lines: &[(&'static str, &str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        trusted.client(Some(SocketAddr::new(peer.parse().unwrap(), 4_711)), &headers).unwrap().to_string()
+    }
+
+    const XFF: &str = "x-forwarded-for";
+    const FWD: &str = "forwarded";
+
+    #[test]
+    fn a_network_holds_the_addresses_that_begin_alike() {
+        let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
+        let holds = |network: Network, address: &str| network.contains(address.parse().unwrap());
+        assert!(holds(network("10.0.0.0", 8), "10.255.1.2") && !holds(network("10.0.0.0", 8), "11.0.0.0"));
+        assert!(holds(network("10.0.0.0", 8), "::ffff:10.1.2.3"), "a socket for both families shows them so");
+        assert!(holds(network("192.0.2.1", 32), "192.0.2.1") && !holds(network("192.0.2.1", 32), "192.0.2.0"));
+        assert!(holds(network("0.0.0.0", 0), "203.0.113.9") && !holds(network("0.0.0.0", 0), "2001:db8::1"));
+        assert!(holds(network("::", 0), "2001:db8::1") && !holds(network("::", 0), "203.0.113.9"));
+        assert!(holds(network("fd00::", 8), "fdff::1") && !holds(network("fd00::", 8), "fe00::1"));
+        assert!(holds(network("::1", 128), "::1") && !holds(network("::1", 128), "::2"));
+    }
+
+    #[test]
+    fn a_forged_header_changes_nothing() {
+        let lines = [(XFF, "198.51.100.1"), (FWD, "for=198.51.100.1")];
+        assert_eq!(client(&trusting(&[]), "203.0.113.7", &lines), "203.0.113.7");
+        assert_eq!(client(&trusting(&["10.0.0.0/8"]), "203.0.113.7", &lines), "203.0.113.7");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_from_the_right() {
+        let trusted = trusting(&["10.0.0.0/8", "fd00::/8"]);
+        let named = |lines: &[_]| client(&trusted, "10.0.0.1", lines);
+        assert_eq!(named(&[]), "10.0.0.1");
+        assert_eq!(named(&[(XFF, "203.0.113.7")]), "203.0.113.7");
+        assert_eq!(named(&[(XFF, "1.1.1.1, 203.0.113.7")]), "203.0.113.7", "what the client wrote stands left");
+        assert_eq!(named(&[(XFF, "1.1.1.1, 203.0.113.7 ,10.0.0.2,fd00::3")]), "203.0.113.7");
+        assert_eq!(named(&[(XFF, "1.1.1.1"), (XFF, "203.0.113.7"), (XFF, "10.9.9.9")]), "203.0.113.7");
+        assert_eq!(named(&[(XFF, "10.0.0.3, 10.0.0.2")]), "10.0.0.3", "a client in the operator's own network");
+        assert_eq!(named(&[(XFF, "203.0.113.7:80")]), "203.0.113.7");
+        assert_eq!(named(&[(XFF, "[2001:db8::1]:80")]), "2001:db8::1");
+        assert_eq!(named(&[(XFF, "::ffff:203.0.113.7")]), "203.0.113.7");
+    }
+
+    #[test]
+    fn what_can_not_be_read_hides_all_that_is_left_of_it() {
+        let trusted = trusting(&["10.0.0.0/8"]);
+        let named = |value: &str| client(&trusted, "10.0.0.1", &[(XFF, value)]);
+        assert_eq!(named("1.1.1.1, unknown, 10.0.0.2"), "10.0.0.2");
+        for value in ["", ",", "1.1.1.1,", "1.1.1.1, x", "1.1.1.1 2.2.2.2", "caf\u{e9}", "1.1.1.1, [::1", "300.1.1.1"] {
+            assert_eq!(named(value), "10.0.0.1", "{value}");
+        }
+        let many = ["10.0.0.2"; MAX_HOPS + 5].join(",");
+        assert_eq!(named(&format!("203.0.113.7,{many}")), "10.0.0.2");
+    }
+
+    #[test]
+    fn forwarded_is_read_like_the_other_header() {
+        let trusted = trusting(&["10.0.0.0/8"]);
+        let named = |value: &str| client(&trusted, "10.0.0.1", &[(FWD, value)]);
+        for value in [
+            "for=203.0.113.7",
+            "FOR=\"203.0.113.7:47011\";proto=https;by=10.0.0.1",
+            "for=1.1.1.1, proto=http;for=203.0.113.7",
+            "for=1.1.1.1,for=203.0.113.7, for=10.0.0.2",
+            "for=\"a,b;for=1.1.1.1\", for=203.0.113.7;host=\"a,b;c\"",
+        ] {
+            assert_eq!(named(value), "203.0.113.7", "{value}");
+        }
+        assert_eq!(named("for=\"[2001:db8:cafe::17]:4711\""), "2001:db8:cafe::17");
+        for value in ["for=unknown", "for=_hidden", "proto=http", "for=1.1.1.1, for=\"", "", "for=1.1.1.1;for=x"] {
+            assert_eq!(named(value), "10.0.0.1", "{value}");
+        }
+        let closed = client(&trusted, "10.0.0.1", &[(FWD, "for=\""), (FWD, "for=203.0.113.7")]);
+        assert_eq!(closed, "203.0.113.7", "an open quote ends with its line");
+    }
+
+    #[test]
+    fn two_headers_that_name_different_clients_are_not_believed() {
+        let trusted = trusting(&["10.0.0.0/8"]);
+        let both = |listed, other| client(&trusted, "10.0.0.1", &[(XFF, listed), (FWD, other)]);
+        assert_eq!(both("203.0.113.7", "for=203.0.113.7"), "203.0.113.7");
+        assert_eq!(both("203.0.113.7", "for=1.1.1.1"), "10.0.0.1", "one of them is passed on unread");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_sends_it_never_passes_for_another(
+            own in "[ -~]{0,40}", forged in "([0-9]{1,3}\\.){3}[0-9]{1,3}", commas in 0..3_usize,
+        ) {
+            let trusted = trusting(&["10.0.0.0/8"]);
+            // The proxy appends whom it sees to what the client sent.
+            let line = format!("{own}{}{forged}, 203.0.113.7", ",".repeat(commas));
+            prop_assert_eq!(client(&trusted, "10.0.0.1", &[(XFF, &line)]), "203.0.113.7");
+            let line = format!("for={own},for={forged}, for=203.0.113.7");
+            let seen = client(&trusted, "10.0.0.1", &[(FWD, &line)]);
+            prop_assert!(seen == "203.0.113.7" || seen == "10.0.0.1", "{line:?} {seen}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Rate limits: which requests draw from which, and what is answered when one is used up.
+//!
+//! | group | what draws | how much |
+//! |---|---|---|
+//! | `create` | `POST` of a link, the form, each item of a batch | 1 each |
+//! | `api` | all other requests below `/api/v1`, a batch among them | 1 |
+//! | `redirect` | `/{code}` | 1 |
+//! | `not_found` | a look-up of `/{code}` beyond this process's memory that finds no such link | 1 |
+//!
+//! A used up limit is answered with 429 and `Retry-After`. Only of `not_found`
+//! otherwise: over it, what memory or the shared cache knows is served as ever,
+//! and only what would have to be looked up in the store gets 429. So who tries
+//! codes at random is stopped, and who follows links that people follow is not.
+//! Look-ups that are under way when the limit is reached still count: it is
+//! exceeded by as many as one client has at once.
+//!
+//! An answer that drew from a limit tells so in `RateLimit-Policy` and
+//! `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+
+mod answer;
+mod who;
+
+use std::sync::Arc;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, HttpRequest, web};
+use terse_core::access::Caller;
+use terse_core::metrics::{LimitCounts, Metrics};
+use terse_resilience::limit::{Draw, Key, RateLimiter, SharedLimiter};
+
+use crate::problem::Problem;
+use crate::{State, auth};
+
+pub(crate) use answer::{Told, tell};
+pub use who::LimitBy;
+pub(crate) use who::Who;
+
+/// The limits, one for each group of requests; `None` = none.
+#[derive(Default)]
+pub struct Limits {
+    /// Creates.
+    pub create: Option<Limit>,
+    /// All other requests to the API.
+    pub api: Option<Limit>,
+    /// Redirects, whatever they find.
+    pub redirect: Option<Limit>,
+    /// Look-ups that find no such link.
+    pub not_found: Option<Limit>,
+}
+
+impl Limits {
+    /// Whether a redirect can be refused.
+    pub(crate) fn limits_redirects(&self) -> bool {
+        self.redirect.is_some() || self.not_found.is_some()
+    }
+}
+
+/// One limit.
+pub struct Limit {
+    name: &'static str,
+    by: LimitBy,
+    local: Arc<dyn RateLimiter>,
+    shared: Option<Arc<dyn SharedLimiter>>,
+    counts: LimitCounts,
+}
+
+impl Limit {
+    /// The limit `name` (lower-case letters and `_`): whoever `by` tells apart has the quota of `local`. Where
+    /// there is a `shared` one with the same rule it decides, and `local` only while that can't.
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        by: LimitBy,
+        local: Arc<dyn RateLimiter>,
+        shared: Option<Arc<dyn SharedLimiter>>,
+        metrics: &Metrics,
+    ) -> Self {
+        Self { name, by, local, shared, counts: metrics.limit_counts(name) }
+    }
+
+    /// Takes up to `wanted` units for `who`, and waits if the rule paces.
+    pub(crate) async fn draw(&self, who: &Who, wanted: u32) -> Draw {
+        let key = who.key(self.by);
+        let draw = self.decide(&key, wanted).await;
+        self.counts.refused(wanted - draw.granted);
+        if !draw.wait.is_zero() {
+            tokio::time::sleep(draw.wait).await;
+        }
+        draw
+    }
+
+    /// The local limiter draws along with the shared one, so that it knows what was used when it takes over.
+    async fn decide(&self, key: &Key, wanted: u32) -> Draw {
+        let here = self.local.draw(key, wanted);
+        let Some(shared) = &self.shared else { return here };
+        match shared.draw(key, wanted).await {
+            Some(draw) => {
+                if wanted > 0 && draw.granted == 0 {
+                    // Used up by all together: nothing is left here either.
+                    self.local.draw(key, here.remaining);
+                }
+                draw
+            }
+            None => {
+                self.counts.decided_alone();
+                here
+            }
+        }
+    }
+
+    /// What this process knows of what `who` has left; nothing is taken.
+    fn look(&self, who: &Who) -> Draw {
+        self.local.draw(&who.key(self.by), 0)
+    }
+
+    /// Whether `who` has nothing left, as far as this process knows; and that it is refused, then.
+    pub(crate) fn used_up(&self, who: &Who) -> Option<Draw> {
+        let seen = self.look(who);
+        (seen.remaining == 0).then(|| {
+            self.counts.refused(1);
+            seen
+        })
+    }
+}
+
+/// The layer around the API: draws one unit for each request.
+pub(crate) async fn limited(
+    state: web::Data<State>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let creates = request.method() == Method::POST && request.path() == "/api/v1/links";
+    let limit = if creates { &state.limits.create } else { &state.limits.api };
+    if let Some(limit) = limit {
+        // Who has no valid key is told so later, and has the limit of the address.
+        let caller = limit.by.needs_key().then(|| auth::caller(request.request(), &state).ok()).flatten();
+        let drawn = limit.draw(&Who::of(request.request(), &state, caller.as_ref()), 1).await;
+        tell(request.request(), limit, &drawn);
+        if drawn.granted == 0 {
+            return Ok(request.error_response(limit.refusal(&drawn)));
+        }
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// Draws for `units` creates by `caller`: how many may be made, and what is answered to the others.
+pub(crate) async fn creates(
+    request: &HttpRequest,
+    state: &State,
+    caller: &Caller,
+    units: usize,
+) -> (usize, Option<Problem>) {
+    let Some(limit) = &state.limits.create else { return (units, None) };
+    let wanted = u32::try_from(units).unwrap_or(u32::MAX);
+    let drawn = limit.draw(&Who::of(request, state, Some(caller)), wanted).await;
+    tell(request, limit, &drawn);
+    let refusal = (drawn.granted < wanted).then(|| limit.refusal(&drawn));
+    (drawn.granted as usize, refusal)
+}
+
+impl Told {
+    /// What was told of `request` so far.
+    pub(crate) fn take(request: &HttpRequest) -> Option<Self> {
+        request.extensions_mut().remove::<Self>()
+    }
+}

@@ -1,0 +1,342 @@
+//! Rate limits, over real sockets: who is refused what, and what they are told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use terse_core::metrics::Metrics;
+use terse_core::{Clock, Role};
+use terse_http::{Limit, LimitBy, Limits, Network, TrustedProxies};
+use terse_resilience::limit::{Draw, Key, RateLimiter, Rule, SharedDraw, SharedLimiter, local};
+use terse_testkit::links::link;
+use terse_testkit::{Operation, TestClock};
+
+use crate::server::{Answer, Choices, Keys, Server};
+
+const LINKS: &str = "/api/v1/links";
+const BODY: &str = "{\"url\":\"https://example.com/\"}";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn here(rule: Rule, clock: &Arc<TestClock>) -> Arc<dyn RateLimiter> {
+    let clock = clock.clone();
+    local(rule, 1_024, Arc::new(move || clock.monotonic_ms()), 5).unwrap()
+}
+
+fn limit(name: &'static str, by: LimitBy, rule: Rule, clock: &Arc<TestClock>, metrics: &Metrics) -> Option<Limit> {
+    Some(Limit::new(name, by, here(rule, clock), None, metrics))
+}
+
+fn bucket(burst: u32) -> Rule {
+    Rule::TokenBucket { burst, refill: 1, per: 10 * SECOND }
+}
+
+/// Creates are limited to `burst`.
+fn creates(burst: u32, by: LimitBy) -> Choices {
+    let limits = move |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        create: limit("create", by, bucket(burst), clock, metrics),
+        ..Limits::default()
+    };
+    Choices { limits: Box::new(limits), ..Choices::default() }
+}
+
+/// Five unknown codes a minute for each address.
+fn unknown_codes() -> Choices {
+    let rule = Rule::SlidingWindow { limit: 5, window: 60 * SECOND };
+    let limits = move |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        not_found: limit("not_found", LimitBy::Address, rule, clock, metrics),
+        ..Limits::default()
+    };
+    Choices { limits: Box::new(limits), ..Choices::default() }
+}
+
+/// Requests come through a proxy on this machine.
+fn behind_a_proxy(choices: Choices) -> Choices {
+    let network = Network { address: "127.0.0.0".parse().unwrap(), prefix: 8 };
+    Choices { trusted_proxies: TrustedProxies::from_iter([network]), ..choices }
+}
+
+fn create(server: &Server) -> Answer {
+    server.ask("POST", LINKS).json(BODY).send()
+}
+
+fn told(answer: &Answer) -> [Option<&str>; 3] {
+    ["ratelimit-policy", "ratelimit", "retry-after"].map(|name| answer.header(name))
+}
+
+#[test]
+fn a_create_beyond_the_limit_is_told_when_to_come_back() {
+    let server = Server::with(creates(2, LimitBy::Address));
+    let policy = Some("\"create\";q=2;w=20");
+    let first = create(&server);
+    assert_eq!((first.status, told(&first)), (201, [policy, Some("\"create\";r=1;t=10"), None]));
+    assert_eq!(create(&server).status, 201);
+    let refused = create(&server);
+    refused.assert_problem(429, "rate_limited");
+    assert_eq!(told(&refused), [policy, Some("\"create\";r=0;t=10"), Some("10")]);
+    assert_eq!(server.store.faults.calls(Operation::InsertIfAbsent), 2);
+    assert_eq!(server.metric("terse_rate_limited_total{limit=\"create\"}"), 1.0);
+    server.clock.advance(Duration::from_millis(9_999));
+    assert_eq!(told(&create(&server)), [policy, Some("\"create\";r=0;t=1"), Some("1")]);
+    server.clock.advance(Duration::from_millis(1));
+    assert_eq!(create(&server).status, 201);
+}
+
+#[test]
+fn a_create_that_fails_tells_what_is_left_too() {
+    let server = Server::with(creates(2, LimitBy::Address));
+    let answer = server.ask("POST", LINKS).json("{broken").send();
+    answer.assert_problem(400, "malformed_json");
+    assert_eq!(answer.header("ratelimit"), Some("\"create\";r=1;t=10"));
+}
+
+#[test]
+fn nothing_but_creates_draws_from_their_limit() {
+    let server = Server::with(creates(1, LimitBy::Address));
+    assert_eq!(create(&server).status, 201);
+    for path in [LINKS, "/api/v1/links/c1", "/c1", "/", "/livez", "/health", "/metrics", "/none"] {
+        let answer = server.get(path);
+        assert!(answer.status != 429 && told(&answer) == [None, None, None], "{path}: {answer:?}");
+    }
+    assert_eq!(server.ask("DELETE", "/api/v1/links/c1").send().status, 204);
+    create(&server).assert_problem(429, "rate_limited");
+}
+
+#[test]
+fn keys_have_a_limit_each_and_who_has_none_that_of_the_address() {
+    let keys = Arc::new(Keys::default());
+    let [one, other] = ["one", "other"].map(|name| keys.issue(name, Role::Writer).reveal().to_owned());
+    let server = Server::with(Choices { keys: Some(keys), ..creates(1, LimitBy::Key) });
+    let with =
+        |key: &str| server.ask("POST", LINKS).header("Authorization", &format!("Bearer {key}")).json(BODY).send();
+    assert_eq!((with(&one).status, with(&one).status), (201, 429));
+    assert_eq!((with(&other).status, with(&other).status), (201, 429));
+    let forged = format!("{}{}", &one[..one.len() - 7], "AAAAAAA");
+    assert_eq!((with(&forged).status, with("x").status), (401, 429), "without a key the address counts");
+    assert_eq!(create(&server).status, 429);
+}
+
+#[test]
+fn a_batch_draws_for_each_item_and_those_beyond_fail_alone() {
+    let server = Server::with(creates(3, LimitBy::Address));
+    let items: Vec<_> = (0..5).map(|n| json!({ "url": format!("https://example.com/{n}") })).collect();
+    let answer = server.json("POST", "/api/v1/links/batch", &json!({ "items": items }));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("ratelimit"), Some("\"create\";r=0;t=10"));
+    let results = answer.value()["items"].clone();
+    let statuses: Vec<_> = (0..5).map(|n| results[n]["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [201, 201, 201, 429, 429]);
+    assert_eq!(results[4]["error"]["code"], "rate_limited");
+    assert_eq!(server.store.faults.calls(Operation::InsertIfAbsent), 3);
+    assert_eq!(server.metric("terse_rate_limited_total{limit=\"create\"}"), 2.0);
+}
+
+#[test]
+fn the_form_is_limited_like_the_api() {
+    let server = Server::with(creates(1, LimitBy::Address));
+    let post = |token: &str| {
+        let form = format!("token={token}&url=https%3A%2F%2Fexample.com%2F");
+        server.ask("POST", "/").header("Sec-Fetch-Site", "same-origin").form(&form).send()
+    };
+    assert_eq!(post("a").status, 201);
+    let refused = post("b");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("10")));
+    assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(refused.body.contains("Too many requests") || refused.body.contains("is used up"), "{}", refused.body);
+}
+
+#[test]
+fn the_api_has_a_limit_of_its_own() {
+    let limits = |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        api: limit("api", LimitBy::Key, bucket(2), clock, metrics),
+        ..Limits::default()
+    };
+    let server = Server::with(Choices { limits: Box::new(limits), ..Choices::default() });
+    assert_eq!(told(&server.get(LINKS)), [Some("\"api\";q=2;w=20"), Some("\"api\";r=1;t=10"), None]);
+    assert_eq!(server.json("POST", "/api/v1/links/batch", &json!({ "items": [{}] })).status, 200);
+    server.get("/api/v1/links/none").assert_problem(429, "rate_limited");
+    assert_eq!(create(&server).status, 201, "creates have another one");
+    for path in ["/", "/api/docs/", "/api/openapi.json", "/livez", "/readyz", "/health", "/metrics", "/c1"] {
+        assert_ne!(server.get(path).status, 429, "{path}");
+    }
+    let described = server.get("/api/openapi.json").value();
+    let responses = |path: &str, method: &str| described["paths"][path][method]["responses"].clone();
+    assert!(responses(LINKS, "get")["429"].is_object() && responses("/{code}", "get")["429"].is_null());
+}
+
+#[test]
+fn who_tries_codes_at_random_is_stopped_at_the_store_and_nowhere_else() {
+    let server = Server::with(unknown_codes());
+    server.put(&link("stored"));
+    server.reader.known.lock().insert("hot".into(), link("hot").resolution());
+    for n in 0..5 {
+        assert_eq!(server.get("/stored").status, 302, "what is there doesn't count");
+        let missing = server.get(&format!("/none{n}"));
+        missing.assert_problem(404, "not_found");
+        assert_eq!(
+            missing.header("ratelimit").map(|left| left.split(';').nth(1)),
+            Some(Some(&*format!("r={}", 4 - n)))
+        );
+    }
+    let resolved = server.store.faults.calls(Operation::Resolve);
+    let refused = server.get("/none9");
+    refused.assert_problem(429, "rate_limited");
+    let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((60..=66).contains(&after), "{after}");
+    server.get("/stored").assert_problem(429, "rate_limited");
+    assert_eq!(server.get("/hot").status, 302, "what memory knows is served");
+    server.get("/not/a/code").assert_problem(404, "not_found");
+    assert_eq!(server.store.faults.calls(Operation::Resolve), resolved, "the store is spared");
+    assert_eq!(server.metric("terse_rate_limited_total{limit=\"not_found\"}"), 2.0);
+    let page = server.ask("GET", "/none9").header("Accept", "text/html").send();
+    assert_eq!((page.status, page.header("content-type")), (429, Some("text/html; charset=utf-8")));
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    server.clock.advance(Duration::from_secs(after));
+    assert_eq!(server.get("/stored").status, 302);
+}
+
+#[test]
+fn what_the_shared_cache_knows_is_served_over_the_limit() {
+    let server = Server::with(unknown_codes());
+    server.reader.near.lock().insert("warm".into(), link("warm").resolution());
+    (0..5).for_each(|n| assert_eq!(server.get(&format!("/none{n}")).status, 404));
+    assert_eq!(server.get("/none").status, 429);
+    assert_eq!(server.get("/warm").status, 302);
+}
+
+#[test]
+fn a_store_out_of_reach_counts_against_nobody() {
+    let server = Server::with(unknown_codes());
+    let kind = terse_core::ports::StoreErrorKind::Unavailable;
+    server.store.faults.add(Operation::Resolve, terse_testkit::When::Every, terse_testkit::Fault::Fail(kind));
+    (0..20).for_each(|n| assert_eq!(server.get(&format!("/none{n}")).status, 503));
+}
+
+#[test]
+fn behind_a_proxy_each_client_has_a_limit_and_forging_gains_nothing() {
+    let server = Server::with(behind_a_proxy(unknown_codes()));
+    let asked = |forwarded: &str| server.ask("GET", "/none").header("X-Forwarded-For", forwarded).send().status;
+    (0..5).for_each(|n| assert_eq!(asked(&format!("192.0.2.{n}, 203.0.113.7")), 404));
+    assert_eq!(asked("198.51.100.1, 203.0.113.7"), 429, "what the client writes stands left");
+    assert_eq!(asked("203.0.113.8"), 404, "its neighbour is another client");
+    (0..5).for_each(|n| assert_eq!(asked(&format!("2001:db8:0:1::{n}")), 404));
+    assert_eq!(asked("2001:db8:0:1:ffff::1"), 429, "a /64 is one client");
+    assert_eq!(asked("2001:db8:0:2::1"), 404);
+}
+
+#[test]
+fn from_elsewhere_no_header_makes_another_client() {
+    let server = Server::with(unknown_codes());
+    let asked = |n: usize| {
+        let request = server.ask("GET", "/none").header("X-Forwarded-For", &format!("203.0.113.{n}"));
+        request.header("Forwarded", &format!("for=203.0.113.{n}")).send().status
+    };
+    (0..5).for_each(|n| assert_eq!(asked(n), 404));
+    assert_eq!(asked(9), 429);
+}
+
+#[test]
+fn clicks_and_the_log_know_the_client_behind_the_proxy() {
+    let server = Server::with(behind_a_proxy(Choices::default()));
+    server.put(&link("abc"));
+    assert_eq!(server.ask("GET", "/abc").header("X-Forwarded-For", "203.0.113.7").send().status, 302);
+    assert_eq!(server.recorded.take(), ["abc v1 203.0.113.7 [] [] [] "]);
+    assert_eq!(server.ask("GET", "/abc").header("Forwarded", "for=\"[2001:db8::7]\"").send().status, 302);
+    assert_eq!(server.recorded.take(), ["abc v1 2001:db8::7 [] [] [] "]);
+    let direct = Server::start();
+    direct.put(&link("abc"));
+    direct.ask("GET", "/abc").header("X-Forwarded-For", "203.0.113.7").send();
+    assert_eq!(direct.recorded.take(), ["abc v1 127.0.0.1 [] [] [] "]);
+}
+
+#[test]
+fn redirects_can_be_limited_too() {
+    let limits = |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        redirect: limit("redirect", LimitBy::Address, bucket(3), clock, metrics),
+        ..Limits::default()
+    };
+    let server = Server::with(Choices { limits: Box::new(limits), ..Choices::default() });
+    server.put(&link("stored"));
+    server.reader.known.lock().insert("hot".into(), link("hot").resolution());
+    assert_eq!((server.get("/hot").status, server.get("/stored").status, server.get("/none").status), (302, 302, 404));
+    for path in ["/hot", "/stored", "/none"] {
+        let refused = server.get(path);
+        refused.assert_problem(429, "rate_limited");
+        assert_eq!(refused.header("retry-after"), Some("10"));
+    }
+    assert_eq!(server.get(LINKS).status, 200);
+}
+
+#[test]
+fn a_leaky_bucket_lets_creates_wait_their_turn() {
+    let rule = Rule::LeakyBucket { rate: 20, per: SECOND, queue: 5 };
+    let limits = move |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        create: limit("create", LimitBy::Address, rule, clock, metrics),
+        ..Limits::default()
+    };
+    let server = Server::with(Choices { limits: Box::new(limits), ..Choices::default() });
+    let began = std::time::Instant::now();
+    let statuses: Vec<_> = (0..7).map(|_| create(&server).status).collect();
+    // The clock stands still, so each waits longer: 0, 50, 100 … 250 ms.
+    assert_eq!(statuses, [201, 201, 201, 201, 201, 201, 429]);
+    assert!(began.elapsed() >= Duration::from_millis(750), "{:?}", began.elapsed());
+}
+
+/// A shared limit that grants so many units, or can't tell.
+#[derive(Default)]
+struct Elsewhere {
+    left: AtomicU32,
+    away: std::sync::atomic::AtomicBool,
+}
+
+impl SharedLimiter for Elsewhere {
+    fn draw<'a>(&'a self, _: &'a Key, wanted: u32) -> SharedDraw<'a> {
+        Box::pin(async move {
+            if self.away.load(Ordering::SeqCst) {
+                return None;
+            }
+            let left = self.left.load(Ordering::SeqCst);
+            let granted = wanted.min(left);
+            self.left.store(left - granted, Ordering::SeqCst);
+            Some(Draw { granted, remaining: left - granted, more_in: 7 * SECOND, wait: Duration::ZERO })
+        })
+    }
+}
+
+/// A server whose creates draw from a shared limit of 10, which is one of 3 here.
+fn shared(left: u32) -> (Server, Arc<Elsewhere>) {
+    let elsewhere = Arc::new(Elsewhere { left: AtomicU32::new(left), ..Elsewhere::default() });
+    let there = Arc::clone(&elsewhere);
+    let limits = move |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        create: Some(Limit::new(
+            "create",
+            LimitBy::Address,
+            here(bucket(10), clock),
+            Some(there.clone() as Arc<dyn SharedLimiter>),
+            metrics,
+        )),
+        ..Limits::default()
+    };
+    (Server::with(Choices { limits: Box::new(limits), ..Choices::default() }), elsewhere)
+}
+
+#[test]
+fn a_shared_limit_decides_and_the_process_alone_while_that_is_away() {
+    let (server, elsewhere) = shared(100);
+    (0..6).for_each(|_| assert_eq!(create(&server).status, 201));
+    assert_eq!(create(&server).header("ratelimit"), Some("\"create\";r=93;t=7"));
+    elsewhere.away.store(true, Ordering::SeqCst);
+    let statuses: Vec<_> = (0..5).map(|_| create(&server).status).collect();
+    assert_eq!(statuses, [201, 201, 201, 429, 429], "what was used before counts here");
+    assert_eq!(server.metric("terse_limits_alone_total{limit=\"create\"}"), 5.0);
+    elsewhere.away.store(false, Ordering::SeqCst);
+    assert_eq!(create(&server).status, 201);
+}
+
+#[test]
+fn what_others_have_used_up_is_used_up_here_when_the_shared_limit_goes_away() {
+    let (server, elsewhere) = shared(1);
+    assert_eq!((create(&server).status, create(&server).status), (201, 429));
+    elsewhere.away.store(true, Ordering::SeqCst);
+    assert_eq!(create(&server).status, 429, "no burst for the fault");
+}
