@@ -33,8 +33,6 @@ use tokio::time::Instant;
 
 use super::quarantine::{is_given_up, leave_aside};
 use super::returned::{self, Returned};
-use super::quarantine::{is_given_up, leave_aside};
-use super::returned::{self, Returned};
 use super::{Body, ClickLog, Delivery, LogError};
 use crate::journal::directory::{JournalDir, Name};
 use crate::journal::{self, BlockError, Journal};
