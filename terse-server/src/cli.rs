@@ -49,7 +49,7 @@ pub enum Action {
     /// Show where codes belong, how evenly they fall on shards, and what became of leased ids
     #[command(subcommand, arg_required_else_help = true)]
     Shards(ShardsAction),
-    /// Handle clicks that could not be decoded (in a later version)
+    /// List, requeue and discard clicks that could not be counted; servers may run meanwhile
     #[command(subcommand)]
     Dead(DeadAction),
     /// Build a read model anew from what the click log retains; servers may run meanwhile
@@ -203,12 +203,43 @@ fn limit(text: &str) -> Result<usize, String> {
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub enum DeadAction {
-    /// List them
-    List,
-    /// Put them back into the log
-    Requeue,
-    /// Throw them away
-    Discard,
+    /// List what could not be counted: blocks, messages of the broker, and gaps that stop a journal
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have them counted after all, each once, by the servers that count
+    Requeue(DeadOrder),
+    /// Give them up for ever: their clicks are not counted, and readers don't wait for them
+    #[command(after_help = DISCARD_HELP)]
+    Discard {
+        /// Which
+        #[command(flatten)]
+        order: DeadOrder,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What a gap is.
+const DISCARD_HELP: &str = "\
+Without --yes it asks, if there is a terminal to ask. To discard a gap is to accept that its blocks are lost; the
+journal's readers go on behind it within half a minute.";
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub struct DeadOrder {
+    /// Ids, as `dead list` shows them
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The configuration keys that were given as flags. Without `Debug` of its values, which may be secrets.

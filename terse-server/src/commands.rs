@@ -1,6 +1,7 @@
 //! The subcommands. Results go to stdout, notes and errors to stderr; an error
 //! is one line and an exit code.
 
+mod dead;
 mod keys;
 mod replay;
 mod serve;
@@ -58,7 +59,7 @@ fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Resul
         Action::CheckConfig => check_config(&load()?),
         Action::Keys(action) => keys::keys(&load()?, action),
         Action::Shards(action) => shards::shards(&load()?, &action),
-        Action::Dead(_) => Err(later("dead letters")),
+        Action::Dead(action) => dead::dead(&load()?, &action),
         Action::Replay(order) => replay::replay(&load()?, &order),
         Action::Estimate { .. } => Err(later("estimate")),
         Action::Quiz { .. } => Err(later("quiz")),

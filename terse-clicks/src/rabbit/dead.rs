@@ -4,6 +4,8 @@
 //! be decoded by then: its block was never passed there. A connection of its own is used for each call, so that a
 //! connection that reads is never blocked by one that writes.
 
+use std::collections::BTreeSet;
+
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -14,12 +16,16 @@ use super::connection::{BrokerConfig, Link, RabbitError};
 use super::relay::{CONTENT_TYPE, PERSISTENT};
 use super::topology::{self, DEAD_KEY, MAX_DEAD, table};
 use crate::log::{Body, Delivery};
+use crate::part::Part;
 
 /// Most characters of a reason that are kept.
 const MAX_REASON_LEN: usize = 200;
 const PARTITION: &str = "terse-partition";
 const OFFSET: &str = "terse-offset";
 const REASON: &str = "terse-reason";
+
+/// Most dead letters that there can be.
+pub const MAX_LETTERS: usize = MAX_DEAD as usize;
 
 /// A message that nobody could decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// How many bytes it has.
     pub bytes: usize,
+    /// Clicks in it, if this version can decode it.
+    pub clicks: Option<u64>,
 }
 
 /// Which dead letters.
@@ -41,15 +49,15 @@ pub struct DeadLetter {
 pub enum Which {
     /// All of them.
     All,
-    /// The one with this id.
-    One(String),
+    /// Those with these ids.
+    These(BTreeSet<String>),
 }
 
 impl Which {
     fn is(&self, letter: &DeadLetter) -> bool {
         match self {
             Self::All => true,
-            Self::One(id) => *id == letter.id,
+            Self::These(ids) => ids.contains(&letter.id),
         }
     }
 }
@@ -71,13 +79,13 @@ pub async fn list(config: &BrokerConfig, limit: usize) -> Result<Vec<DeadLetter>
 }
 
 /// Publishes dead letters again to the streams that they came from, and removes them here once that is confirmed.
-/// Returns how many. One that did not come from a stream stays.
+/// Returns their ids. One that did not come from a stream stays.
 ///
 /// # Errors
 /// [`RabbitError`]; then some may have gone back, and none is lost.
-pub async fn requeue(config: &BrokerConfig, which: &Which) -> Result<usize, RabbitError> {
+pub async fn requeue(config: &BrokerConfig, which: &Which) -> Result<Vec<String>, RabbitError> {
     let desk = Desk::open(config).await?;
-    let mut count = 0;
+    let mut done = Vec::new();
     for _ in 0..MAX_DEAD {
         let Some(message) = desk.next().await? else { break };
         let letter = letter_of(&message);
@@ -85,28 +93,29 @@ pub async fn requeue(config: &BrokerConfig, which: &Which) -> Result<usize, Rabb
         let key = partition.to_string();
         desk.publish(&config.exchange(), &key, &message.delivery.data, FieldTable::default()).await?;
         desk.remove(&message).await?;
-        count += 1;
+        done.push(letter.id);
     }
     desk.close().await?;
-    Ok(count)
+    Ok(done)
 }
 
-/// Removes dead letters for ever: their clicks are not counted. Returns how many.
+/// Removes dead letters for ever: their clicks are not counted. Returns their ids.
 ///
 /// # Errors
 /// [`RabbitError`]; then some may be removed.
-pub async fn discard(config: &BrokerConfig, which: &Which) -> Result<usize, RabbitError> {
+pub async fn discard(config: &BrokerConfig, which: &Which) -> Result<Vec<String>, RabbitError> {
     let desk = Desk::open(config).await?;
-    let mut count = 0;
+    let mut done = Vec::new();
     for _ in 0..MAX_DEAD {
         let Some(message) = desk.next().await? else { break };
-        if which.is(&letter_of(&message)) {
+        let letter = letter_of(&message);
+        if which.is(&letter) {
             desk.remove(&message).await?;
-            count += 1;
+            done.push(letter.id);
         }
     }
     desk.close().await?;
-    Ok(count)
+    Ok(done)
 }
 
 /// Puts a message aside, durably.
@@ -198,5 +207,8 @@ fn letter_of(message: &BasicGetMessage) -> DeadLetter {
         (Some(partition), Some(offset)) => format!("{partition}@{offset}"),
         _ => format!("unknown@{}", message.delivery.delivery_tag),
     };
-    DeadLetter { id, partition, offset, reason, bytes: message.delivery.data.len() }
+    let bytes = message.delivery.data.len();
+    let part = Part::decode(&message.delivery.data.clone().into());
+    let clicks = part.ok().map(|part| part.records().count() as u64);
+    DeadLetter { id, partition, offset, reason, bytes, clicks }
 }

@@ -11,6 +11,8 @@ use crate::cli::ShardsAction;
 use crate::config::Config;
 use crate::exit::StartError;
 
+pub(super) use self::leases::with_deployment;
+
 /// Does what was asked for.
 pub(super) fn shards(config: &Config, action: &ShardsAction) -> Result<(), StartError> {
     match action {

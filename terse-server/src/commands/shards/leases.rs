@@ -42,7 +42,7 @@ fn verdict(audit: &Audit) -> Result<(), StartError> {
 }
 
 /// Opens the stores and does `work` with them and the deployment's identity; there is none before the first start.
-pub(super) fn with_deployment<T>(
+pub(in crate::commands) fn with_deployment<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Stores, Option<Identity>) -> Result<T, StartError>,
 ) -> Result<T, StartError> {
