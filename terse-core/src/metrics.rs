@@ -4,6 +4,7 @@
 mod bus;
 mod cache;
 mod clicks;
+mod dead;
 mod events;
 mod families;
 mod limits;
@@ -19,6 +20,7 @@ use prometheus::{
 
 use self::cache::CacheGauges;
 use self::clicks::ClickSums;
+use self::dead::DeadGauges;
 use self::events::EventGauges;
 use self::redirects::RedirectSums;
 
@@ -76,6 +78,12 @@ pub const CLICKS_APPLIED: &str = "terse_clicks_applied_total";
 pub const CLICK_BLOCKS_PENDING: &str = "terse_click_blocks_pending";
 /// Seconds from a block's seal until this server had counted it, the latest one's.
 pub const CLICK_LAG_SECONDS: &str = "terse_click_lag_seconds";
+/// Blocks of clicks on this server's disk that were put aside, because nobody can decode them.
+pub const CLICK_BLOCKS_ASIDE: &str = "terse_click_blocks_aside";
+/// Bytes that they take.
+pub const CLICK_BYTES_ASIDE: &str = "terse_click_bytes_aside";
+/// Blocks that were put aside and are discarded, because they took more than they may.
+pub const CLICK_BLOCKS_DISCARDED: &str = "terse_click_blocks_discarded_total";
 /// Link events, by what became of them: `told` or `dropped`.
 pub const LINK_EVENTS: &str = "terse_link_events_total";
 /// Bytes of link events that wait to be published.
@@ -148,6 +156,7 @@ pub struct Metrics {
     clicks_applied: IntCounter,
     click_blocks_pending: IntGauge,
     click_lag_seconds: Gauge,
+    dead: DeadGauges,
     events: EventGauges,
     bus: BusGauges,
 }
@@ -193,6 +202,7 @@ impl Metrics {
             clicks_applied: registered(&registry, IntCounter::new(CLICKS_APPLIED, "clicks added to the read model")),
             click_blocks_pending: registered(&registry, IntGauge::new(CLICK_BLOCKS_PENDING, "sealed blocks waiting")),
             click_lag_seconds: registered(&registry, Gauge::new(CLICK_LAG_SECONDS, "seconds from seal to count")),
+            dead: DeadGauges::new(&registry),
             events: EventGauges::new(&registry),
             bus: BusGauges::new(&registry),
             registry,

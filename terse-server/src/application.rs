@@ -19,6 +19,7 @@ use crate::broker;
 use crate::clicks::{Clicks, Workers};
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
 use crate::data_dir::{self, HttpLock};
+use crate::dead_blocks;
 use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
@@ -103,6 +104,7 @@ impl Application {
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
         links.run(&mut tasks);
         events.iter().for_each(|events| events.run(&mut tasks, &world));
+        dead_blocks::run(&mut tasks, &config, &world);
         clicks.run(&mut tasks, stores.home(), &world);
         warm.iter().for_each(|warm| warm.run(&mut tasks));
         lifecycle.enter(Phase::Ready);

@@ -14,6 +14,7 @@ pub mod clicks;
 mod commands;
 pub mod config;
 pub mod data_dir;
+pub mod dead_blocks;
 pub mod events;
 pub mod exit;
 pub mod identity;
