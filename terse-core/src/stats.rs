@@ -4,6 +4,9 @@
 //! whatever clients send, and the same clicks in the same order make the same
 //! bytes ([`Row::encode`]).
 
+mod bytes;
+mod format_one;
+mod newest;
 mod row;
 mod sketch;
 mod values;
@@ -14,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ShortCode, Timestamp};
 
-pub use self::row::{MIXED_ENRICHMENT, NEWEST_CLICKS, NewestClick, Row, RowError};
+pub use self::newest::{NEWEST_CLICKS, NewestClick, SeenClick};
+pub use self::row::{Cell, MIXED_ENRICHMENT, Row, RowError};
 pub use self::sketch::{SPARSE_MAX, Sketch};
 pub use self::values::{MAX_VALUE_BYTES, MAX_VALUES, Values};
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::click::{BlockId, JournalId};
-use crate::stats::{Partition, Position, Row, RowKey, Span};
+use crate::stats::{Cell, Partition, Position, Row, RowError, RowKey, Span};
 use crate::{ShortCode, Timestamp};
 
 /// What a read model is made for; fixed when it is made.
@@ -47,6 +47,37 @@ pub struct StoredRow {
     pub row: Row,
 }
 
+/// A row that is to be stored, encoded by whoever counted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedRow {
+    /// As [`StoredRow::at`].
+    pub at: Position,
+    /// The totals.
+    pub cell: Cell,
+}
+
+impl PackedRow {
+    /// The same, decoded.
+    ///
+    /// # Errors
+    /// As [`Cell::row`].
+    pub fn unpack(&self) -> Result<StoredRow, RowError> {
+        Ok(StoredRow { at: self.at, row: self.cell.row()? })
+    }
+}
+
+impl From<&StoredRow> for PackedRow {
+    fn from(stored: &StoredRow) -> Self {
+        Self { at: stored.at, cell: Cell::of(&stored.row) }
+    }
+}
+
+impl From<StoredRow> for PackedRow {
+    fn from(stored: StoredRow) -> Self {
+        Self::from(&stored)
+    }
+}
+
 /// A journal that a partition needs no more in its set of blocks passed; kept for ever, for the journal's directory may
 /// come back from a copy. A partition that is the journal itself (the local bus) has no checkpoint besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +94,12 @@ pub struct Retired {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// The rows that changed, each at most once.
-    pub rows: Vec<(RowKey, StoredRow)>,
+    pub rows: Vec<(RowKey, PackedRow)>,
     /// How far the partitions were projected; written after all rows, or together with them.
     pub checkpoints: Vec<(Partition, Checkpoint)>,
+    /// The writer's clock, if it tells: whatever says that it is true of a later time was told by a clock that was ahead,
+    /// and is believed no more.
+    pub now: Option<Timestamp>,
     /// Journals to be retired; written after the rows and before the checkpoints, which mention them no more. Where the
     /// partition is the journal itself, its checkpoint is removed with it.
     pub retired: Vec<(Partition, JournalId, Retired)>,

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::{Eye, Wrong, put_number};
 use super::values::ALLOCATION_BYTES;
 
 /// Most visitors that are kept one by one.
@@ -25,6 +26,9 @@ const MAX_RANK: u8 = RANK_BITS as u8 + 1;
 /// Bits of a register in the encoding.
 const REGISTER_BITS: usize = 5;
 const PACKED_BYTES: usize = REGISTERS * REGISTER_BITS / 8;
+/// The variants of [`Encoded`], as they are written.
+const SPARSE: u8 = 0;
+const DENSE: u8 = 1;
 
 /// A set of visitors of which only the size can be told: exactly up to [`SPARSE_MAX`], else within some percent.
 /// It takes at most 4 KiB of memory and about 2.5 KiB encoded.
@@ -87,6 +91,47 @@ impl Sketch {
             Form::Sparse(prefixes) if prefixes.capacity() == 0 => 0,
             Form::Sparse(prefixes) => prefixes.capacity() * size_of::<u32>() + ALLOCATION_BYTES,
             Form::Dense(_) => REGISTERS + ALLOCATION_BYTES,
+        }
+    }
+
+    /// Appends it to a cell, as postcard would.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Form::Sparse(prefixes) => {
+                out.push(SPARSE);
+                put_number(out, prefixes.len() as u64);
+                let mut next = 0;
+                for prefix in prefixes {
+                    put_number(out, u64::from(*prefix) - next);
+                    next = u64::from(*prefix) + 1;
+                }
+            }
+            Form::Dense(registers) => {
+                out.push(DENSE);
+                put_number(out, PACKED_BYTES as u64);
+                out.extend_from_slice(&pack(registers));
+            }
+        }
+    }
+
+    /// Reads what [`Sketch::write`] wrote.
+    pub(super) fn read(eye: &mut Eye<'_>) -> Result<Self, Wrong> {
+        match eye.byte()? {
+            SPARSE => {
+                let (mut prefixes, mut next) = (Vec::new(), 0_u64);
+                for _ in 0..eye.count(SPARSE_MAX)? {
+                    let prefix = next.checked_add(eye.number()?).and_then(|prefix| u32::try_from(prefix).ok());
+                    let prefix = prefix.ok_or("a sketch that runs over")?;
+                    prefixes.push(prefix);
+                    next = u64::from(prefix) + 1;
+                }
+                Ok(Self(Form::Sparse(prefixes)))
+            }
+            DENSE => {
+                let len = eye.count(PACKED_BYTES)?;
+                unpack(eye.bytes(len)?).map(|registers| Self(Form::Dense(registers)))
+            }
+            _ => Err("a sketch of no known form"),
         }
     }
 

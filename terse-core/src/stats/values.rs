@@ -3,6 +3,8 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+use super::bytes::{Eye, Wrong, put_number, put_text};
+
 /// Most different values that are counted by name in one row; more are counted together as [`Values::other`].
 pub const MAX_VALUES: usize = 100;
 /// Most bytes of a value; a longer one is cut between characters.
@@ -63,6 +65,37 @@ impl Values {
         let list = self.named.capacity() * size_of::<(CompactString, u64)>() + ALLOCATION_BYTES;
         let texts: usize = self.named.iter().map(|(name, _)| text_bytes(name)).sum();
         if self.named.capacity() == 0 { 0 } else { list + texts }
+    }
+
+    /// Appends them to a cell, as postcard would.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        put_number(out, self.named.len() as u64);
+        for (name, times) in &self.named {
+            put_text(out, name);
+            put_number(out, *times);
+        }
+        put_number(out, self.other);
+    }
+
+    /// Becomes what [`Values::write`] wrote.
+    pub(super) fn read(&mut self, eye: &mut Eye<'_>) -> Result<(), Wrong> {
+        self.named.clear();
+        for _ in 0..eye.count(MAX_VALUES)? {
+            let name = eye.text(MAX_VALUE_BYTES)?;
+            if self.named.last().is_some_and(|(before, _)| before.as_str() >= name) {
+                return Err("values out of order");
+            }
+            let times = eye.number()?;
+            self.named.push((name.into(), times));
+        }
+        self.other = eye.number()?;
+        Ok(())
+    }
+
+    /// Becomes no values.
+    pub(super) fn clear(&mut self) {
+        self.named.clear();
+        self.other = 0;
     }
 
     /// Counts `value` `times` more.
