@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use terse_core::click::{BlockId, JournalId};
-use terse_core::ports::clicks::{Batch, Bus, ReadModel, StoredRow, Written};
-use terse_core::stats::{Dimension, NEWEST_CLICKS, NewestClick, Position, Row, RowKey, Span};
+use terse_core::ports::clicks::{Batch, Bus, PackedRow, ReadModel, Written};
+use terse_core::stats::{Cell, Dimension, NEWEST_CLICKS, NewestClick, Position, Row, RowKey, Span};
 use terse_core::{Clock, ShortCode, Timestamp};
 use terse_server::system::SystemClock;
 
@@ -49,15 +49,15 @@ pub(crate) fn write(file: &Path, codes: &str) -> Result<Value, String> {
     }))
 }
 
-async fn put(model: &dyn ReadModel, rows: Vec<(RowKey, StoredRow)>) -> Result<(), String> {
+async fn put(model: &dyn ReadModel, rows: Vec<(RowKey, PackedRow)>) -> Result<(), String> {
     match model.write(&Batch { rows, ..Batch::default() }).await.map_err(text)? {
         Written::Stands => Ok(()),
         Written::Superseded => Err("superseded, though nobody else is there".to_owned()),
     }
 }
 
-fn of_all(codes: &[ShortCode], rows: impl Fn(&ShortCode) -> Vec<(RowKey, Row)>) -> Vec<(RowKey, StoredRow)> {
-    let stored = |(key, row)| (key, StoredRow { at: Position::default(), row });
+fn of_all(codes: &[ShortCode], rows: impl Fn(&ShortCode) -> Vec<(RowKey, Row)>) -> Vec<(RowKey, PackedRow)> {
+    let stored = |(key, row)| (key, PackedRow { at: Position::default(), cell: Cell::of(&row) });
     codes.iter().flat_map(|code| rows(code).into_iter().map(stored)).collect()
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use terse_core::click::{BlockId, JournalId};
-use terse_core::ports::clicks::{Batch, StoredRow};
-use terse_core::stats::{Dimension, NEWEST_CLICKS, NewestClick, Position, Row, RowKey, Sketch, Span};
+use terse_core::ports::clicks::{Batch, PackedRow};
+use terse_core::stats::{Cell, Dimension, NEWEST_CLICKS, NewestClick, Position, Row, RowKey, Sketch, Span};
 use terse_core::{ShortCode, Timestamp};
 
 use super::scattered;
@@ -110,7 +110,7 @@ impl Clicks {
             let rows = self.rows[place].iter().zip(spans_of(day));
             rows.map(move |(row, span)| {
                 let key = RowKey { code: self.codes[place].clone(), span };
-                (key, StoredRow { at: Position::default(), row: row.clone() })
+                (key, PackedRow { at: Position::default(), cell: Cell::of(row) })
             })
         });
         Batch { rows: rows.collect(), ..Batch::default() }
@@ -161,9 +161,9 @@ impl Popular {
         &self.codes[(turn % Self::LINKS) as usize]
     }
 
-    fn stored(&self, kind: usize, code: &ShortCode, span: Span) -> (RowKey, StoredRow) {
+    fn stored(&self, kind: usize, code: &ShortCode, span: Span) -> (RowKey, PackedRow) {
         let key = RowKey { code: code.clone(), span };
-        (key, StoredRow { at: Position::default(), row: self.rows[kind].clone() })
+        (key, PackedRow { at: Position::default(), cell: Cell::of(&self.rows[kind]) })
     }
 
     /// The rows of `day` and its hours.

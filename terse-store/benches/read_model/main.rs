@@ -166,7 +166,7 @@ impl Measured {
     fn made(&mut self, batch: &Batch, clicks: usize) {
         self.rows += batch.rows.len();
         self.clicks += clicks;
-        self.bytes += batch.rows.iter().map(|(_, stored)| stored.row.encode().len()).sum::<usize>();
+        self.bytes += batch.rows.iter().map(|(_, stored)| stored.cell.bytes().len()).sum::<usize>();
         self.since = (Instant::now(), process_cpu());
     }
 

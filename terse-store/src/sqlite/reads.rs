@@ -1,40 +1,13 @@
 //! The reading statements, each one snapshot of the file.
 
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 use terse_core::cursor::Cursor;
 use terse_core::ports::{IdempotencyRecord, Lease};
 use terse_core::{ApiKey, Link, Owner, Resolution, ShortCode};
 
 use super::fault::Fault;
 use super::rows;
-
-/// The first row of a statement, decoded.
-pub(super) fn first<T>(
-    connection: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-    decode: impl FnOnce(&Row<'_>) -> Result<T, Fault>,
-) -> Result<Option<T>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    rows.next()?.map(decode).transpose()
-}
-
-/// All rows of a statement, decoded.
-fn all<T>(
-    connection: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-    decode: impl Fn(&Row<'_>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(decode(row)?);
-    }
-    Ok(found)
-}
+use crate::sqlite_file::query::{all, first};
 
 const RESOLVE: &str = "SELECT state, version, expires_at, valid_from, target FROM links WHERE code = ?1";
 
@@ -119,6 +92,7 @@ mod tests {
     use super::super::KIND;
     use super::*;
     use crate::sqlite_file::SqliteFile;
+    use crate::sqlite_file::query::assert_searches;
 
     /// A scan or a sort would make the cost of an answer grow with the table.
     #[test]
@@ -133,13 +107,7 @@ mod tests {
             (LEASES, "PRIMARY KEY (counter=? AND first_id>?)"),
             (FIND_KEY, "idempotency_by_key (owner=? AND key=?)"),
         ] {
-            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let count = statement.parameter_count();
-            let params = rusqlite::params_from_iter((0..count).map(|_| rusqlite::types::Null));
-            let plan: Vec<String> =
-                statement.query_map(params, |row| row.get("detail")).unwrap().map(Result::unwrap).collect();
-            assert_eq!(plan.len(), 1, "{sql}: {plan:?}");
-            assert!(plan[0].starts_with("SEARCH") && plan[0].contains(index), "{sql}: {plan:?}");
+            assert_searches(&connection, sql, index);
         }
     }
 }

@@ -10,11 +10,7 @@ use terse_core::{ApiKey, KeyId, Link, LinkState, Owner, ShortCode, Timestamp, Ve
 
 use super::fault::Fault;
 use super::{reads, rows};
-
-/// Runs `sql` once; how many rows it changed.
-fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, Fault> {
-    Ok(connection.prepare_cached(sql)?.execute(params)?)
-}
+use crate::sqlite_file::query::{execute, first};
 
 /// Runs several writing statements as one.
 fn in_savepoint<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
@@ -56,9 +52,8 @@ pub(super) fn insert_if_absent(connection: &Connection, link: &Link, attempt: At
     if execute(connection, INSERT, row)? == 1 {
         return Ok(Insert::Created);
     }
-    let attempt =
-        reads::first(connection, "SELECT attempt FROM links WHERE code = ?1", [link.code.as_str()], rows::attempt)?
-            .ok_or_else(|| Fault::corrupt("an index entry without a row"))?;
+    let attempt = first(connection, "SELECT attempt FROM links WHERE code = ?1", [link.code.as_str()], rows::attempt)?
+        .ok_or_else(|| Fault::corrupt("an index entry without a row"))?;
     Ok(Insert::Taken { attempt })
 }
 
@@ -187,9 +182,8 @@ pub(super) fn lease(
     holder: &str,
     at: Timestamp,
 ) -> Result<Range<u64>, Fault> {
-    let next = reads::first(connection, "SELECT next_id FROM leases WHERE counter = ?1", [counter], |row| {
-        Ok(row.get::<_, i64>(0)?)
-    })?;
+    let next =
+        first(connection, "SELECT next_id FROM leases WHERE counter = ?1", [counter], |row| Ok(row.get::<_, i64>(0)?))?;
     let start = u64::try_from(next.unwrap_or(0)).map_err(|_| Fault::corrupt("a negative id in a lease"))?;
     let end = start.checked_add(size).and_then(|end| i64::try_from(end).ok());
     let end = end.ok_or_else(|| Fault::Refused(format!("the counter '{counter}' has run out of ids")))?;
@@ -238,7 +232,7 @@ pub(super) fn revoke_key(connection: &Connection, id: &KeyId, at: Timestamp) -> 
             raise_keys_revision(connection)?;
             return Ok(true);
         }
-        let known = reads::first(connection, "SELECT 1 FROM api_keys WHERE id = ?1", [id.as_str()], |_| Ok(()))?;
+        let known = first(connection, "SELECT 1 FROM api_keys WHERE id = ?1", [id.as_str()], |_| Ok(()))?;
         Ok(known.is_some())
     })
 }

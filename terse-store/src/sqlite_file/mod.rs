@@ -16,6 +16,7 @@ pub(crate) mod connection;
 pub(crate) mod fault;
 pub(crate) mod group;
 pub(crate) mod lane;
+pub(crate) mod query;
 pub(crate) mod schema;
 
 use std::path::{Path, PathBuf};

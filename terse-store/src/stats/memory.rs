@@ -7,8 +7,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use terse_core::click::JournalId;
-use terse_core::ports::StoreError;
-use terse_core::ports::clicks::{Batch, Bus, Checkpoint, ClickStats, ReadModel, Retired, StoredRow, Written};
+use terse_core::ports::clicks::{
+    Batch, Bus, Checkpoint, ClickStats, PackedRow, ReadModel, Retired, StoredRow, Written,
+};
+use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::stats::{Partition, Row, RowKey, Span};
 use terse_core::{ShortCode, Timestamp};
 
@@ -26,13 +28,13 @@ pub struct MemoryReadModel {
 struct State {
     generation: u64,
     bus: Option<Bus>,
-    rows: BTreeMap<RowKey, StoredRow>,
+    rows: BTreeMap<RowKey, PackedRow>,
     checkpoints: BTreeMap<Partition, Checkpoint>,
     epochs: BTreeMap<(Partition, u16), Checkpoint>,
     retired: BTreeMap<(Partition, JournalId), Retired>,
     /// Holder and end.
     lease: Option<(String, Timestamp)>,
-    /// The latest of all checkpoints that ever stood.
+    /// The latest of all checkpoints that ever stood, but for those that a clock told that was ahead.
     until: Option<Timestamp>,
 }
 
@@ -82,6 +84,9 @@ impl State {
         for (partition, checkpoint) in &batch.checkpoints {
             self.pass(*partition, checkpoint);
         }
+        if let (Some(until), Some(now)) = (&mut self.until, batch.now) {
+            *until = now.min(*until);
+        }
     }
 
     fn pass(&mut self, partition: Partition, checkpoint: &Checkpoint) {
@@ -90,6 +95,10 @@ impl State {
         }
         self.until = self.until.max(Some(checkpoint.until));
     }
+}
+
+fn unpacked(row: &PackedRow) -> Result<StoredRow, StoreError> {
+    row.unpack().map_err(|error| StoreError::new(StoreErrorKind::Corrupt, format!("a cell that is no row: {error}")))
 }
 
 #[async_trait]
@@ -136,7 +145,7 @@ impl ReadModel for MemoryReadModel {
 
     async fn load(&self, keys: &[RowKey]) -> Result<Vec<Option<StoredRow>>, StoreError> {
         let state = self.state.lock();
-        Ok(keys.iter().map(|key| state.rows.get(key).cloned()).collect())
+        keys.iter().map(|key| state.rows.get(key).map(unpacked).transpose()).collect()
     }
 
     async fn write(&self, batch: &Batch) -> Result<Written, StoreError> {
@@ -147,7 +156,7 @@ impl ReadModel for MemoryReadModel {
     async fn scan(&self, after: Option<&RowKey>, limit: usize) -> Result<Vec<(RowKey, StoredRow)>, StoreError> {
         let state = self.state.lock();
         let rows = state.rows.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
-        Ok(rows.take(limit).map(|(key, row)| (key.clone(), row.clone())).collect())
+        rows.take(limit).map(|(key, row)| Ok((key.clone(), unpacked(row)?))).collect()
     }
 }
 
@@ -155,14 +164,15 @@ impl ReadModel for MemoryReadModel {
 impl ClickStats for MemoryReadModel {
     async fn overall(&self, code: &ShortCode) -> Result<Option<Row>, StoreError> {
         let key = RowKey { code: code.clone(), span: Span::All };
-        Ok(self.state.lock().rows.get(&key).map(|stored| stored.row.clone()))
+        let stored = self.state.lock().rows.get(&key).map(unpacked).transpose()?;
+        Ok(stored.map(|stored| stored.row))
     }
 
     async fn spans(&self, code: &ShortCode, first: Span, last: Span) -> Result<Vec<(Span, Row)>, StoreError> {
         check_range(first, last)?;
         let state = self.state.lock();
         let rows = state.rows.iter().filter(|(key, _)| key.code == *code && (first..=last).contains(&key.span));
-        Ok(rows.map(|(key, stored)| (key.span, stored.row.clone())).collect())
+        rows.map(|(key, stored)| Ok((key.span, unpacked(stored)?.row))).collect()
     }
 
     async fn as_of(&self, code: &ShortCode) -> Result<Option<Timestamp>, StoreError> {

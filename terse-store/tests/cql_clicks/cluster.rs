@@ -114,7 +114,8 @@ pub(crate) fn checkpoint(at: Position) -> Checkpoint {
 
 /// A batch of `rows` alone.
 pub(crate) fn rows(rows: impl IntoIterator<Item = (RowKey, StoredRow)>) -> Batch {
-    Batch { rows: rows.into_iter().collect(), ..Batch::default() }
+    let rows = rows.into_iter().map(|(key, stored)| (key, stored.into()));
+    Batch { rows: rows.collect(), ..Batch::default() }
 }
 
 /// A batch of one checkpoint alone.

@@ -40,9 +40,9 @@ async fn a_batch_without_answers_fails_in_time_and_stands_when_written_again() {
         let model = connect(wire.config.clone()).await;
         let log = Partition::Stream(0);
         let batch = |position, clicks| Batch {
-            rows: (0..20).map(|day| (key("again", Span::Day(day)), stored(position, clicks))).collect(),
+            rows: (0..20).map(|day| (key("again", Span::Day(day)), stored(position, clicks).into())).collect(),
             checkpoints: vec![(log, checkpoint(position))],
-            retired: Vec::new(),
+            ..Batch::default()
         };
         write(&model, &batch(at(0, 1), 10)).await;
         wire.proxies.iter().for_each(|proxy| proxy.set(Mode::LoseAnswers));
@@ -93,9 +93,9 @@ async fn no_checkpoint_stands_before_its_rows() {
         // No row can be written any more, and all else can.
         keyspace.run("DROP TABLE KS.click_rows").await;
         let batch = Batch {
-            rows: vec![(key("abc", Span::All), stored(at(0, 2), 1))],
+            rows: vec![(key("abc", Span::All), stored(at(0, 2), 1).into())],
             checkpoints: vec![(log, checkpoint(at(0, 2)))],
-            retired: Vec::new(),
+            ..Batch::default()
         };
         assert!(model.write(&batch).await.is_err());
         assert_eq!(patiently(|| model.checkpoint(log)).await, Some(checkpoint(at(0, 1))));

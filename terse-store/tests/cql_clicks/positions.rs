@@ -54,9 +54,10 @@ async fn a_zombie_with_an_older_position_changes_nothing() {
         for (number, (position, standing)) in steps.into_iter().enumerate() {
             let writer = if number % 2 == 0 { &successor } else { &zombie };
             let batch = Batch {
-                rows: vec![(row.clone(), stored(position, position.offset + 100))],
+                rows: vec![(row.clone(), stored(position, position.offset + 100).into())],
                 checkpoints: vec![(log, checkpoint(position))],
                 retired: vec![(log, JournalId([1; 16]), retired(position))],
+                ..Batch::default()
             };
             write(writer, &batch).await;
             for reader in [&successor, &zombie] {

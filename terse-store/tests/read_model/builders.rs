@@ -84,7 +84,7 @@ pub(crate) fn retired(at: Position, minute: i64) -> Retired {
 }
 
 pub(crate) fn of_rows(rows: Vec<(RowKey, StoredRow)>) -> Batch {
-    Batch { rows, ..Batch::default() }
+    Batch { rows: rows.into_iter().map(|(key, stored)| (key, stored.into())).collect(), ..Batch::default() }
 }
 
 pub(crate) fn of_checkpoints(checkpoints: Vec<(Partition, Checkpoint)>) -> Batch {

@@ -67,7 +67,7 @@ fn batch_of(rows: &[(u8, u8, u8)], checkpoints: &[(u8, u8)], retirements: &[(u8,
         let key = key_of(*text, *span);
         // Each row at most once.
         if batch.rows.iter().all(|(other, _)| *other != key) {
-            batch.rows.push((key, stored(position_of(*number), row((*number).into()))));
+            batch.rows.push((key, stored(position_of(*number), row((*number).into())).into()));
         }
     }
     for (partition, number) in checkpoints {

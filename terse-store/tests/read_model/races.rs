@@ -68,7 +68,7 @@ async fn writers_that_supersede_each_other_lose_no_click(backend: &Backend) {
                 let at = model.checkpoint(log).await.unwrap().map_or(0, |checkpoint| checkpoint.at.offset);
                 let counted = load_one(&*model, &key("x-turns", Span::All)).await.map_or(0, |found| found.row.clicks);
                 let batch = Batch {
-                    rows: vec![(key("x-turns", Span::All), stored(Position::default(), row(counted + 1)))],
+                    rows: vec![(key("x-turns", Span::All), stored(Position::default(), row(counted + 1)).into())],
                     checkpoints: vec![(log, checkpoint(offset(at + 1), 0))],
                     ..Batch::default()
                 };

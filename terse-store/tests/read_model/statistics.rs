@@ -130,6 +130,16 @@ async fn it_tells_of_when_its_numbers_are_true(backend: &Backend) {
             let retire = Batch { retired: vec![(new, journal(211), retired(offset(1), 900))], ..Batch::default() };
             write(&*model, &retire).await;
             assert_eq!(as_of("t-any").await, minute(900), "it doesn't go back when a journal is retired");
+            let told = |at: u64, until: i64, now: i64| Batch {
+                now: Some(NOON.plus_millis(now * 60_000)),
+                ..of_checkpoints(vec![(old, checkpoint(offset(at), until))])
+            };
+            write(&*model, &told(2, 90_000, 90_000)).await;
+            assert_eq!(as_of("t-any").await, minute(90_000));
+            write(&*model, &told(3, 950, 960)).await;
+            assert_eq!(as_of("t-any").await, minute(960), "the clock had been ahead");
+            write(&*model, &told(4, 961, 1_000)).await;
+            assert_eq!(as_of("t-any").await, minute(961));
         }
     }
 }

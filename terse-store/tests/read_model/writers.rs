@@ -20,16 +20,17 @@ pub(crate) async fn run(backend: &Backend) {
 fn everything(text: &str, number: u64) -> Batch {
     let log = Partition::Stream(400);
     Batch {
-        rows: vec![(key(text, Span::All), stored(offset(number), row(number)))],
+        rows: vec![(key(text, Span::All), stored(offset(number), row(number)).into())],
         checkpoints: vec![(log, checkpoint(offset(number), number as i64))],
         retired: vec![(log, journal(number as u8), retired(offset(number), 1))],
+        ..Batch::default()
     }
 }
 
 async fn what_a_zombie_writes_changes_nothing(backend: &Backend) {
     let (log, at) = (Partition::Stream(401), |offset| Position { epoch: 1, offset });
     let step = |number: u64| Batch {
-        rows: vec![(key("w-zombie", Span::All), stored(at(number), row(number)))],
+        rows: vec![(key("w-zombie", Span::All), stored(at(number), row(number)).into())],
         checkpoints: vec![(log, checkpoint(at(number), number as i64))],
         ..Batch::default()
     };

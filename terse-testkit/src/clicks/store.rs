@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use terse_core::Timestamp;
 use terse_core::click::JournalId;
-use terse_core::ports::clicks::{Batch, Bus, Checkpoint, ReadModel, Retired, StoredRow, Written};
+use terse_core::ports::clicks::{Batch, Bus, Checkpoint, PackedRow, ReadModel, Retired, StoredRow, Written};
 use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::stats::{Partition, Row, RowKey};
 
@@ -203,6 +203,11 @@ impl ClickStore {
     }
 }
 
+/// What a projector packed it can unpack.
+fn unpacked(packed: &PackedRow) -> StoredRow {
+    packed.unpack().expect("a cell is a row")
+}
+
 impl State {
     /// Writes that much of `batch`: its first items, in the order that the port tells, but rows in any.
     fn write_by_positions(&mut self, batch: &Batch, done: u64, rotated: usize) {
@@ -226,14 +231,15 @@ impl State {
         }
     }
 
-    fn write_row(&mut self, key: &RowKey, stored: &StoredRow) {
+    fn write_row(&mut self, key: &RowKey, packed: &PackedRow) {
+        let stored = unpacked(packed);
         match self.rows.get(key) {
             Some(stands) if stands.at > stored.at => {}
             Some(stands) if stands.at == stored.at => {
                 assert_eq!(stands.row, stored.row, "{key:?}: equal positions must carry equal values");
             }
             _ => {
-                self.rows.insert(key.clone(), stored.clone());
+                self.rows.insert(key.clone(), stored);
             }
         }
     }
@@ -244,7 +250,7 @@ impl State {
     }
 
     fn write_all(&mut self, batch: &Batch) {
-        self.rows.extend(batch.rows.iter().cloned());
+        self.rows.extend(batch.rows.iter().map(|(key, packed)| (key.clone(), unpacked(packed))));
         for (partition, journal, retired) in &batch.retired {
             self.retired.insert((*partition, *journal), retired.clone());
             if *partition == Partition::Journal(*journal) {
@@ -365,7 +371,7 @@ mod tests {
     use futures_util::FutureExt;
     use terse_core::ShortCode;
     use terse_core::click::BlockId;
-    use terse_core::stats::{Position, Span};
+    use terse_core::stats::{Cell, Position, Span};
 
     use super::*;
 
@@ -379,7 +385,7 @@ mod tests {
         let at = Position { epoch: 0, offset };
         let mut row = Row::default();
         row.clicks = clicks;
-        let rows = ["a", "b", "c", "d"].map(|code| (key(code), StoredRow { at, row: row.clone() })).to_vec();
+        let rows = ["a", "b", "c", "d"].map(|code| (key(code), PackedRow { at, cell: Cell::of(&row) })).to_vec();
         let until = Timestamp::from_millis(1);
         let anchor = BlockId { journal: JournalId([1; 16]), seq: offset };
         let checkpoint = Checkpoint { at, until, anchor, passed: vec![] };

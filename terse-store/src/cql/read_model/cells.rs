@@ -3,7 +3,7 @@
 use scylla::response::query_result::QueryRowsResult;
 use scylla::statement::prepared::PreparedStatement;
 use terse_core::ports::StoreError;
-use terse_core::ports::clicks::StoredRow;
+use terse_core::ports::clicks::{PackedRow, StoredRow};
 use terse_core::stats::{Position, Row, RowKey, Span};
 
 use super::super::session::{Preparer, Use};
@@ -110,7 +110,7 @@ pub(super) fn row(cell: Option<&[u8]>) -> Result<Row, StoreError> {
 }
 
 /// `cell`, if it is not too large.
-fn bounded(key: &RowKey, cell: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+fn bounded<'c>(key: &RowKey, cell: &'c [u8]) -> Result<&'c [u8], StoreError> {
     if cell.len() > MAX_CELL_BYTES {
         let (code, len) = (key.code.as_str(), cell.len());
         return Err(fault::corrupt(format!("a row of '{code}' has {len} bytes, more than {MAX_CELL_BYTES}")));
@@ -120,9 +120,9 @@ fn bounded(key: &RowKey, cell: Vec<u8>) -> Result<Vec<u8>, StoreError> {
 
 impl Live {
     /// Writes a row. Where a later position is stored, that stays.
-    pub(super) async fn write_row(&self, key: &RowKey, stored: &StoredRow) -> Result<(), StoreError> {
-        let (cell, spot) = (bounded(key, stored.row.encode())?, Spot::of(key.span));
-        let values = (write_time(stored.at)?, cell, key.code.as_str(), spot.kind, spot.period, spot.number);
+    pub(super) async fn write_row(&self, key: &RowKey, packed: &PackedRow) -> Result<(), StoreError> {
+        let (cell, spot) = (bounded(key, packed.cell.bytes())?, Spot::of(key.span));
+        let values = (write_time(packed.at)?, cell, key.code.as_str(), spot.kind, spot.period, spot.number);
         let answer = self.session.execute_unpaged(&self.cells.write, values).await;
         answer.map(drop).map_err(|error| fault::write("writing a row of clicks", error))
     }
@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn a_row_that_is_too_large_is_refused() {
         let key = RowKey { code: code("abc"), span: Span::All };
-        assert!(bounded(&key, vec![0; MAX_CELL_BYTES]).is_ok());
-        let refused = bounded(&key, vec![0; MAX_CELL_BYTES + 1]).unwrap_err();
+        assert!(bounded(&key, &[0; MAX_CELL_BYTES]).is_ok());
+        let refused = bounded(&key, &[0; MAX_CELL_BYTES + 1]).unwrap_err();
         assert_eq!(refused.kind, StoreErrorKind::Corrupt);
         assert!(refused.message.contains("'abc'"), "{refused}");
     }

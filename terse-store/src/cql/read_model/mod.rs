@@ -236,9 +236,9 @@ impl ReadModel for CqlReadModel {
     async fn write(&self, batch: &Batch) -> Result<Written, StoreError> {
         let live = self.live()?;
         let row = |at: usize| async move {
-            let (key, stored) = &batch.rows[at];
+            let (key, packed) = &batch.rows[at];
             let _place = self.writes.take().await?;
-            live.write_row(key, stored).await
+            live.write_row(key, packed).await
         };
         let retired = |at: usize| {
             let (log, journal, retired) = &batch.retired[at];

@@ -13,8 +13,8 @@
 //!   been. With NORMAL a power cut takes back the commits since the last checkpoint, yet the blocks that they
 //!   included were told to be passed, and may have been recycled by then: clicks would be lost. One fsync
 //!   for a batch of some ten thousand rows costs next to nothing.
-//! - A cell is what [`Row::encode`](terse_core::stats::Row::encode) makes, at most [`MAX_CELL_BYTES`]; rows are
-//!   encoded by the caller, and decoded by the reader threads.
+//! - A cell is what [`Row::encode`](terse_core::stats::Row::encode) makes, at most [`MAX_CELL_BYTES`]; whoever
+//!   counts encodes rows, and the reader threads decode them.
 
 mod copy;
 mod ports;
@@ -53,7 +53,10 @@ const WAL_MAX_CHECKPOINTS: i64 = 16;
 static SCHEMA: Schema = Schema {
     // "terc".
     application_id: 0x7465_7263,
-    migrations: &[include_str!("../../../migrations/sqlite_stats/0001_clicks.sql")],
+    migrations: &[
+        include_str!("../../../migrations/sqlite_stats/0001_clicks.sql"),
+        include_str!("../../../migrations/sqlite_stats/0002_positions.sql"),
+    ],
 };
 
 /// How a [`SqliteReadModel`] shall be.

@@ -85,7 +85,7 @@ impl ReadModel for SqliteReadModel {
 
     async fn write(&self, batch: &Batch) -> Result<Written, StoreError> {
         const ACTION: &str = "writing clicks";
-        let batch = writes::Encoded::of(batch).await.map_err(|fault| fault.into_store_error(ACTION))?;
+        let batch = writes::Ordered::of(batch).map_err(|fault| fault.into_store_error(ACTION))?;
         let stands = self.in_turn(ACTION, move |connection| writes::batch(connection, &batch)).await?.is_some();
         Ok(if stands { Written::Stands } else { Written::Superseded })
     }

@@ -8,47 +8,23 @@ use terse_core::{ShortCode, Timestamp};
 
 use super::fault::Fault;
 use super::rows;
-
-/// The first row of a statement, decoded.
-pub(super) fn first<T>(
-    connection: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-    decode: impl FnOnce(&SqlRow<'_>) -> Result<T, Fault>,
-) -> Result<Option<T>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    rows.next()?.map(decode).transpose()
-}
-
-/// All rows of a statement, decoded.
-fn all<T>(
-    connection: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-    decode: impl Fn(&SqlRow<'_>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(decode(row)?);
-    }
-    Ok(found)
-}
+use crate::sqlite_file::query::{all, first};
 
 /// What the file says of itself.
 pub(super) struct Head {
     pub(super) generation: i64,
     pub(super) bus: Option<Bus>,
-    /// The latest of all checkpoints that ever stood.
+    /// Whether rows may have positions of their own.
+    pub(super) positions: bool,
+    /// The latest of all checkpoints that ever stood, but for those that a clock told that was ahead.
     pub(super) until: Option<Timestamp>,
 }
 
 pub(super) fn head(connection: &Connection) -> Result<Head, Fault> {
-    let head = first(connection, "SELECT generation, until, bus FROM head WHERE id = 1", [], |row| {
+    let head = first(connection, "SELECT generation, until, bus, positions FROM head WHERE id = 1", [], |row| {
         let until = Some(rows::time(row, "until")?).filter(|until| until.as_millis() > 0);
-        Ok(Head { generation: rows::number(row, "generation")?, bus: rows::bus(row)?, until })
+        let (generation, positions) = (rows::number(row, "generation")?, rows::number(row, "positions")? != 0);
+        Ok(Head { generation, bus: rows::bus(row)?, positions, until })
     })?;
     head.ok_or_else(|| Fault::corrupt("a file without its head"))
 }
@@ -160,6 +136,7 @@ mod tests {
     use super::super::SqliteReadModelConfig;
     use super::*;
     use crate::sqlite_file::SqliteFile;
+    use crate::sqlite_file::query::assert_searches;
 
     /// A scan or a sort would make the cost of an answer grow with the table.
     #[test]
@@ -175,13 +152,7 @@ mod tests {
             (RETIRED, "(partition=? AND journal=?)"),
             (RETIRED_JOURNALS, "((partition,journal)>(?,?)"),
         ] {
-            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let count = statement.parameter_count();
-            let params = rusqlite::params_from_iter((0..count).map(|_| rusqlite::types::Null));
-            let plan: Vec<String> =
-                statement.query_map(params, |row| row.get("detail")).unwrap().map(Result::unwrap).collect();
-            assert_eq!(plan.len(), 1, "{sql}: {plan:?}");
-            assert!(plan[0].starts_with("SEARCH") && plan[0].contains(index), "{sql}: {plan:?}");
+            assert_searches(&connection, sql, index);
         }
     }
 }

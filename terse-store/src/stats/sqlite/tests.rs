@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use terse_core::Timestamp;
 use terse_core::click::{BlockId, JournalId};
-use terse_core::ports::clicks::{Batch, Bus, Checkpoint, ClickStats, ReadModel, StoredRow, Written};
+use terse_core::ports::clicks::{Batch, Bus, Checkpoint, ClickStats, PackedRow, ReadModel, Written};
 use terse_core::ports::{DependencyHealth, StoreErrorKind};
-use terse_core::stats::{Partition, Position, Row, RowKey, Span};
+use terse_core::stats::{Cell, Partition, Position, Row, RowKey, Span};
 use terse_testkit::links::code;
 
 use super::*;
@@ -106,7 +106,8 @@ fn checkpoint(number: u64) -> Checkpoint {
 
 /// `rows` rows and a checkpoint, all at `number`.
 fn step(rows: usize, number: u64) -> Batch {
-    let rows = (0..rows).map(|n| (key(&format!("code{n}")), StoredRow { at: offset(number), row: row(number) }));
+    let rows =
+        (0..rows).map(|n| (key(&format!("code{n}")), PackedRow { at: offset(number), cell: Cell::of(&row(number)) }));
     Batch { rows: rows.collect(), checkpoints: vec![(LOG, checkpoint(number))], ..Batch::default() }
 }
 

@@ -5,16 +5,12 @@ use rusqlite::Connection;
 use terse_core::Timestamp;
 use terse_core::click::JournalId;
 use terse_core::ports::clicks::{Batch, Bus, Checkpoint, Retired};
-use terse_core::stats::{Partition, RowKey};
+use terse_core::stats::{Cell, Partition, RowKey};
 
 use super::super::{is_leased_away, lease_end};
 use super::fault::Fault;
 use super::{MAX_BATCH_ROWS, MAX_CELL_BYTES, MAX_PASSED_BYTES, reads, rows};
-
-/// Runs `sql` once; how many rows it changed.
-fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, Fault> {
-    Ok(connection.prepare_cached(sql)?.execute(params)?)
-}
+use crate::sqlite_file::query::{self, execute, first};
 
 /// Runs `work` unless somebody else wrote since the generation `attached`; its result and the generation
 /// that it made, `None` = somebody did. A failure undoes the transaction.
@@ -41,40 +37,35 @@ fn raise_generation(connection: &Connection) -> Result<(), Fault> {
     }
 }
 
-/// A batch on its way to the writer, its rows encoded and in the order of the table.
-pub(super) struct Encoded {
-    rows: Vec<EncodedRow>,
+/// A batch on its way to the writer, its rows in the order of the table.
+pub(super) struct Ordered {
+    rows: Vec<OrderedRow>,
     retired: Vec<(Partition, JournalId, Retired)>,
     checkpoints: Vec<(Partition, Checkpoint)>,
+    now: Option<Timestamp>,
 }
 
-struct EncodedRow {
+struct OrderedRow {
     key: RowKey,
     at: i64,
-    cell: Vec<u8>,
+    cell: Cell,
 }
 
-/// How many rows are encoded before others on this thread get a turn: some milliseconds.
-const ROWS_OF_A_TURN: usize = 1_024;
-
-impl Encoded {
-    /// Encodes `batch`.
-    pub(super) async fn of(batch: &Batch) -> Result<Self, Fault> {
+impl Ordered {
+    /// Orders `batch`; of rows that are in order that is not more than a look at each. Cells are shared, not copied.
+    pub(super) fn of(batch: &Batch) -> Result<Self, Fault> {
         check_count(batch.rows.len())?;
         let mut rows = Vec::with_capacity(batch.rows.len());
-        for turn in batch.rows.chunks(ROWS_OF_A_TURN) {
-            for (key, stored) in turn {
-                let cell = stored.row.encode();
-                if cell.len() > MAX_CELL_BYTES {
-                    return Err(Fault::Refused(format!("a row of {} bytes", cell.len())));
-                }
-                let at = rows::position_number(stored.at)?;
-                rows.push(EncodedRow { key: key.clone(), at, cell });
+        for (key, packed) in &batch.rows {
+            let bytes = packed.cell.bytes().len();
+            if bytes > MAX_CELL_BYTES {
+                return Err(Fault::Refused(format!("a row of {bytes} bytes")));
             }
-            tokio::task::yield_now().await;
+            let at = rows::position_number(packed.at)?;
+            rows.push(OrderedRow { key: key.clone(), at, cell: packed.cell.clone() });
         }
         rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        Ok(Self { rows, retired: batch.retired.clone(), checkpoints: batch.checkpoints.clone() })
+        Ok(Self { rows, retired: batch.retired.clone(), checkpoints: batch.checkpoints.clone(), now: batch.now })
     }
 }
 
@@ -96,17 +87,29 @@ fn check_passed(passed: &[u8]) -> Result<(), Fault> {
 const ROW: &str = "INSERT INTO clicks (code, span, at, cell) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (code, span) DO UPDATE SET at = excluded.at, cell = excluded.cell WHERE excluded.at >= at";
 
+/// The same while no row has a position of its own, as on the local bus: nothing that stands is later. SQLite does it
+/// without looking for what stands first.
+const ROW_WITHOUT_POSITION: &str = "REPLACE INTO clicks (code, span, at, cell) VALUES (?1, ?2, ?3, ?4)";
+
 /// Rows first, then what was retired, then checkpoints.
-pub(super) fn batch(connection: &Connection, batch: &Encoded) -> Result<(), Fault> {
-    let mut statement = connection.prepare_cached(ROW)?;
+pub(super) fn batch(connection: &Connection, batch: &Ordered) -> Result<(), Fault> {
+    let positions = reads::head(connection)?.positions;
+    let needs_positions = positions || batch.rows.iter().any(|row| row.at != 0);
+    if needs_positions && !positions {
+        execute(connection, "UPDATE head SET positions = 1 WHERE id = 1", [])?;
+    }
+    let mut statement = connection.prepare_cached(if needs_positions { ROW } else { ROW_WITHOUT_POSITION })?;
     for row in &batch.rows {
-        statement.execute((row.key.code.as_str(), rows::span_number(row.key.span), row.at, &row.cell))?;
+        statement.execute((row.key.code.as_str(), rows::span_number(row.key.span), row.at, row.cell.bytes()))?;
     }
     for (partition, journal, retired) in &batch.retired {
         retire(connection, *partition, *journal, retired)?;
     }
     for (partition, checkpoint) in &batch.checkpoints {
         pass(connection, *partition, checkpoint)?;
+    }
+    if let Some(now) = batch.now {
+        execute(connection, "UPDATE head SET until = min(until, ?1) WHERE id = 1", [now.as_millis()])?;
     }
     Ok(())
 }
@@ -158,20 +161,20 @@ const EPOCH: &str = "SELECT at, until, journal, seq, passed FROM epochs WHERE pa
 pub(super) fn begin_epoch(
     connection: &Connection,
     partition: Partition,
-    first: &Checkpoint,
+    beginning: &Checkpoint,
 ) -> Result<Checkpoint, Fault> {
-    check_passed(&first.passed)?;
+    check_passed(&beginning.passed)?;
     let row = (
         partition.to_string(),
-        first.at.epoch,
-        rows::position_number(first.at)?,
-        first.until.as_millis(),
-        first.anchor.journal.0,
-        first.anchor.seq.cast_signed(),
-        &first.passed,
+        beginning.at.epoch,
+        rows::position_number(beginning.at)?,
+        beginning.until.as_millis(),
+        beginning.anchor.journal.0,
+        beginning.anchor.seq.cast_signed(),
+        &beginning.passed,
     );
     execute(connection, BEGIN_EPOCH, row)?;
-    let begun = reads::first(connection, EPOCH, (partition.to_string(), first.at.epoch), rows::checkpoint)?;
+    let begun = query::first(connection, EPOCH, (partition.to_string(), beginning.at.epoch), rows::checkpoint)?;
     let begun = begun.ok_or_else(|| Fault::corrupt("an epoch that was just begun is missing"))?;
     pass(connection, partition, &begun)?;
     Ok(begun)
@@ -188,7 +191,7 @@ const LEASE: &str = "INSERT INTO lease (id, holder, until) VALUES (1, ?1, ?2) \
 
 /// Takes or renews the file's lease, unless somebody else has it.
 pub(super) fn lease(connection: &Connection, holder: &str, now: Timestamp, ttl_ms: u64) -> Result<bool, Fault> {
-    let standing = reads::first(connection, "SELECT holder, until FROM lease WHERE id = 1", [], |row| {
+    let standing = first(connection, "SELECT holder, until FROM lease WHERE id = 1", [], |row| {
         Ok((row.get::<_, String>("holder")?, rows::time(row, "until")?))
     })?;
     if standing.is_some_and(|(other, until)| is_leased_away(&other, until, holder, now, ttl_ms)) {

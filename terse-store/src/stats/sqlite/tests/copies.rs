@@ -4,10 +4,10 @@ use terse_core::ports::clicks::Retired;
 
 use super::*;
 
-fn row_of(code_text: &str, clicks: u64) -> (RowKey, StoredRow) {
+fn row_of(code_text: &str, clicks: u64) -> (RowKey, PackedRow) {
     let mut row = Row::default();
     row.clicks = clicks;
-    (RowKey { code: code(code_text), span: Span::All }, StoredRow { at: Position::default(), row })
+    (RowKey { code: code(code_text), span: Span::All }, PackedRow { at: Position::default(), cell: Cell::of(&row) })
 }
 
 async fn write(model: &SqliteReadModel, clicks: u64) {

@@ -9,7 +9,7 @@ async fn damaged(sql: &'static str) -> (File, Arc<SqliteReadModel>) {
     model.settle_bus(Bus::Streams { partitions: 1 }).await.unwrap();
     let mut batch = step(2, 1);
     let day = RowKey { code: code("code0"), span: Span::Day(5) };
-    batch.rows.push((day, StoredRow { at: offset(1), row: row(1) }));
+    batch.rows.push((day, PackedRow { at: offset(1), cell: Cell::of(&row(1)) }));
     batch.checkpoints.push((Partition::Stream(0), checkpoint(1)));
     let retired =
         terse_core::ports::clicks::Retired { at: offset(1), until: Timestamp::from_millis(1), passed: vec![] };
