@@ -61,7 +61,10 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// Before clicks wait for more rows than this that are not in play, these are loaded: what they weigh is not known.
 const MAX_UNKNOWN_ROWS: usize = 1_024;
 /// After so many clicks they are counted in their rows, though not written: each makes its rows up to some KiB heavier.
-const MAX_UNSETTLED_CLICKS: usize = 32_768;
+const MAX_UNSETTLED_CLICKS: usize = 65_536;
+/// Clicks that are later by the clock than now by more than this are counted, but not among the newest of their link:
+/// a clock was ahead, and they would be the newest until then.
+const MAX_AHEAD_MS: i64 = 24 * 3_600_000;
 /// Most rows that are asked for in one go.
 const MAX_LOAD_ROWS: usize = 1_024;
 /// How often leases and partitions are looked at.
@@ -95,6 +98,9 @@ pub struct ProjectorConfig {
     pub write_age_ms: u64,
     /// For how long a lease is taken, in milliseconds. It is renewed after a third of that.
     pub lease_ms: u64,
+    /// Whether one lease is for all partitions, as on the local bus: for a read model whose writes are transactions, where
+    /// two writers would but undo each other's work.
+    pub one_lease: bool,
 }
 
 impl ProjectorConfig {
@@ -108,6 +114,7 @@ impl ProjectorConfig {
             read_bytes: 2 << 20,
             write_age_ms: 250,
             lease_ms: 10_000,
+            one_lease: bus == Bus::Local,
         }
     }
 }

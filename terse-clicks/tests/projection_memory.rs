@@ -3,23 +3,23 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod one_journal;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use terse_clicks::enrich::Enrichment;
-use terse_clicks::log::{Body, ClickLog, Delivery, LogError};
-use terse_clicks::part::{Part, PartHeader};
+use terse_clicks::part::Part;
 use terse_clicks::projector::{MAX_BATCH_BYTES, Projector, ProjectorConfig};
 use terse_clicks::record::Record;
-use terse_core::click::{BlockId, JournalId, Signals};
-use terse_core::ports::StoreError;
-use terse_core::ports::clicks::{Batch, Bus, Checkpoint, ReadModel, Retired, StoredRow, Written};
-use terse_core::stats::{Partition, Row, RowKey};
-use terse_core::{Clock, Timestamp, Version};
+use terse_core::click::Signals;
+use terse_core::ports::clicks::{Bus, ReadModel};
+use terse_core::{Clock, Version};
 use terse_testkit::{SeededEntropy, TestClock};
+
+use one_journal::{AT, OneJournal, Sink, header};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -57,28 +57,14 @@ fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
-const JOURNAL: JournalId = JournalId([1; 16]);
 /// Each gets as many clicks as a row has names, each with a referrer of its own.
 const CODES: usize = 1_000;
 const CLICKS_PER_CODE: usize = 100;
 const CODES_PER_BLOCK: usize = 10;
 const CACHE_BYTES: usize = 16 << 20;
 
-/// A log that makes its blocks when they are read.
-struct Hostile {
-    next: usize,
-}
-
+/// A block in which each of its codes is clicked by way of as many sites as a row has names.
 fn block(number: usize) -> Part {
-    let header = PartHeader {
-        block: BlockId { journal: JOURNAL, seq: number as u64 },
-        partition: 0,
-        partitions: 1,
-        block_records: (CODES_PER_BLOCK * CLICKS_PER_CODE) as u32,
-        recovered: false,
-        end: false,
-        sealed_at: Timestamp::from_millis(1_767_323_045_000),
-    };
     let clicks: Vec<(String, String)> = (0..CODES_PER_BLOCK * CLICKS_PER_CODE)
         .map(|click| {
             let code = number * CODES_PER_BLOCK + click % CODES_PER_BLOCK;
@@ -88,7 +74,7 @@ fn block(number: usize) -> Part {
         })
         .collect();
     let record = |(code, referrer)| Record {
-        at: Timestamp::from_millis(1_767_323_045_000),
+        at: AT,
         code,
         version: Version(1),
         network: None,
@@ -99,97 +85,7 @@ fn block(number: usize) -> Part {
         signals: Signals::default(),
     };
     let texts = clicks.iter().map(|(code, referrer)| (code.as_str(), referrer.as_bytes()));
-    Part::new(header, (0..).zip(texts.map(record)))
-}
-
-#[async_trait]
-impl ClickLog for Hostile {
-    async fn partitions(&mut self) -> Result<Vec<Partition>, LogError> {
-        Ok(vec![Partition::Journal(JOURNAL)])
-    }
-
-    async fn start(&mut self, _: Partition, _: Option<&Checkpoint>) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    async fn next(&mut self, _: usize, _: u64) -> Result<Vec<Delivery>, LogError> {
-        if self.next == CODES / CODES_PER_BLOCK {
-            return Ok(Vec::new());
-        }
-        let (offset, body) = (self.next as u64, Body::Part(block(self.next)));
-        self.next += 1;
-        Ok(vec![Delivery { partition: Partition::Journal(JOURNAL), offset, body }])
-    }
-
-    async fn passed(&mut self, _: Partition, _: u64) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    async fn dead_letter(&mut self, _: &Delivery) -> Result<(), LogError> {
-        unreachable!("all of it can be decoded")
-    }
-
-    fn stop(&mut self, _: Partition) {}
-
-    fn ended(&self) -> Vec<(Partition, JournalId)> {
-        Vec::new()
-    }
-
-    fn oldest_waiting(&self) -> Option<Timestamp> {
-        None
-    }
-}
-
-/// Keeps nothing but how much it was given at once.
-#[derive(Default)]
-struct Sink {
-    rows: AtomicUsize,
-    heaviest: AtomicUsize,
-}
-
-fn weight(rows: &[(RowKey, StoredRow)]) -> usize {
-    rows.iter().map(|(_, stored)| stored.row.heap_bytes() + size_of::<Row>()).sum()
-}
-
-#[async_trait]
-impl ReadModel for Sink {
-    async fn settle_bus(&self, bus: Bus) -> Result<Bus, StoreError> {
-        Ok(bus)
-    }
-
-    async fn attach(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn lease(&self, _: Partition, _: &str, _: Timestamp, _: u64) -> Result<bool, StoreError> {
-        Ok(true)
-    }
-
-    async fn checkpoint(&self, _: Partition) -> Result<Option<Checkpoint>, StoreError> {
-        Ok(None)
-    }
-
-    async fn checkpoints(&self) -> Result<Vec<(Partition, Checkpoint)>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn retired(&self, _: Partition, _: JournalId) -> Result<Option<Retired>, StoreError> {
-        Ok(None)
-    }
-
-    async fn load(&self, keys: &[RowKey]) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        Ok(vec![None; keys.len()])
-    }
-
-    async fn write(&self, batch: &Batch) -> Result<Written, StoreError> {
-        self.rows.fetch_add(batch.rows.len(), Ordering::Relaxed);
-        self.heaviest.fetch_max(weight(&batch.rows), Ordering::Relaxed);
-        Ok(Written::Stands)
-    }
-
-    async fn scan(&self, _: Option<&RowKey>, _: usize) -> Result<Vec<(RowKey, StoredRow)>, StoreError> {
-        Ok(Vec::new())
-    }
+    Part::new(header(number, CODES_PER_BLOCK * CLICKS_PER_CODE), (0..).zip(texts.map(record)))
 }
 
 /// One test, for allocations of any other would be counted, too.
@@ -198,7 +94,8 @@ fn rows_that_clients_filled_stay_within_the_bounds_of_memory() {
     let (model, clock) = (Arc::new(Sink::default()), Arc::new(TestClock::default()) as Arc<dyn Clock>);
     let mut config = ProjectorConfig::new(Bus::Local, "nobody");
     config.cache_bytes = CACHE_BYTES;
-    let (log, entropy) = (Box::new(Hostile { next: 0 }), SeededEntropy::new(1));
+    let log = Box::new(OneJournal { blocks: CODES / CODES_PER_BLOCK, next: 0, make: block });
+    let entropy = SeededEntropy::new(1);
     let read_model = Arc::clone(&model) as Arc<dyn ReadModel>;
     // Rules and their tables are made before memory is measured.
     let enrichment = Enrichment::new([], None);

@@ -23,6 +23,8 @@ enum Halt {
     /// As much was added as one write may hold.
     Full,
     /// As much was added as may be without knowing what its rows weigh.
+    Unknown,
+    /// As much was added as may be without knowing what its rows weigh with it.
     Unsettled,
     /// The first that is pending can't be decoded.
     Undecodable,
@@ -44,6 +46,7 @@ impl Projector {
             match halt {
                 Halt::Done => {}
                 Halt::Full => self.write().await?,
+                Halt::Unknown => self.load_rows().await?,
                 Halt::Unsettled => self.settle_rows().await?,
                 Halt::Undecodable => self.dead_letter(partition).await?,
                 Halt::Newer(format) => {
@@ -134,6 +137,9 @@ impl Projector {
             if self.has_to_settle() {
                 return Halt::Unsettled;
             }
+            if self.has_to_load() {
+                return Halt::Unknown;
+            }
         }
         Halt::Done
     }
@@ -148,17 +154,17 @@ impl Projector {
         self.progress.takes(Some(part.header.block));
         if let Some(first) = track.passed.first_new(&part.header) {
             let position = (self.config.bus != Bus::Local).then(|| track.position(delivery.offset));
+            self.enrichment.look_for_countries();
             let (source, rules) = (self.rows.source(part.header.block, position), self.enrichment.version());
             for (index, record) in part.records().filter(|(index, _)| *index >= first) {
                 let Record { code, at, visitor, .. } = record;
                 let facts = &self.enrichment.facts(&record);
                 self.rows.add(&Counted { code, at, source, index, visitor, facts, rules });
                 self.added_unwritten += 1;
-            self.enrichment.look_for_countries();
                 self.last_step.added += 1;
             }
         }
-        track.advance(delivery);
+        track.advance(delivery, self.clock.now());
         self.progress.takes(None);
         self.dirty_since_ms.get_or_insert(self.clock.monotonic_ms());
     }
@@ -178,7 +184,7 @@ impl Projector {
         self.log.dead_letter(delivery).await?;
         self.progress.dead_letter();
         if let Some(track) = self.tracks.get_mut(&partition) {
-            track.advance(delivery);
+            track.advance(delivery, self.clock.now());
         }
         self.pending.pop_front();
         self.dirty_since_ms.get_or_insert(self.clock.monotonic_ms());

@@ -10,8 +10,8 @@ use super::track::Track;
 use super::{ASIDE_MS, Fault, LOOK_MS, MAX_PARTITIONS, Projector, own_journal};
 use crate::log::LogError;
 
-/// On the local bus all rows are everybody's, so one lease is for all partitions.
-const LOCAL_LEASE: Partition = Partition::Journal(JournalId([0; 16]));
+/// The lease that is for all partitions, where there is one: on the local bus, all rows being everybody's, and in a file.
+const ONE_LEASE: Partition = Partition::Journal(JournalId([0; 16]));
 
 impl Projector {
     /// Renews leases, and starts partitions that are new and free, if it is time to look.
@@ -100,7 +100,7 @@ impl Projector {
     }
 
     fn lease_of(&self, partition: Partition) -> Partition {
-        if self.config.bus == Bus::Local { LOCAL_LEASE } else { partition }
+        if self.config.one_lease { ONE_LEASE } else { partition }
     }
 
     async fn take_lease(&mut self, key: Partition) -> Result<bool, Fault> {
@@ -117,7 +117,7 @@ impl Projector {
     fn lose(&mut self, key: Partition) {
         tracing::warn!(lease = %key, "somebody else counts these clicks now");
         self.leases.remove(&key);
-        if self.config.bus == Bus::Local { self.forget_all() } else { self.forget(key) }
+        if self.config.one_lease { self.forget_all() } else { self.forget(key) }
     }
 
     /// Gives the leases back, so that a successor need not wait for their end.
@@ -251,7 +251,7 @@ impl Projector {
     pub(super) async fn wait_for_newer(&mut self, partition: Partition, format: u16) -> Result<(), Fault> {
         tracing::warn!(%partition, format, "clicks of this partition are in a newer format and wait for a newer build");
         self.put_aside(partition);
-        if self.config.bus == Bus::Local { Ok(()) } else { self.release(partition).await }
+        if self.config.one_lease { Ok(()) } else { self.release(partition).await }
     }
 
     /// Forgets what was added to `partition` and not written, and what was taken of it.

@@ -130,8 +130,10 @@ impl Progress {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn newest_applied(&self, sealed: Timestamp) {
-        self.newest_applied_ms.fetch_max(sealed.as_millis(), Ordering::Relaxed);
+    /// Forgets what a clock told that was ahead of `now`. Only the projector itself writes.
+    pub(super) fn newest_applied(&self, sealed: Timestamp, now: Timestamp) {
+        let newest_ms = self.newest_applied_ms.load(Ordering::Relaxed).max(sealed.as_millis());
+        self.newest_applied_ms.store(newest_ms.min(now.as_millis()), Ordering::Relaxed);
     }
 
     pub(super) fn dead_letter(&self) {
@@ -189,8 +191,12 @@ mod tests {
         let progress = Progress::default();
         progress.wrote(10, 3);
         progress.wrote(5, 2);
-        progress.newest_applied(Timestamp::from_millis(9));
-        progress.newest_applied(Timestamp::from_millis(4));
+        let newest = |sealed, now| progress.newest_applied(Timestamp::from_millis(sealed), Timestamp::from_millis(now));
+        newest(9_999, 9_999);
+        newest(9, 10);
+        assert_eq!(progress.report().newest_applied, Some(Timestamp::from_millis(10)), "the clock was ahead");
+        newest(9, 9);
+        newest(4, 100);
         progress.dead_letter();
         progress.epoch();
         progress.superseded();

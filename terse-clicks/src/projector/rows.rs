@@ -5,22 +5,27 @@
 //! [`Rows::fill`], [`Rows::settle`]). With a log of streams a row carries the last position that it includes, and what
 //! it includes already is not added again. A row that was not written is never dropped, but with all of its partition.
 //!
-//! Bounds: bytes, as [`Row::heap_bytes`] tells them. [`Rows::shrink`] drops those rows that weren't used longest, after a
+//! A row in play is the cell that is stored: a tenth of what it takes decoded, in one piece. It is decoded while clicks
+//! are counted in it, one row at a time, and encoded for the write anyway.
+//!
+//! Bounds: bytes, those of the cells. [`Rows::shrink`] drops those rows that weren't used longest, after a
 //! write. [`Rows::waiting_bytes`] says when to write, so that rows which can't be dropped yet are bounded, too; what rows
 //! weigh that are not in play nobody knows, so they are loaded before many of them wait ([`Rows::unknown_rows`]).
 
 use std::collections::HashMap;
 
 use terse_core::click::BlockId;
-use terse_core::ports::clicks::{Bus, StoredRow};
-use terse_core::stats::{NEWEST_CLICKS, NewestClick, Partition, Position, Row, RowKey, Span};
+use terse_core::ports::clicks::{Bus, PackedRow, StoredRow};
+use terse_core::stats::{Cell, NEWEST_CLICKS, Partition, Position, Row, RowError, RowKey, SeenClick, Span};
 use terse_core::{ShortCode, Timestamp};
 
-use super::tally::{Tally, Told, ToldTable};
+use super::tally::{Tally, ToldTable};
 use crate::enrich::Facts;
 
-/// What a row takes in memory besides its own heap, in bytes: lists of rows grow by doubling.
+/// What a row takes in memory besides its cell, in bytes: lists of rows grow by doubling.
 const ROW_BYTES: usize = 2 * size_of::<Slot>();
+/// What a cell takes besides its bytes: two counts, and the allocator's part.
+const CELL_BYTES: usize = 32;
 /// What a code takes besides its rows: in the list and in the index, which grow by doubling, and the heap of a long code
 /// twice.
 const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<(ShortCode, u32)>() + 64);
@@ -68,6 +73,8 @@ pub(super) struct Rows {
     /// What all rows in play weigh.
     weight: usize,
     tick: u64,
+    /// Where cells are put together.
+    room: Vec<u8>,
 }
 
 /// A part of which clicks were added.
@@ -97,15 +104,14 @@ struct Fresh {
 
 struct Slot {
     span: Span,
-    row: Row,
+    /// `None` = the read model has no such row yet, or it isn't loaded.
+    cell: Option<Cell>,
     /// The last position that the row included when it was loaded or written.
     included: Option<Position>,
     /// The last position that added to it since.
     touched: Option<Position>,
     dirty: bool,
     used: u64,
-    /// What the row takes of the heap.
-    weight: usize,
 }
 
 /// Where the rows of a write came from.
@@ -130,6 +136,7 @@ impl Rows {
             dirty_bytes: 0,
             weight: 0,
             tick: 0,
+            room: Vec::new(),
         }
     }
 
@@ -186,7 +193,7 @@ impl Rows {
         for span in changed {
             match entry.slots.binary_search_by_key(span, |slot| slot.span) {
                 Ok(place) if entry.slots[place].dirty => {}
-                Ok(place) => self.fresh_bytes += entry.slots[place].weight + ROW_BYTES,
+                Ok(place) => self.fresh_bytes += entry.slots[place].weight() + ROW_BYTES,
                 Err(_) => self.unknown_rows += 1,
             }
         }
@@ -246,71 +253,104 @@ impl Rows {
         let count = stored.len().min(self.missing.len());
         let filled: Vec<(u32, Span)> = self.missing.drain(..count).collect();
         for ((number, span), stored) in filled.into_iter().zip(stored) {
+            self.fresh_bytes += ROW_BYTES;
             let (Some(slot), Some(stored)) = (slot(&mut self.entries, number, span), stored) else { continue };
             slot.included = Some(stored.at);
-            slot.row = stored.row;
-            self.weight += slot.weigh();
+            slot.cell = Some(Cell::made_in(&mut self.room, &stored.row));
+            self.weight += slot.weight();
+            self.fresh_bytes += slot.weight();
+        }
+        if self.missing.is_empty() {
+            self.unknown_rows = 0;
         }
     }
 
-    /// Counts all clicks that are in no row yet. Their rows were wanted and loaded.
-    pub(super) fn settle(&mut self) {
+    /// Counts all clicks that are in no row yet. Their rows were wanted and loaded. Clicks after `latest` are not among
+    /// the newest: a clock was ahead.
+    ///
+    /// # Errors
+    /// [`RowError`] of a cell in play, which nobody but this wrote: then no row can be trusted.
+    pub(super) fn settle(&mut self, latest: Timestamp) -> Result<(), RowError> {
         debug_assert!(self.missing.is_empty(), "rows are loaded before they are added to");
-        let mut tally = Tally::of(&self.told);
+        let told = std::mem::take(&mut self.told);
+        let (mut tally, mut row) = (Tally::of(&told), Row::default());
         for number in std::mem::take(&mut self.fresh) {
             let entry = &mut self.entries[number as usize];
             let clicks = std::mem::take(&mut entry.fresh);
+            let batch = Clicks { all: &clicks, sources: &self.sources, told: &told, latest };
+            // What the rows share that include the same: nearly always all clicks.
+            let is_one_hour = clicks.iter().all(|click| click.hour == clicks[0].hour);
+            let mut tallied = None;
             for slot in entry.slots.iter_mut().filter(|slot| slot.used == self.tick) {
-                if slot.count(&clicks, &self.sources, &mut tally) {
-                    let before = slot.weight;
-                    self.weight = self.weight - before + slot.weigh();
-                    if slot.dirty {
-                        self.dirty_bytes = self.dirty_bytes - before + slot.weight;
-                    } else {
-                        self.dirty_rows += 1;
-                        self.dirty_bytes += slot.weight + ROW_BYTES;
-                        slot.dirty = true;
-                    }
-                    if !entry.dirty {
-                        entry.dirty = true;
-                        self.dirty.push(number);
-                    }
+                let included = if self.bus == Bus::Local { None } else { slot.included };
+                if !is_one_hour || tallied != Some(included) {
+                    tally.clear();
+                    batch.of(slot.span, included).for_each(|click| tally.add(click.told));
+                    tallied = Some(included);
+                }
+                if tally.is_empty() {
+                    continue;
+                }
+                let before = slot.weight();
+                slot.count(&batch, included, &mut tally, &mut row)?;
+                slot.cell = Some(Cell::made_in(&mut self.room, &row));
+                self.weight = self.weight - before + slot.weight();
+                if slot.dirty {
+                    self.dirty_bytes = self.dirty_bytes - before + slot.weight();
+                } else {
+                    self.dirty_rows += 1;
+                    self.dirty_bytes += slot.weight() + ROW_BYTES;
+                    slot.dirty = true;
+                }
+                if !entry.dirty {
+                    entry.dirty = true;
+                    self.dirty.push(number);
                 }
             }
         }
+        self.told = told;
         self.forget_clicks();
+        Ok(())
     }
 
-    /// Moves the rows that wait to be written out; [`Rows::land`] must bring them back.
-    pub(super) fn take_off(&mut self) -> (Vec<(RowKey, StoredRow)>, Places) {
+    /// The rows that wait to be written, in the order of their keys; [`Rows::land`] must hear what became of them.
+    pub(super) fn take_off(&self) -> (Vec<(RowKey, PackedRow)>, Places) {
+        let entries = &self.entries;
+        let by_code = |number: &u32| {
+            let code = &entries[*number as usize].code;
+            (beginning(code), *number)
+        };
+        let mut order: Vec<(u64, u32)> = self.dirty.iter().map(by_code).collect();
+        order.sort_unstable_by(|(one, a), (other, b)| {
+            one.cmp(other).then_with(|| entries[*a as usize].code.cmp(&entries[*b as usize].code))
+        });
         let (mut rows, mut places) = (Vec::with_capacity(self.dirty_rows), Vec::with_capacity(self.dirty_rows));
-        for number in &self.dirty {
-            let entry = &mut self.entries[*number as usize];
-            for slot in entry.slots.iter_mut().filter(|slot| slot.dirty) {
-                let stored = StoredRow { at: slot.touched.unwrap_or_default(), row: std::mem::take(&mut slot.row) };
-                rows.push((RowKey { code: entry.code.clone(), span: slot.span }, stored));
-                places.push((*number, slot.span));
+        for (_, number) in order {
+            let entry = &entries[number as usize];
+            for slot in entry.slots.iter().filter(|slot| slot.dirty) {
+                let Some(cell) = slot.cell.clone() else { continue };
+                let packed = PackedRow { at: slot.touched.unwrap_or_default(), cell };
+                rows.push((RowKey { code: entry.code.clone(), span: slot.span }, packed));
+                places.push((number, slot.span));
             }
         }
         (rows, places)
     }
 
-    /// Brings the rows of [`Rows::take_off`] back. `stands` = they were written.
-    pub(super) fn land(&mut self, rows: Vec<(RowKey, StoredRow)>, places: Places, stands: bool) {
-        for ((_, stored), (number, span)) in rows.into_iter().zip(places) {
+    /// What became of the rows of [`Rows::take_off`]. `stands` = they were written.
+    pub(super) fn land(&mut self, places: Places, stands: bool) {
+        if !stands {
+            return;
+        }
+        for (number, span) in places {
             let Some(slot) = slot(&mut self.entries, number, span) else { continue };
-            slot.row = stored.row;
-            if stands {
-                slot.included = slot.touched.take().or(slot.included);
-                slot.dirty = false;
-            }
+            slot.included = slot.touched.take().or(slot.included);
+            slot.dirty = false;
         }
-        if stands {
-            for number in self.dirty.drain(..) {
-                self.entries[number as usize].dirty = false;
-            }
-            (self.dirty_rows, self.dirty_bytes) = (0, 0);
+        for number in self.dirty.drain(..) {
+            self.entries[number as usize].dirty = false;
         }
+        (self.dirty_rows, self.dirty_bytes) = (0, 0);
     }
 
     /// If the rows take more than `most` bytes, drops some until it is three quarters of that: those that weren't used
@@ -321,7 +361,7 @@ impl Rows {
         }
         let mut by_use: Vec<(u64, usize)> = Vec::with_capacity(self.entries.len() * ROWS_PER_CLICK);
         for entry in &self.entries {
-            by_use.extend(entry.slots.iter().map(|slot| (slot.used, slot.weight + ROW_BYTES)));
+            by_use.extend(entry.slots.iter().map(|slot| (slot.used, slot.weight() + ROW_BYTES)));
         }
         by_use.sort_unstable_by_key(|(used, _)| *used);
         let (mut excess, mut last, mut excess_of_last) = (self.weight.saturating_sub(most / 4 * 3), 0, 0);
@@ -340,7 +380,7 @@ impl Rows {
             |slot| {
                 let goes = slot.used < last || slot.used == last && excess_of_last > 0;
                 if goes && slot.used == last {
-                    excess_of_last = excess_of_last.saturating_sub(slot.weight + ROW_BYTES);
+                    excess_of_last = excess_of_last.saturating_sub(slot.weight() + ROW_BYTES);
                 }
                 !goes
             },
@@ -377,9 +417,9 @@ impl Rows {
             moved.insert(old_number, number);
             for slot in entry.slots.iter().filter(|slot| slot.dirty) {
                 self.dirty_rows += 1;
-                self.dirty_bytes += slot.weight + ROW_BYTES;
+                self.dirty_bytes += slot.weight() + ROW_BYTES;
             }
-            self.weight += ENTRY_BYTES + entry.slots.iter().map(|slot| slot.weight + ROW_BYTES).sum::<usize>();
+            self.weight += ENTRY_BYTES + entry.slots.iter().map(|slot| slot.weight() + ROW_BYTES).sum::<usize>();
             self.fresh_clicks += entry.fresh.len();
             self.index.insert(entry.code.clone(), number);
             self.entries.push(entry);
@@ -400,48 +440,90 @@ impl Rows {
 
 impl Slot {
     fn empty(span: Span, used: u64) -> Self {
-        Self { span, row: Row::default(), included: None, touched: None, dirty: false, used, weight: 0 }
+        Self { span, cell: None, included: None, touched: None, dirty: false, used }
     }
 
-    /// Takes note of what the row takes besides [`ROW_BYTES`], and tells.
-    fn weigh(&mut self) -> usize {
-        self.weight = self.row.heap_bytes();
-        self.weight
+    /// What it takes besides [`ROW_BYTES`].
+    fn weight(&self) -> usize {
+        self.cell.as_ref().map_or(0, |cell| cell.bytes().len() + CELL_BYTES)
     }
 
-    /// Adds those of `clicks` that belong to the row and that it doesn't include. Returns whether there were any.
-    fn count(&mut self, clicks: &[Fresh], sources: &[Source], tally: &mut Tally<'_>) -> bool {
-        let (span, included) = (self.span, self.included);
-        let new = |fresh: &&Fresh| {
-            let position = sources[fresh.source as usize].position;
-            holds(span, fresh.hour) && (position.is_none() || position > included)
-        };
-        let mut any = false;
-        for fresh in clicks.iter().filter(new) {
-            any = true;
-            self.touched = sources[fresh.source as usize].position;
-            let told = tally.add(fresh.told);
-            if let (Span::Day(_), Some(visitor), false) = (span, fresh.visitor, told.bot) {
-                self.row.visitors.get_or_insert_default().add(visitor);
+    /// Makes `row` this row with those of `clicks` that it doesn't include, which were tallied.
+    fn count(
+        &mut self,
+        clicks: &Clicks<'_>,
+        included: Option<Position>,
+        tally: &mut Tally<'_>,
+        row: &mut Row,
+    ) -> Result<(), RowError> {
+        match &self.cell {
+            Some(cell) => row.become_row_of(cell)?,
+            None => row.clear(),
+        }
+        self.touched = clicks.of(self.span, included).last().and_then(|click| clicks.position(click));
+        tally.add_to(row);
+        match self.span {
+            Span::Hour(_) => {}
+            Span::Day(_) => {
+                let people = clicks.of(self.span, included).filter(|click| !clicks.told.told(click.told).bot);
+                for visitor in people.filter_map(|click| click.visitor) {
+                    row.visitors.get_or_insert_default().add(visitor);
+                }
             }
+            Span::All => clicks.keep_newest(included, row),
         }
-        tally.settle(&mut self.row);
-        if span == Span::All {
-            let click = |fresh: &Fresh| {
-                let (block, told): (BlockId, &Told) = (sources[fresh.source as usize].block, tally.told(fresh.told));
-                NewestClick::new(fresh.at, block, fresh.index, told.values.clone(), told.bot)
-            };
-            let order = |fresh: &Fresh| (fresh.at, sources[fresh.source as usize].block, fresh.index);
-            let row = &self.row;
-            let kept = |fresh: &&Fresh| row.would_keep(fresh.at, sources[fresh.source as usize].block, fresh.index);
-            let mut newest: Vec<&Fresh> = clicks.iter().filter(new).filter(kept).collect();
-            newest.sort_unstable_by_key(|fresh| std::cmp::Reverse(order(fresh)));
-            newest.dedup_by_key(|fresh| order(fresh));
-            newest.truncate(NEWEST_CLICKS);
-            self.row.keep_newest_of(newest.into_iter().map(click).collect());
-        }
-        any
+        Ok(())
     }
+}
+
+/// The clicks of a code that are not in its rows yet, and what is known of them.
+struct Clicks<'c> {
+    all: &'c [Fresh],
+    sources: &'c [Source],
+    told: &'c ToldTable,
+    latest: Timestamp,
+}
+
+impl<'c> Clicks<'c> {
+    /// Those that belong to the row of `span` and that it doesn't include.
+    fn of(&self, span: Span, included: Option<Position>) -> impl DoubleEndedIterator<Item = &'c Fresh> {
+        let sources = self.sources;
+        self.all.iter().filter(move |click| {
+            let position = sources[click.source as usize].position;
+            holds(span, click.hour) && (position.is_none() || position > included)
+        })
+    }
+
+    fn position(&self, click: &Fresh) -> Option<Position> {
+        self.sources[click.source as usize].position
+    }
+
+    fn keep_newest(&self, included: Option<Position>, row: &mut Row) {
+        row.drop_newest_after(self.latest);
+        let block = |click: &Fresh| self.sources[click.source as usize].block;
+        let order = |click: &Fresh| (click.at, block(click), click.index);
+        let kept = |click: &&Fresh| click.at <= self.latest && row.would_keep(click.at, block(click), click.index);
+        let mut newest: Vec<&Fresh> = self.of(Span::All, included).filter(kept).collect();
+        newest.sort_unstable_by_key(|click| std::cmp::Reverse(order(click)));
+        newest.dedup_by_key(|click| order(click));
+        newest.truncate(NEWEST_CLICKS);
+        let seen = |click: &Fresh| SeenClick {
+            at: click.at,
+            block: block(click),
+            index: click.index,
+            values: self.told.values(click.told),
+            bot: self.told.told(click.told).bot,
+        };
+        row.keep_newest_of(newest.into_iter().map(seen).collect());
+    }
+}
+
+/// The first letters of `code` as a number that is ordered as they are.
+fn beginning(code: &ShortCode) -> u64 {
+    let (mut first, bytes) = ([0; 8], code.as_str().as_bytes());
+    let len = bytes.len().min(first.len());
+    first[..len].copy_from_slice(&bytes[..len]);
+    u64::from_be_bytes(first)
 }
 
 /// Whether `span` holds all of this hour.
@@ -470,6 +552,7 @@ mod tests {
 
     const STREAMS: Bus = Bus::Streams { partitions: 2 };
     const AT: Timestamp = Timestamp::from_millis(90_000_000);
+    const LATEST: Timestamp = Timestamp::from_millis(900_000_000);
 
     fn position(offset: u64) -> Option<Position> {
         Some(Position { epoch: 0, offset })
@@ -500,14 +583,18 @@ mod tests {
         rows.want();
         let missing = rows.missing(100).len();
         rows.fill(vec![None; missing]);
-        rows.settle();
+        rows.settle(LATEST).unwrap();
+    }
+
+    fn unpacked(rows: Vec<(RowKey, PackedRow)>) -> Vec<(RowKey, StoredRow)> {
+        rows.into_iter().map(|(key, packed)| (key, packed.unpack().unwrap())).collect()
     }
 
     fn write(rows: &mut Rows) -> Vec<(RowKey, StoredRow)> {
         settle(rows);
         let (written, places) = rows.take_off();
-        rows.land(written.clone(), places, true);
-        written
+        rows.land(places, true);
+        unpacked(written)
     }
 
     fn codes(rows: &Rows) -> Vec<&str> {
@@ -530,7 +617,7 @@ mod tests {
         rows.fill(vec![None, None]);
         assert_eq!(rows.missing(9).len(), 1);
         rows.fill(vec![None]);
-        rows.settle();
+        rows.settle(LATEST).unwrap();
         assert_eq!((rows.waiting_clicks(), rows.waiting_rows()), (0, 3));
         add(&mut rows, "abc", AT.plus_millis(3_600_000), position(2));
         rows.want();
@@ -601,9 +688,9 @@ mod tests {
         add(&mut rows, "abc", AT, position(1));
         settle(&mut rows);
         let (first, places) = rows.take_off();
-        rows.land(first.clone(), places, false);
+        rows.land(places, false);
         assert_eq!(rows.waiting_rows(), 3);
-        assert_eq!(write(&mut rows), first);
+        assert_eq!(write(&mut rows), unpacked(first));
         assert_eq!(rows.waiting_rows(), 0);
         assert!(write(&mut rows).is_empty());
     }

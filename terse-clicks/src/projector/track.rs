@@ -195,8 +195,9 @@ impl Track {
         }
     }
 
-    /// Goes on to `delivery`, whose clicks were added.
-    pub(super) fn advance(&mut self, delivery: &Delivery) {
+    /// Goes on to `delivery`, whose clicks were added. No time after `now` is told: a clock that was ahead once would
+    /// tell it for ever.
+    pub(super) fn advance(&mut self, delivery: &Delivery, now: Timestamp) {
         if self.at.is_some_and(|at| delivery.offset <= at) {
             self.is_back(delivery);
         } else {
@@ -206,7 +207,7 @@ impl Track {
         self.dirty = true;
         if let Body::Part(part) = &delivery.body {
             self.passed.pass(&part.header);
-            self.until = self.until.max(part.header.sealed_at);
+            self.until = self.until.max(part.header.sealed_at).min(now);
             self.first_unwritten.get_or_insert((part.header.block, part.header.sealed_at));
         }
     }

@@ -1,16 +1,18 @@
 //! Writing rows and checkpoints, and telling the log what it need not keep.
 
+use terse_core::Timestamp;
 use terse_core::click::JournalId;
 use terse_core::ports::clicks::{Batch, Retired, Written};
+use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::stats::Partition;
 
 use super::rows::Places;
 use super::{
-    Fault, MAX_BATCH_BYTES, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_UNKNOWN_ROWS, MAX_UNSETTLED_CLICKS,
-    MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
+    Fault, MAX_AHEAD_MS, MAX_BATCH_BYTES, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_UNKNOWN_ROWS,
+    MAX_UNSETTLED_CLICKS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
 };
 
-/// A write that is under way. Rows are in it, and not in play, until it lands.
+/// A write that is under way. Nothing is added to its rows until it lands.
 pub(super) struct Flight {
     batch: Batch,
     places: Places,
@@ -33,13 +35,30 @@ impl Projector {
             || self.rows.waiting_bytes() >= MAX_BATCH_BYTES
     }
 
-    /// Whether clicks have to be counted in their rows before more are added, to know what these weigh.
+    /// Whether rows have to be loaded before clicks are added to more, to know what these weigh.
+    pub(super) fn has_to_load(&self) -> bool {
+        self.rows.unknown_rows() >= MAX_UNKNOWN_ROWS
+    }
+
+    /// Whether clicks have to be counted in their rows before more are added, to know what these weigh then.
     pub(super) fn has_to_settle(&self) -> bool {
-        self.rows.unknown_rows() >= MAX_UNKNOWN_ROWS || self.rows.waiting_clicks() >= MAX_UNSETTLED_CLICKS
+        self.rows.waiting_clicks() >= MAX_UNSETTLED_CLICKS
     }
 
     /// Counts in their rows the clicks that are in none yet. Rows that aren't in play are loaded.
     pub(super) async fn settle_rows(&mut self) -> Result<(), Fault> {
+        self.load_rows().await?;
+        let latest = self.clock.now().plus_millis(MAX_AHEAD_MS);
+        if let Err(error) = self.rows.settle(latest) {
+            self.forget_all();
+            let error = StoreError::new(StoreErrorKind::Corrupt, "a row in play can't be understood").caused_by(error);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Loads the rows of clicks that are not in play.
+    pub(super) async fn load_rows(&mut self) -> Result<(), Fault> {
         self.rows.want();
         loop {
             let keys = self.rows.missing(MAX_LOAD_ROWS);
@@ -49,7 +68,6 @@ impl Projector {
             let stored = self.model.load(&keys).await?;
             self.rows.fill(stored);
         }
-        self.rows.settle();
         Ok(())
     }
 
@@ -58,7 +76,8 @@ impl Projector {
         if self.tracks.values().any(|track| track.dirty) {
             let began_ms = self.clock.monotonic_ms();
             self.settle_rows().await?;
-            let flight = self.flight.insert(Flight::of(&mut self.rows, self.tracks.values()));
+            let flight = Flight::of(&self.rows, self.tracks.values(), self.clock.now());
+            let flight = self.flight.insert(flight);
             match self.model.write(&flight.batch).await {
                 Ok(Written::Stands) => self.land(true),
                 Ok(Written::Superseded) => {
@@ -84,8 +103,8 @@ impl Projector {
     pub(super) fn land(&mut self, stands: bool) {
         let Some(Flight { batch, places, leaving }) = self.flight.take() else { return };
         let mut forgot = false;
-        let rows = batch.rows.len();
-        self.rows.land(batch.rows, places, stands);
+        let (rows, now) = (batch.rows.len(), self.clock.now());
+        self.rows.land(places, stands);
         if !stands {
             return;
         }
@@ -94,7 +113,7 @@ impl Projector {
             if let Some((first, _)) = track.first_unwritten.take() {
                 tracing::debug!(%partition, %first, last = %track.last_block(), rows, "counted");
             }
-            self.progress.newest_applied(track.until);
+            self.progress.newest_applied(track.until, now);
             track.dirty = false;
             track.done = own_journal(partition).is_some_and(|own| journals.contains(&own));
             track.passed.forget(&journals);
@@ -133,9 +152,9 @@ impl Projector {
 }
 
 impl Flight {
-    fn of<'t>(rows: &mut super::Rows, tracks: impl Iterator<Item = &'t super::Track>) -> Self {
+    fn of<'t>(rows: &super::Rows, tracks: impl Iterator<Item = &'t super::Track>, now: Timestamp) -> Self {
         let (rows, places) = rows.take_off();
-        let mut batch = Batch { rows, ..Batch::default() };
+        let mut batch = Batch { rows, now: Some(now), ..Batch::default() };
         let mut all_leaving = Vec::new();
         for track in tracks.filter(|track| track.dirty) {
             let leaving = track.passed.leaving();

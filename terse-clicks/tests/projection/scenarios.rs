@@ -650,7 +650,7 @@ fn a_write_has_a_bounded_number_of_rows() {
 #[test]
 fn rows_that_do_not_fit_in_memory_are_loaded_again() {
     for mut world in both() {
-        const CACHE_BYTES: usize = 8 << 10;
+        const CACHE_BYTES: usize = 4 << 10;
         world.config.cache_bytes = CACHE_BYTES;
         for seq in 0..40 {
             let code = ["a", "b", "c", "d", "e", "f", "g", "h"][seq as usize % 8];
