@@ -10,7 +10,7 @@ use super::Broker;
 /// How long a command may take, in the broker.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(30);
 /// What the queues of undecodable clicks are called, behind the deployment.
-const DEAD: &str = ".clicks.dead";
+pub(super) const DEAD: &str = ".clicks.dead";
 /// What comes before the number of a stream of clicks.
 const STREAMS: &str = ".clicks.";
 

@@ -13,7 +13,7 @@ mod control;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -32,8 +32,17 @@ pub const UP_LIMIT: Duration = Duration::from_secs(90);
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long a signalled process may take to be in its new state.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long what was declared may take to be on disk.
+const DECLARED_LIMIT: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 /// The package's programs.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// How long it may take until a broker has written down what coordinates its streams.
+const NOTED_LIMIT: Duration = Duration::from_secs(30);
+/// What it calls that.
+const COORDINATOR: &[u8] = b"rabbit_stream_coordinator";
 
 /// Where it listens; they stay the same when it comes back.
 #[derive(Clone, Copy, Debug)]
@@ -88,13 +97,33 @@ impl Broker {
         local(self.ports.amqp)
     }
 
-    /// SIGKILLs it.
+    /// SIGKILLs it, as soon as it would find its streams again: RabbitMQ 3.10 writes down what coordinates them some
+    /// seconds after the first one was declared, and without that they are out of reach for ever, whatever they hold.
     #[track_caller]
     pub fn kill(&mut self) {
+        await_true("the broker to note its streams", NOTED_LIMIT, || !self.has_streams() || self.has_noted_streams());
         if let Some(mut child) = self.child.take() {
             let killed = child.kill().and_then(|()| child.wait());
             assert!(killed.is_ok(), "the broker can't be killed: {killed:?}");
         }
+    }
+
+    fn has_streams(&self) -> bool {
+        self.held("stream").iter().any(|streams| fs::read_dir(streams).is_ok_and(|mut all| all.next().is_some()))
+    }
+
+    /// Whether the table on disk names the coordinator.
+    fn has_noted_streams(&self) -> bool {
+        let names = self.held("coordination").into_iter().flat_map(|directory| entries(&directory));
+        names
+            .map(|directory| directory.join("names.dets"))
+            .filter_map(|table| fs::read(table).ok())
+            .any(|table| table.windows(COORDINATOR.len()).any(|bytes| bytes == COORDINATOR))
+    }
+
+    /// The directories of this name that nodes hold.
+    fn held(&self, name: &str) -> Vec<PathBuf> {
+        entries(&self.place.path().join("data")).into_iter().map(|node| node.join(name)).collect()
     }
 
     /// Starts it again with what it held, and waits until it answers.
@@ -108,6 +137,26 @@ impl Broker {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Waits until its disk has the names of what was declared. Streams and quorum queues have theirs in a table that is
+    /// written three seconds late: killed before that, RabbitMQ 3.10 does not find them when it comes back, however long
+    /// it is waited for, and terse's clicks stay on disk until an operator has deleted them.
+    #[track_caller]
+    pub fn await_declared(&self) {
+        let node = self.node();
+        for (of, name) in [("coordination", "rabbit_stream_coordinator"), ("quorum", control::DEAD)] {
+            let table = self.place.path().join("data").join(&node).join(of).join(&node).join("names.dets");
+            await_true(&format!("{name} in {}", table.display()), DECLARED_LIMIT, || {
+                std::thread::sleep(LOOK);
+                let table = fs::read(&table).unwrap_or_default();
+                table.windows(name.len()).any(|part| part == name.as_bytes())
+            });
+        }
+    }
+
+    fn node(&self) -> String {
+        format!("drill-{}@localhost", self.ports.amqp)
     }
 
     /// SIGSTOPs it: connections stay open, new ones are taken by the system, and nothing is answered.
@@ -153,7 +202,7 @@ impl Broker {
     /// One of the package's programs, told which node it is about and where everything of it is.
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(Path::new(PROGRAMS).join(name));
-        let Ports { amqp, distribution, names } = self.ports;
+        let Ports { distribution, names, .. } = self.ports;
         let files = [
             ("HOME", ""),
             ("RABBITMQ_CONF_ENV_FILE", "rabbitmq-env.conf"),
@@ -165,7 +214,7 @@ impl Broker {
         ];
         command.envs(files.map(|(name, path)| (name, self.place.path().join(path))));
         command.envs([
-            ("RABBITMQ_NODENAME", format!("drill-{amqp}@localhost")),
+            ("RABBITMQ_NODENAME", self.node()),
             ("RABBITMQ_DIST_PORT", distribution.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
             ("ERL_EPMD_PORT", names.to_string()),
@@ -173,6 +222,11 @@ impl Broker {
         command.current_dir(self.place.path()).stdin(Stdio::null());
         command
     }
+}
+
+/// What is in a directory; nothing, if there is none.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 impl Drop for Broker {

@@ -113,6 +113,9 @@ impl Deployment {
         if roles == Roles::Apart {
             deployment.analytics = Some(deployment.start_analytics());
         }
+        if let Some(broker) = &deployment.backing.broker {
+            broker.await_declared();
+        }
         deployment
     }
 

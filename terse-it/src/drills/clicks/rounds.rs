@@ -30,7 +30,7 @@ impl Rounds {
         }
     }
 
-    /// Rounds while something is away, for at least `time` in the full form.
+    /// Rounds while something is away.
     pub(super) fn away(&mut self, stage: &Stage<'_>, deployment: &Deployment) {
         for _ in 0..stage.form.pick(3, 5) {
             self.away.push(round(stage, deployment));
