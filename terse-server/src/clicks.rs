@@ -52,7 +52,7 @@ use crate::tasks::Tasks;
 use crate::visitor_keys;
 use crate::world::World;
 
-pub(crate) use self::model::stats_file;
+pub(crate) use self::model::{cql_config, stats_file};
 
 /// The journals of a data directory.
 const JOURNALS: &str = "journal";

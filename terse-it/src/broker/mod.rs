@@ -13,7 +13,7 @@ mod control;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -38,11 +38,6 @@ const DECLARED_LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 /// The package's programs.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
-
-/// How long it may take until a broker has written down what coordinates its streams.
-const NOTED_LIMIT: Duration = Duration::from_secs(30);
-/// What it calls that.
-const COORDINATOR: &[u8] = b"rabbit_stream_coordinator";
 
 /// Where it listens; they stay the same when it comes back.
 #[derive(Clone, Copy, Debug)]
@@ -97,33 +92,13 @@ impl Broker {
         local(self.ports.amqp)
     }
 
-    /// SIGKILLs it, as soon as it would find its streams again: RabbitMQ 3.10 writes down what coordinates them some
-    /// seconds after the first one was declared, and without that they are out of reach for ever, whatever they hold.
+    /// SIGKILLs it.
     #[track_caller]
     pub fn kill(&mut self) {
-        await_true("the broker to note its streams", NOTED_LIMIT, || !self.has_streams() || self.has_noted_streams());
         if let Some(mut child) = self.child.take() {
             let killed = child.kill().and_then(|()| child.wait());
             assert!(killed.is_ok(), "the broker can't be killed: {killed:?}");
         }
-    }
-
-    fn has_streams(&self) -> bool {
-        self.held("stream").iter().any(|streams| fs::read_dir(streams).is_ok_and(|mut all| all.next().is_some()))
-    }
-
-    /// Whether the table on disk names the coordinator.
-    fn has_noted_streams(&self) -> bool {
-        let names = self.held("coordination").into_iter().flat_map(|directory| entries(&directory));
-        names
-            .map(|directory| directory.join("names.dets"))
-            .filter_map(|table| fs::read(table).ok())
-            .any(|table| table.windows(COORDINATOR.len()).any(|bytes| bytes == COORDINATOR))
-    }
-
-    /// The directories of this name that nodes hold.
-    fn held(&self, name: &str) -> Vec<PathBuf> {
-        entries(&self.place.path().join("data")).into_iter().map(|node| node.join(name)).collect()
     }
 
     /// Starts it again with what it held, and waits until it answers.
@@ -222,11 +197,6 @@ impl Broker {
         command.current_dir(self.place.path()).stdin(Stdio::null());
         command
     }
-}
-
-/// What is in a directory; nothing, if there is none.
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 impl Drop for Broker {

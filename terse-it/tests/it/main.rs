@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod access;
+mod broker;
 mod clicks;
 mod cluster;
 mod command;

@@ -8,6 +8,7 @@ use terse_http::Surfaces;
 use super::{in_runtime, say};
 use crate::application::Application;
 use crate::cli::RoleName;
+use crate::clicks;
 use crate::config::{AuthMode, Config};
 use crate::exit::StartError;
 use crate::telemetry;
@@ -16,6 +17,7 @@ use crate::telemetry;
 pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Result<(), StartError> {
     config.http.surfaces = surfaces(roles);
     config.analytics = serves(roles, RoleName::Analytics);
+    clicks::refuse_lone_stats(&config)?;
     telemetry::start(&config.log.filter, config.log.format)?;
     in_runtime(async {
         let about = config.clone();
