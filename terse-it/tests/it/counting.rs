@@ -113,9 +113,9 @@ fn programs_are_counted_apart() {
     assert_eq!(clicks(&client, &code).iter().filter(|click| click["bot"] == true).count(), 2);
 }
 
-/// An mmdb file (format 2.0) that says of every address that it is in Germany: a tree of one node, both of whose sides
+/// An mmdb file (format 2.0) that says of every address that it is in `country`: a tree of one node, both of whose sides
 /// lead to the same entry.
-fn all_in_germany() -> Vec<u8> {
+fn all_in(country: &str) -> Vec<u8> {
     fn text(text: &str) -> Vec<u8> {
         [&[2 << 5 | u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
     }
@@ -136,14 +136,14 @@ fn all_in_germany() -> Vec<u8> {
         ("node_count", number(6, 1)),
         ("record_size", number(5, 24)),
     ]);
-    let entry = map(&[("country", map(&[("iso_code", text("DE"))]))]);
+    let entry = map(&[("country", map(&[("iso_code", text(country))]))]);
     [vec![0, 0, 17, 0, 0, 17], vec![0; 16], entry, b"\xab\xcd\xefMaxMind.com".to_vec(), metadata].concat()
 }
 
 /// A server that knows countries.
 fn with_countries(setup: Setup) -> Server {
     let file = setup.place().join("all.mmdb");
-    std::fs::write(&file, all_in_germany()).unwrap();
+    std::fs::write(&file, all_in("DE")).unwrap();
     setup.env("TERSE_COUNTRIES", file.to_str().unwrap()).start()
 }
 
@@ -166,6 +166,26 @@ fn whoever_does_not_want_to_be_watched_is_counted_without_visitor_or_network() {
         assert_eq!(told["visitors"], 1, "{signals}: {told}");
         assert_eq!(told["countries"], countries, "{signals}: {told}");
     }
+}
+
+#[test]
+fn a_file_of_countries_that_is_replaced_is_taken_and_a_broken_one_is_not() {
+    let server = with_countries(Setup::new());
+    let client = server.client();
+    let code = client.shorten("https://example.com/");
+    let replace = |bytes: &[u8]| {
+        let (file, new) = (server.setup().place().join("all.mmdb"), server.setup().place().join("new.mmdb"));
+        std::fs::write(&new, bytes).unwrap();
+        std::fs::rename(new, file).unwrap();
+    };
+    replace(b"no countries at all");
+    await_true("the server to refuse the file", PATIENCE, || server.output().contains("stays in use"));
+    follow(&client, click(&code));
+    assert_eq!(await_total(&client, &code, 1, PATIENCE)["countries"], json!([value("DE", 1)]));
+    replace(&all_in("FR"));
+    await_true("the server to take the file", PATIENCE, || server.output().contains("another file of countries"));
+    follow(&client, click(&code));
+    assert_eq!(await_total(&client, &code, 2, PATIENCE)["countries"], json!([value("DE", 1), value("FR", 1)]));
 }
 
 #[test]
@@ -326,8 +346,12 @@ fn dropped_clicks_degrade_health_and_harm_no_redirect() {
     let client = server.client();
     let code = client.shorten("https://example.com/");
     let mut connection = client.connect();
-    let long = "x".repeat(2_000);
-    let request = Request::new("GET", &format!("/{code}")).header("User-Agent", &long).header("Referer", &long);
+    let mut number = 0;
+    // Each click with an agent of its own: one that a block has already takes hardly any room.
+    let mut request = || {
+        number += 1;
+        Request::new("GET", &format!("/{code}")).header("User-Agent", &format!("{number:x>2000}"))
+    };
     let health = || client.get("/health").expect(200).json();
     let dropped = |health: &Value| {
         let checks = health["checks"].as_array().unwrap();
@@ -336,7 +360,7 @@ fn dropped_clicks_degrade_health_and_harm_no_redirect() {
     // Nobody counts, so 16 MiB are full some time.
     await_true("a click that is dropped", Duration::from_secs(60), || {
         for _ in 0..2_000 {
-            assert_eq!(connection.call(&request).unwrap().status, 302);
+            assert_eq!(connection.call(&request()).unwrap().status, 302);
         }
         dropped(&health())
     });

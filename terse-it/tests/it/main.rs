@@ -19,3 +19,4 @@ mod page;
 mod races;
 mod schema;
 mod validation;
+mod slow_stats;
