@@ -23,6 +23,7 @@ mod block;
 pub(crate) mod directory;
 mod exchange;
 mod inventory;
+mod kinds;
 mod map;
 mod open;
 mod preparing;
@@ -56,6 +57,7 @@ use self::supervision::Supervised;
 pub(crate) use self::block::{BlockError, read, sealed_at, sealed_records};
 pub(crate) use self::recovery::{read_bounded, read_head};
 
+pub use self::kinds::{OtherKind, other_kind};
 pub use self::recovering::RecoveryThread;
 pub use self::recovery::{MAX_RECOVERED, Recovered, Recovery};
 pub use self::visitor::{DayKey, VisitorKeys};
