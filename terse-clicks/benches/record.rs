@@ -1,5 +1,5 @@
 //! What it costs to record a click with a browser's headers, all in all; `cargo bench -p terse-clicks --bench record`.
-//! A number on the command line = so many seconds a case.
+//! A number on the command line = so many seconds a case; a second one = so many KiB a block.
 //!
 //! One worker records 100,000 clicks a second, a few hundred at a time. Printed is what a call costs the worker (the
 //! mean, and that of the best hundredth of bursts, which no neighbour disturbs), the CPU time that the journal's threads
@@ -108,6 +108,11 @@ fn spread(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The numbers on the command line.
+fn arguments() -> impl Iterator<Item = usize> {
+    std::env::args().filter_map(|word| word.parse().ok())
+}
+
 fn cpu_ns(clock: ClockId) -> f64 {
     let time = clock_gettime(clock);
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
@@ -143,12 +148,13 @@ fn measure(name: &str, headers: &Headers, sync: SyncPolicy, recycled: bool) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let clock = Arc::new(SystemClock(Instant::now()));
     let budget_bytes = if recycled { 16 << 20 } else { 2 << 30 };
-    let config = JournalConfig { sync, budget_bytes, ..JournalConfig::new(directory.path().join("journal")) };
+    let mut config = JournalConfig { sync, budget_bytes, ..JournalConfig::new(directory.path().join("journal")) };
+    config.block_bytes = arguments().nth(1).map_or(config.block_bytes, |kib| kib << 10);
     let journal = Journal::open(&config, Arc::clone(&clock) as Arc<dyn Clock>, &SeededEntropy::new(1)).unwrap();
     let day = (clock.now().as_millis() / 86_400_000) as u32;
     journal.visitor_keys().set([Some(DayKey { day, key: [7; 16] }), None]);
     let mut recorder = journal.of_a_worker();
-    let seconds = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(SECONDS).max(1);
+    let seconds = arguments().next().map_or(SECONDS, |seconds| seconds as u64).max(1);
     let mut passing = recycled.then(|| Passing::of(&config));
     let bursts = seconds * PER_SECOND / BURST;
     let mut took: Vec<f64> = Vec::with_capacity(bursts as usize);

@@ -31,11 +31,11 @@ mod recorder;
 mod recovering;
 mod recovery;
 mod sealing;
-mod visitor;
 mod supervision;
+mod visitor;
 
-use std::io;
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,12 +99,12 @@ pub struct JournalConfig {
 }
 
 impl JournalConfig {
-    /// The usual journal in `directory`: blocks of 256 KiB sealed after 200 ms and synced then, 2 GiB, one partition.
+    /// The usual journal in `directory`: blocks of 512 KiB sealed after 200 ms and synced then, 2 GiB, one partition.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self {
             directory,
-            block_bytes: 256 << 10,
+            block_bytes: 512 << 10,
             seal_age_ms: 200,
             budget_bytes: 2 << 30,
             sync: SyncPolicy::Sealed,
@@ -149,8 +149,6 @@ impl Journal {
     /// # Errors
     /// Why its directory or its threads could not be made.
     pub fn open(config: &JournalConfig, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> io::Result<Arc<Self>> {
-        let block_bytes = config.block_bytes.clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES).next_multiple_of(4_096);
-        let id = JournalId(random_bytes(entropy));
         Self::open_with(config, clock, entropy, config.sync.sync_file())
     }
 
@@ -160,6 +158,8 @@ impl Journal {
         entropy: &dyn Entropy,
         sync_file: SyncFile,
     ) -> io::Result<Arc<Self>> {
+        let block_bytes = config.block_bytes.clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES).next_multiple_of(4_096);
+        let id = JournalId(random_bytes(entropy));
         let (directory, lock) = JournalDir::create(&config.directory, id)?;
         let exchange =
             Exchange::new(id, config.partitions, config.seal_age_ms, config.obey_signals, Arc::clone(&clock));
@@ -339,11 +339,11 @@ impl Drop for Journal {
     }
 }
 
-#[cfg(test)]
-mod tests;
 /// The last block of a journal, for tests of those who read it.
 #[cfg(test)]
 pub(crate) fn end_block_of(id: BlockId, partitions: u16) -> [u8; block::HEADER_BYTES] {
     block::end_block(id, partitions, terse_core::Timestamp::from_millis(1), false)
 }
 
+#[cfg(test)]
+mod tests;

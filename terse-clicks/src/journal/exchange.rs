@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -21,7 +22,7 @@ use super::visitor::VisitorKeys;
 pub(super) const MAX_MAPPED_BLOCKS: usize = 1_024;
 
 /// Blocks that are prepared for each worker.
-pub(super) const SPARE_PER_WORKER: usize = 8;
+pub(super) const SPARE_PER_WORKER: usize = 4;
 
 /// How many of them are ready.
 pub(super) const READY_PER_WORKER: usize = 2;
@@ -55,6 +56,8 @@ pub(super) struct Exchange {
     /// Why there is no free block, when there is none: an index of [`Dropped::ALL`].
     shortage: AtomicU8,
     ending: AtomicBool,
+    /// The threads that prepare and seal, to be woken.
+    serving: Mutex<Vec<Thread>>,
     workers: Mutex<Workers>,
     steps: Mutex<u64>,
     /// Tells of a step of the thread that prepares blocks, and when a journal that ends got a block back.
@@ -132,11 +135,26 @@ impl Exchange {
             next_seq: AtomicU64::new(0),
             shortage: AtomicU8::new(Dropped::NoBlock as u8),
             ending: AtomicBool::new(false),
+            serving: Mutex::default(),
             workers: Mutex::default(),
             steps: Mutex::new(0),
             changed: Condvar::new(),
             sealed: Notify::new(),
         }
+    }
+
+    /// From now on the calling thread is woken when workers have exchanged blocks.
+    pub(super) fn serve(&self) {
+        let mut serving = self.serving.lock();
+        let this = thread::current();
+        if serving.iter().all(|other| other.id() != this.id()) {
+            serving.push(this);
+        }
+    }
+
+    /// Wakes the threads that prepare and seal.
+    pub(super) fn wake(&self) {
+        self.serving.lock().iter().for_each(Thread::unpark);
     }
 
     /// How old a block gets before it is sealed though it isn't full.

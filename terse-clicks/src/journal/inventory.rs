@@ -194,8 +194,10 @@ impl Inventory {
 
     /// A prepared block of `prepared` bytes became the sealed block `seq`, of `bytes`.
     pub(super) fn sealed(&self, seq: u64, prepared: u64, bytes: u64) {
-        self.unprepared(prepared);
-        self.ledger.lock().own.add(seq, bytes);
+        // In one step: between two there would seem to be room that is not.
+        let mut ledger = self.ledger.lock();
+        ledger.open_bytes -= prepared.min(ledger.open_bytes);
+        ledger.own.add(seq, bytes);
     }
 
     /// Looks at other journals if it's time for that, and lets blocks go that are not to be kept any more, a few at a

@@ -176,6 +176,8 @@ fn allocate(file: &File, zeros: &[u8]) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     // A file used again may come from a run with larger blocks.
-    file.set_len(len)?;
+    if file.metadata()?.len() != len {
+        file.set_len(len)?;
+    }
     file.write_all_at(zeros, 0)
 }

@@ -1,7 +1,8 @@
 //! Recording, on a web worker's thread.
 //!
 //! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one.
-//! Nothing here allocates, locks, or calls the system, except when a worker starts and ends.
+//! Nothing of that allocates, locks, or calls the system: the threads that prepare and seal blocks are woken by the
+//! worker's timer, which looks how old its block is, and when it starts and ends.
 
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub(super) struct Recorder {
     discretion: Discretion,
     texts: Texts,
     open: Option<Open>,
+    /// Whether blocks were taken or given back since the threads behind were woken.
+    exchanged: bool,
 }
 
 struct Open {
@@ -31,7 +34,7 @@ struct Open {
 impl Recorder {
     pub(super) fn new(exchange: Arc<Exchange>, counts: Arc<WorkerCounts>) -> Self {
         let discretion = Discretion::new(&exchange.keys, exchange.obey_signals);
-        Self { exchange, counts, discretion, texts: Texts::default(), open: None }
+        Self { exchange, counts, discretion, texts: Texts::default(), open: None, exchanged: false }
     }
 
     fn write(&mut self, record: &Record<'_>) -> Result<(), Dropped> {
@@ -44,6 +47,7 @@ impl Recorder {
     #[cold]
     fn write_to_next(&mut self, record: &Record<'_>) -> Result<(), Dropped> {
         self.seal(record.at);
+        self.exchanged = true;
         let mut block = self.exchange.take_free()?;
         let id = BlockId { journal: self.exchange.journal, seq: self.exchange.take_seq() };
         block.begin(id, self.exchange.partitions, record.at);
@@ -57,6 +61,7 @@ impl Recorder {
         if let Some(Open { mut block, .. }) = self.open.take() {
             block.seal(now);
             self.exchange.give_back(block);
+            self.exchanged = true;
         }
     }
 }
@@ -78,9 +83,12 @@ impl ClickRecorder for Recorder {
     }
 
     fn seal_if_old(&mut self, now_ms: u64) {
-        let Some(open) = &self.open else { return };
-        if now_ms.saturating_sub(open.since_ms) >= self.exchange.seal_age_ms() || self.exchange.is_ending() {
+        let age_ms = self.open.as_ref().map_or(0, |open| now_ms.saturating_sub(open.since_ms));
+        if age_ms >= self.exchange.seal_age_ms() || self.exchange.is_ending() {
             self.seal(self.exchange.clock.now());
+        }
+        if std::mem::take(&mut self.exchanged) {
+            self.exchange.wake();
         }
     }
 }
@@ -90,5 +98,6 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.seal(self.exchange.clock.now());
         self.exchange.remove_worker(&self.counts);
+        self.exchange.wake();
     }
 }

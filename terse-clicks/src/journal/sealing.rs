@@ -24,8 +24,10 @@ use super::inventory::Inventory;
 use super::open::{Block, Sealed};
 use super::preparing::is_full;
 
-const BUSY_MS: u64 = 5;
-const REST_MS: u64 = 20;
+/// How often it is looked for blocks after one came, and whether it is time to try one again.
+const BUSY_MS: u64 = 20;
+/// How often it is looked when none came: workers wake the thread.
+const REST_MS: u64 = 500;
 /// How often blocks that could not be renamed are tried again.
 const TRY_EVERY_MS: u64 = 1_000;
 /// How often a block is written anew that could not be synced, full disks not counted, before it is put aside.
@@ -68,8 +70,9 @@ pub(super) struct Unfinished {
 impl Sealer {
     /// Seals blocks until told to stop; then those that are left. Returns whether all could be.
     pub(super) fn run(&mut self) -> bool {
+        self.exchange.serve();
         while !self.stop.load(Ordering::SeqCst) {
-            let busy = self.step();
+            let busy = self.step() || !self.unfinished.is_empty();
             self.try_again();
             thread::park_timeout(Duration::from_millis(if busy { BUSY_MS } else { REST_MS }));
         }

@@ -1,7 +1,7 @@
 //! What a record may keep of who clicked.
 //!
-//! A visitor is told from others for a day: by SipHash-1-3 (Aumasson, Bernstein 2012) of address and user agent under
-//! the day's key. Keys are random and destroyed after two days, and with a key goes every way to link a hash to an
+//! A visitor is told from others for a day: by SipHash-1-3 (Aumasson, Bernstein 2012) of the address and a digest of the
+//! user agent under the day's key. Who makes two agents with one digest makes one visitor of two at one address. Keys are random and destroyed after two days, and with a key goes every way to link a hash to an
 //! address. The address itself is kept as its network only, and the referrer as its origin only: the read model counts
 //! hosts, so no path or query of another site, which may hold secrets, is ever written. Who says `DNT: 1` or `Sec-GPC:
 //! 1` is, where that is obeyed, kept neither as visitor nor as network.
@@ -17,6 +17,7 @@ use terse_core::Timestamp;
 use terse_core::click::Click;
 use terse_core::stats::Span;
 
+use crate::record::texts::digest;
 use crate::record::{MAX_REFERRER_BYTES, MAX_USER_AGENT_BYTES, Record, cut, network_of};
 
 /// The key of a day, in UTC.
@@ -94,7 +95,7 @@ impl Discretion {
             IpAddr::V4(v4) => hasher.write(&v4.to_ipv6_mapped().octets()),
             IpAddr::V6(v6) => hasher.write(&v6.octets()),
         }
-        hasher.write(cut(user_agent, MAX_USER_AGENT_BYTES));
+        hasher.write_u64(digest(cut(user_agent, MAX_USER_AGENT_BYTES)));
         Some(hasher.finish())
     }
 }
