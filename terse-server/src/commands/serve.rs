@@ -19,6 +19,7 @@ pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Re
     config.analytics = serves(roles, RoleName::Analytics);
     clicks::refuse_lone_stats(&config)?;
     telemetry::start(&config.log.filter, config.log.format)?;
+    use_small_pages();
     in_runtime(async {
         let about = config.clone();
         let application = Application::build(config).await?;
@@ -33,6 +34,14 @@ pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Re
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
         application.run_until_stopped().await
     })
+}
+
+/// Has the kernel give this process memory by 4 KiB. Each of a dozen threads allocates in a place of its own, and 2 MiB for
+/// each of these were 18 MB that nobody used.
+fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "memory may come in pages of 2 MiB");
+    }
 }
 
 fn surfaces(roles: &[RoleName]) -> Surfaces {
@@ -130,6 +139,12 @@ mod tests {
         assert!(keys.contains("Access needs a key") && keys.contains("http://127.0.0.1:80/api"), "{keys}");
         assert!(keys.contains("KEY=$(./terse keys create --data-dir '/tmp/a b' --name first --role admin)"), "{keys}");
         assert!(greets("[::]:80", "open").contains("to everybody"));
+    }
+
+    #[test]
+    fn memory_comes_in_small_pages() {
+        use_small_pages();
+        assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
     }
 
     #[test]
