@@ -16,8 +16,9 @@
 //! | blocks and journals recovered in a step ([`MAX_RECOVERED`]) | the next step goes on |
 //!
 //! A power cut can cost the open blocks, and with [`SyncPolicy::None`] sealed ones too; the end of the process costs
-//! none. On file systems that write elsewhere what is written again (btrfs, ZFS), a full disk may end the process with
-//! SIGBUS.
+//! none. Where the file system writes elsewhere what is written again (btrfs, ZFS, and files copied with reflinks, as `cp`
+//! does on XFS unless told `--reflink=never`), a full disk may end the process with SIGBUS. Blocks that wait are looked
+//! at for that every two seconds and given up; a block that is being written can't be.
 
 mod block;
 pub(crate) mod directory;

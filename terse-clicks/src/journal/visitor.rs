@@ -107,7 +107,9 @@ const SCHEMES: [&[u8]; 3] = [b"https://", b"http://", b"android-app://"];
 /// browser never sends that, and a part from its middle can't be left out without copying.
 fn origin_of(referrer: &[u8]) -> &[u8] {
     let starts = |scheme: &&&[u8]| referrer.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    let Some(scheme) = SCHEMES.iter().find(starts) else { return b"" };
+    // Browsers write them small, and that is sooner seen.
+    let written = SCHEMES.iter().find(|scheme| referrer.starts_with(scheme));
+    let Some(scheme) = written.or_else(|| SCHEMES.iter().find(starts)) else { return b"" };
     let rest = &referrer[scheme.len()..];
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
     if rest[..end].contains(&b'@') { b"" } else { &referrer[..scheme.len() + end] }
