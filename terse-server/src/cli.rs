@@ -149,12 +149,13 @@ leased twice end the command with exit code 70.";
 /// How a comparison ends.
 const REPLAY_HELP: &str = "\
 With --verify the log is replayed as far as the deployment's read model has counted it. A difference of any row ends the
-command with exit code 1. When the log no longer begins at its first block nothing can be compared: exit code 69.";
+command with exit code 1. When the log no longer begins where it did nothing can be compared: exit code 69. The log is
+what the bus has: journals of the data directory, or the streams of a message broker.";
 
 /// Where to build a read model.
 #[derive(Debug, Args)]
 pub struct ReplayOrder {
-    /// A SQLite file that is not there yet
+    /// A SQLite file that is not there yet, or with a message broker an empty keyspace (cql://...)
     #[arg(long, value_name = "FRESH")]
     pub into: String,
     /// Compare it row by row with the deployment's
