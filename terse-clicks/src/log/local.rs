@@ -16,6 +16,8 @@
 //!
 //! The relay to a broker reads journals the same way.
 
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,14 +26,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use terse_core::Timestamp;
 use terse_core::click::{BlockId, JournalId};
 use terse_core::ports::clicks::Checkpoint;
 use terse_core::stats::Partition;
 use tokio::time::Instant;
 
-use super::quarantine::{is_given_up, leave_aside};
+use self::reader::{Reader, look, seq_of};
+use super::quarantine::leave_aside;
 use super::returned::{self, Returned};
 use super::{Body, ClickLog, Delivery, LogError};
 use crate::journal::directory::{JournalDir, Name};
@@ -39,8 +41,6 @@ use crate::journal::{self, BlockError, Journal};
 
 /// How often journals of other processes are looked at, in milliseconds.
 pub const LOOK_MS: u64 = 50;
-/// Most blocks that are put aside or void and are skipped in one look at a journal.
-const MAX_SKIPPED: usize = 1_024;
 
 /// The journals in a directory, as a log.
 pub struct LocalLog {
@@ -60,26 +60,6 @@ pub struct LocalLog {
     /// What could not be noted in files `passed`; no more than there are journals.
     unnoted: BTreeMap<JournalId, u64>,
     returned: Returned,
-}
-
-/// How far a journal was read.
-#[derive(Clone)]
-struct Reader {
-    directory: Arc<JournalDir>,
-    next: u64,
-    /// The journal's last block, once known.
-    end: Option<u64>,
-    /// A block of a newer version was delivered: nothing follows.
-    waits: bool,
-    replay: bool,
-}
-
-/// What a look found: the deliveries, how far the journals were read with them, and which could not be.
-#[derive(Default)]
-struct Found {
-    deliveries: Vec<Delivery>,
-    readers: Vec<Reader>,
-    failed: Vec<(JournalId, LogError)>,
 }
 
 impl LocalLog {
@@ -209,132 +189,6 @@ impl LocalLog {
     }
 }
 
-/// Reads about `most_bytes`, block by block from each journal in turn.
-fn look(mut readers: Vec<Reader>, most_bytes: usize) -> Found {
-    let mut found = Found::default();
-    let mut bytes = 0;
-    let mut any = true;
-    while any && bytes < most_bytes {
-        any = false;
-        for mut reader in std::mem::take(&mut readers) {
-            if bytes >= most_bytes {
-                readers.push(reader);
-                continue;
-            }
-            match reader.read() {
-                Ok(Some((delivery, size))) => {
-                    any = true;
-                    bytes += size;
-                    found.deliveries.push(delivery);
-                    readers.push(reader);
-                }
-                Ok(None) => readers.push(reader),
-                Err(error) => found.failed.push((reader.directory.id(), error)),
-            }
-        }
-    }
-    Found { readers, ..found }
-}
-
-impl Reader {
-    fn id(&self) -> BlockId {
-        BlockId { journal: self.directory.id(), seq: self.next }
-    }
-
-    fn is_done(&self) -> bool {
-        self.waits || self.has_ended()
-    }
-
-    fn has_ended(&self) -> bool {
-        self.end.is_some_and(|end| self.next > end)
-    }
-
-    /// The next block, and the bytes it took.
-    fn read(&mut self) -> Result<Option<(Delivery, usize)>, LogError> {
-        for _ in 0..MAX_SKIPPED {
-            if self.is_done() {
-                return Ok(None);
-            }
-            if let Some(bytes) = self.bytes_of_next()? {
-                return Ok(Some(self.deliver(bytes)?));
-            }
-            if !self.skip()? {
-                return Ok(None);
-            }
-        }
-        Ok(None)
-    }
-
-    /// All bytes of the next block's file, if it is there.
-    fn bytes_of_next(&self) -> Result<Option<Bytes>, LogError> {
-        match journal::read_bounded(&self.directory.file(Name::Block(self.next))) {
-            Ok(bytes) => Ok(Some(bytes.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.unreadable(&error)),
-        }
-    }
-
-    fn deliver(&mut self, bytes: Bytes) -> Result<(Delivery, usize), LogError> {
-        let id = self.id();
-        let size = bytes.len();
-        let body = match journal::read(&bytes, id) {
-            Ok(part) => {
-                if part.header.end {
-                    self.end = Some(id.seq);
-                }
-                Body::Part(part)
-            }
-            Err(BlockError::Newer(format)) => {
-                self.waits = true;
-                Body::Newer(format)
-            }
-            // It was used again while it was read: others have passed it.
-            Err(_) if !self.directory.file(Name::Block(id.seq)).exists() => return Err(self.gap()),
-            Err(error) => Body::Undecodable { bytes, reason: error.to_string() },
-        };
-        self.next += 1;
-        Ok((Delivery { partition: Partition::Journal(id.journal), offset: id.seq, body }, size))
-    }
-
-    /// Goes past a block that never comes. `false` = the next one may come still.
-    fn skip(&mut self) -> Result<bool, LogError> {
-        let directory = Arc::clone(&self.directory);
-        if directory.quarantined(Name::Block(self.next)).exists() || is_given_up(&directory, self.next) {
-            self.next += 1;
-            return Ok(true);
-        }
-        let ended = directory.ended().map_err(|error| self.unreadable(&error))?;
-        let passed = directory.passed().map_err(|error| self.unreadable(&error))?;
-        let was_passed = !self.replay && self.next < passed;
-        let Some(end) = ended else {
-            return if was_passed { Err(self.gap()) } else { Ok(false) };
-        };
-        // All that the journal has was there before its end was noted.
-        let blocks = directory.blocks().map_err(|error| self.unreadable(&error))?;
-        let seqs = || blocks.iter().filter_map(|(name, _)| seq_of(*name));
-        if was_passed && seqs().next().is_none_or(|first| first > self.next) {
-            return Err(self.gap());
-        }
-        let end = seqs().next_back().map_or(end, |last| last.max(end));
-        self.end = Some(end);
-        self.next = seqs().find(|seq| *seq >= self.next).unwrap_or(end + 1);
-        Ok(true)
-    }
-
-    fn unreadable(&self, error: &io::Error) -> LogError {
-        let id = self.id();
-        LogError::Unreadable {
-            partition: Partition::Journal(id.journal),
-            detail: format!("at block {}: {error}", id.seq),
-        }
-    }
-
-    fn gap(&self) -> LogError {
-        let detail = format!("block {} was passed by somebody else and is gone", self.next);
-        LogError::Gap { partition: Partition::Journal(self.directory.id()), detail }
-    }
-}
-
 #[async_trait]
 impl ClickLog for LocalLog {
     async fn partitions(&mut self) -> Result<Vec<Partition>, LogError> {
@@ -376,7 +230,7 @@ impl ClickLog for LocalLog {
             return Err(LogError::Gone { partition, from: next, until: first.unwrap_or(passed).min(passed) });
         }
         let id = directory.id();
-        let reader = Reader { directory: Arc::new(directory), next, end: None, waits: false, replay: self.replay };
+        let reader = Reader::new(directory, next, self.replay);
         self.failed.retain(|(failed, _)| *failed != id);
         self.reading.insert(id, reader);
         self.returned.forget(id);
@@ -501,13 +355,6 @@ impl ClickLog for LocalLog {
 
 fn first_kept(directory: &JournalDir) -> io::Result<Option<u64>> {
     Ok(directory.blocks()?.into_iter().find_map(|(name, _)| seq_of(name)))
-}
-
-fn seq_of(name: Name) -> Option<u64> {
-    match name {
-        Name::Block(seq) => Some(seq),
-        Name::Open(_) => None,
-    }
 }
 
 /// Whether the journal has ended, and its reader needs nothing of it.

@@ -137,6 +137,14 @@ impl Quarantine {
         Ok(JournalDir::all(&self.root)?.iter().map(JournalDir::id).collect())
     }
 
+    /// The next block that is needed of `journal`, as its readers noted last.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub fn noted(&self, journal: JournalId) -> io::Result<u64> {
+        JournalDir::of(&self.root, journal).passed()
+    }
+
     /// Lists what is aside, journal by journal, at most `limit`.
     ///
     /// # Errors
