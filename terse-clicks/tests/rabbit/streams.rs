@@ -5,7 +5,7 @@ use std::time::Instant;
 use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
 use lapin::{BasicProperties, Confirmation};
 use terse_clicks::log::{Body, ClickLog, Delivery, LogError};
-use terse_clicks::rabbit::StreamLog;
+use terse_clicks::rabbit::{Extent, StreamLog, dead, extents};
 use terse_core::Timestamp;
 use terse_core::click::BlockId;
 use terse_core::ports::clicks::Checkpoint;
@@ -162,6 +162,46 @@ async fn a_stream_that_is_made_anew_between_two_projectors_is_counted_in_a_new_e
     assert_eq!(relay.progress().report().returned, 1, "the part for which there was no stream came back");
     assert_eq!(projector.progress().report().epochs, 1);
     assert_eq!(deployment.store.checkpoint_of(Partition::Stream(2)).unwrap().at.epoch, 1);
+    deployment.clean().await;
+}
+
+#[tokio::test]
+async fn streams_tell_from_where_to_where_they_reach() {
+    let mut deployment = Deployment::new();
+    let empty = extents(&deployment.broker).await.unwrap();
+    assert!(empty.len() == usize::from(deployment.broker.partitions()) && empty.values().all(Option::is_none));
+    publish(&mut deployment, 4).await;
+    let reach = extents(&deployment.broker).await.unwrap();
+    assert!(reach.values().all(|extent| *extent == Some(Extent { first: 0, last: 4 })), "{reach:?}");
+    deployment.clean().await;
+}
+
+#[tokio::test]
+async fn a_replay_puts_nothing_aside() {
+    let deployment = Deployment::new();
+    let mut log = StreamLog::for_replay(deployment.broker.clone(), &SeededEntropy::new(1)).unwrap();
+    let body = Body::Undecodable { bytes: "hello".into(), reason: "no part".to_owned() };
+    log.dead_letter(&Delivery { partition: ONE, offset: 0, body }).await.unwrap();
+    assert!(extents(&deployment.broker).await.is_ok(), "it declares what is asked for next");
+    assert!(dead::list(&deployment.broker, 10).await.unwrap().is_empty());
+    deployment.clean().await;
+}
+
+#[tokio::test]
+async fn a_log_tells_whether_it_has_a_connection() {
+    let proxy = proxy();
+    let mut deployment = Deployment::at(&through(&proxy));
+    publish(&mut deployment, 1).await;
+    let mut log = deployment.stream_log();
+    let reading = log.reading();
+    log.start(ONE, None).await.unwrap();
+    assert!(!reading.report().connected);
+    deliveries(&mut log, 2).await;
+    assert!(reading.report().connected);
+    proxy.sever();
+    while log.next(1 << 20, 100).await.is_ok() {}
+    let report = reading.report();
+    assert!(!report.connected && report.faults > 0, "{report:?}");
     deployment.clean().await;
 }
 

@@ -195,3 +195,6 @@ async fn live(
     }
     Ended::Stopped
 }
+
+#[cfg(test)]
+mod tests;
