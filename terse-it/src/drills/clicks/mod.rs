@@ -29,7 +29,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::Stage;
+use super::{FIRST_START_LIMIT, Stage};
 use crate::broker::Broker;
 use crate::load::clicks::{ClickLedger, ClickLoad, ClickPlan};
 use crate::load::{KnownLink, seed};
@@ -113,10 +113,25 @@ impl Deployment {
         if roles == Roles::Apart {
             deployment.analytics = Some(deployment.start_analytics());
         }
-        if let Some(broker) = &deployment.backing.broker {
+        deployment.await_connected();
+        deployment
+    }
+
+    /// Waits until the servers work with what backs them, and would find it again after a fault.
+    #[track_caller]
+    fn await_connected(&self) {
+        if let Some(broker) = &self.backing.broker {
             broker.await_declared();
         }
-        deployment
+        // The first of them makes its tables, on which all nodes have to agree.
+        for server in [Some(&self.front), self.analytics.as_ref()].into_iter().flatten() {
+            await_true("the read model to be in reach", FIRST_START_LIMIT, || {
+                std::thread::sleep(LOOK);
+                let health = server.client().get("/health").json();
+                let checks = health["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+                checks.iter().any(|check| check["name"] == "stats" && check["status"] == "ok")
+            });
+        }
     }
 
     /// Starts a process that counts, or stands by.

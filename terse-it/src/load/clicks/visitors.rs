@@ -64,6 +64,8 @@ const REFERRERS: [&str; 5] = [
 
 /// More than is recorded of a text.
 const WORDY_BYTES: usize = 600;
+/// So many texts a wordy visitor tells apart.
+const NUMBERS: u64 = 1_000_000_000;
 
 /// A visitor, with the program that it uses.
 #[derive(Clone, Copy, Debug)]
@@ -81,15 +83,17 @@ impl Visitor {
     /// A request for `code`, coming from somewhere.
     pub(super) fn request(&self, method: &str, code: &str, dice: &mut Dice) -> Request {
         let mut request = Request::new(method, &format!("/{code}"));
+        // What is recorded of a text is its beginning, and of equal texts next to each other one.
+        let number = if self.wordy { dice.below(NUMBERS) } else { 0 };
         for (name, value) in self.program {
             request = match (self.wordy, *name) {
-                (true, "User-Agent") => request.header(name, &format!("{value:x<WORDY_BYTES$}")),
+                (true, "User-Agent") => request.header(name, &format!("{number} {value:x<WORDY_BYTES$}")),
                 _ => request.header(name, value),
             };
         }
         if self.wordy {
             let path = "far-away/".repeat(WORDY_BYTES / "far-away/".len());
-            return request.header("Referer", &format!("https://www.example.com/{path}{}", dice.below(1_000)));
+            return request.header("Referer", &format!("https://www.example.com/{number}/{path}"));
         }
         match REFERRERS[dice.below(REFERRERS.len() as u64) as usize] {
             "" => request,
