@@ -37,6 +37,9 @@ pub(crate) mod recorded;
 /// No answer of these tests takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Makes limits on a clock, counted in the metrics.
+pub(crate) type MakeLimits = Box<dyn Fn(&Arc<TestClock>, &Metrics) -> Limits>;
+
 /// What a test may choose before the server starts.
 pub(crate) struct Choices {
     pub(crate) status: RedirectStatus,
@@ -47,7 +50,7 @@ pub(crate) struct Choices {
     pub(crate) dependencies: Vec<Arc<dyn DependencyHealth>>,
     pub(crate) trusted_proxies: TrustedProxies,
     /// Makes the limits, on the clock of the server.
-    pub(crate) limits: Box<dyn Fn(&Arc<TestClock>, &Metrics) -> Limits>,
+    pub(crate) limits: MakeLimits,
 }
 
 impl Default for Choices {

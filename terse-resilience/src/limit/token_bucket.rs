@@ -73,6 +73,9 @@ impl TokenBucket {
             let wait_ns = Nanos::from(refusal.wait_time_from(Nanos::from(0))).as_u64();
             u32::try_from(wait_ns.div_ceil(self.period_ns)).unwrap_or(u32::MAX)
         };
+        if units == NonZeroU32::MIN {
+            return bucket.check().map(|_snapshot| ()).map_err(|_refusal| 1);
+        }
         match bucket.check_n(units) {
             Ok(Ok(_snapshot)) => Ok(()),
             Ok(Err(refusal)) => Err(lacking(refusal)),

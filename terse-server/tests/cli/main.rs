@@ -5,6 +5,7 @@
 mod config;
 mod end;
 mod keys;
+mod limits;
 mod program;
 mod replay;
 mod shards;
