@@ -314,7 +314,7 @@ impl EventRelay {
 
     async fn connect(&self) -> Result<(Link, Channel), RabbitError> {
         let link = Link::open(&self.config, "terse events").await?;
-        topology::declare(&link, &self.config).await?;
+        topology::declare_events(&link, &self.config).await?;
         let channel = link.confirming().await?;
         Ok((link, channel))
     }

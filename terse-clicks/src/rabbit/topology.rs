@@ -37,6 +37,13 @@ pub(super) async fn declare(link: &Link, config: &BrokerConfig) -> Result<(), Ra
     link.ask(channel.close(200, "declared".into())).await
 }
 
+/// Declares what link events need: the log of clicks may be out of order without their knowing.
+pub(super) async fn declare_events(link: &Link, config: &BrokerConfig) -> Result<(), RabbitError> {
+    let channel = link.channel().await?;
+    exchange(link, &channel, &config.events_exchange(), ExchangeKind::Topic).await?;
+    link.ask(channel.close(200, "declared".into())).await
+}
+
 async fn exchange(link: &Link, channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(), RabbitError> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     link.ask(channel.exchange_declare(name.into(), kind, options, FieldTable::default())).await
