@@ -1,7 +1,7 @@
 //! `terse dead`: what could not be counted, and what an operator decides about it, beside running servers.
 //!
-//! On the local bus that is what lies in the journals' `quarantine/`, and gaps that stop a journal; with a broker, what
-//! is in its dead-letter queue. Nothing is decided here about what is counted: a requeued block or message is counted by
+//! That is what lies in the `quarantine/` of the journals on this machine, and gaps that stop a journal; with a broker,
+//! what is in its dead-letter queue, too. Nothing is decided here about what is counted: a requeued block or message is counted by
 //! the servers, once, whatever becomes of this command.
 
 mod journals;
@@ -55,13 +55,53 @@ trait Desk {
     fn discard(&self, ids: &BTreeSet<String>) -> Result<Vec<Outcome>, StartError>;
 }
 
+/// The journals of this machine, and the broker's letters. Only the ids of what is in a journal have a slash.
+struct Both<'a> {
+    journals: &'a dyn Desk,
+    letters: &'a dyn Desk,
+}
+
+impl Both<'_> {
+    fn each(
+        &self,
+        ids: &BTreeSet<String>,
+        act: impl Fn(&dyn Desk, &BTreeSet<String>) -> Result<Vec<Outcome>, StartError>,
+    ) -> Result<Vec<Outcome>, StartError> {
+        let (journals, letters): (BTreeSet<String>, _) = ids.iter().cloned().partition(|id| id.contains('/'));
+        let mut outcomes = Vec::new();
+        for (desk, ids) in [(self.journals, &journals), (self.letters, &letters)] {
+            if !ids.is_empty() {
+                outcomes.extend(act(desk, ids)?);
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Desk for Both<'_> {
+    fn list(&self) -> Result<Vec<Entry>, StartError> {
+        let (mut entries, letters) = (self.journals.list()?, self.letters.list()?);
+        entries.extend(letters);
+        Ok(entries)
+    }
+
+    fn requeue(&self, ids: &BTreeSet<String>) -> Result<Vec<Outcome>, StartError> {
+        self.each(ids, |desk, ids| desk.requeue(ids))
+    }
+
+    fn discard(&self, ids: &BTreeSet<String>) -> Result<Vec<Outcome>, StartError> {
+        self.each(ids, |desk, ids| desk.discard(ids))
+    }
+}
+
 /// Does what was asked for.
 pub(super) fn dead(config: &Config, action: &DeadAction) -> Result<(), StartError> {
     let journals = journals::Journals::new(config);
     let letters = letters::Letters::new(config);
+    let both = Both { journals: &journals, letters: &letters };
     let desk: &dyn Desk = match config.clicks.bus {
         BusConfig::Local => &journals,
-        BusConfig::Amqp(_) => &letters,
+        BusConfig::Amqp(_) => &both,
     };
     match action {
         DeadAction::List { json } => list(desk, *json),

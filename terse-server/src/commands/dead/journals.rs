@@ -1,4 +1,4 @@
-//! What could not be counted on the local bus.
+//! What could not be counted, or relayed, of the journals on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,6 +17,7 @@ use super::{Desk, Entry, Outcome};
 use crate::clicks;
 use crate::commands::in_runtime;
 use crate::config::Config;
+use crate::config::clicks::BusConfig;
 use crate::exit::{Exit, StartError};
 
 /// Most blocks that are listed.
@@ -25,12 +26,14 @@ const MAX_LISTED: usize = 10_000;
 /// The journals of a data directory.
 pub(super) struct Journals {
     quarantine: Quarantine,
-    stats: PathBuf,
+    /// The read model that is made of them; `None` = they are relayed.
+    stats: Option<PathBuf>,
 }
 
 impl Journals {
     pub(super) fn new(config: &Config) -> Self {
-        Self { quarantine: Quarantine::new(&clicks::journals(config)), stats: clicks::stats_file(config) }
+        let stats = (config.clicks.bus == BusConfig::Local).then(|| clicks::stats_file(config));
+        Self { quarantine: Quarantine::new(&clicks::journals(config)), stats }
     }
 
     fn blocks(&self) -> Result<Vec<DeadBlock>, StartError> {
@@ -44,12 +47,14 @@ impl Journals {
     /// The next block that is needed of each journal that is being counted.
     fn positions(&self) -> Result<BTreeMap<JournalId, u64>, StartError> {
         let journals = self.quarantine.journals().map_err(|error| unreadable(&error))?;
-        if journals.is_empty() || !self.stats.exists() {
-            return Ok(journals.into_iter().map(|journal| (journal, 0)).collect());
-        }
+        let stats = self.stats.as_ref().filter(|stats| !journals.is_empty() && stats.exists());
+        let Some(stats) = stats else {
+            let noted = |journal| Ok((journal, self.quarantine.noted(journal)?));
+            return journals.into_iter().map(noted).collect::<io::Result<_>>().map_err(|error| unreadable(&error));
+        };
         in_runtime(async {
             let failed = |error: StoreError| clicks::failed(&error);
-            let model = SqliteReadModel::open(SqliteReadModelConfig::new(&self.stats)).map_err(failed)?;
+            let model = SqliteReadModel::open(SqliteReadModelConfig::new(stats)).map_err(failed)?;
             let positions = positions(&model, &journals).await;
             model.close();
             positions.map_err(failed)

@@ -92,3 +92,20 @@ fn an_age_has_one_unit() {
     let told = [-5_000, 0, 119_000, 120_000, 7_199_000, 7_200_000, 172_800_000].map(age);
     assert_eq!(told, ["0s", "0s", "119s", "2m", "119m", "2h", "2d"]);
 }
+
+#[test]
+fn with_a_broker_journals_and_letters_are_one_list() {
+    let journals = FakeDesk { entries: vec![entry("ab/7", None)], ..FakeDesk::default() };
+    let letters = FakeDesk { entries: vec![entry("2@9", None), entry("x@1", None)], ..FakeDesk::default() };
+    let both = Both { journals: &journals, letters: &letters };
+    assert_eq!(both.list().unwrap().len(), 3);
+    let all = ids(&chosen(&both, &order(&[], true)).unwrap());
+    let outcomes = both.requeue(&all).unwrap();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.refused.is_some()).count(), 1);
+    assert_eq!(
+        (journals.asked.take(), letters.asked.take()),
+        (vec!["ab/7".to_owned()], vec!["2@9".to_owned(), "x@1".to_owned()])
+    );
+    both.discard(&["2@9".to_owned()].into()).unwrap();
+    assert_eq!((journals.asked.take().len(), letters.asked.take().len()), (0, 1), "nobody is asked for nothing");
+}
