@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod access;
+mod amqp;
 mod broker;
 mod clicks;
 mod cluster;
@@ -9,6 +10,8 @@ mod command;
 mod contract;
 mod counting;
 mod crash;
+mod dead;
+mod events;
 mod faults;
 mod fresh;
 mod hostile;
