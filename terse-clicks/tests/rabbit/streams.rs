@@ -10,6 +10,7 @@ use terse_core::Timestamp;
 use terse_core::click::BlockId;
 use terse_core::ports::clicks::Checkpoint;
 use terse_core::stats::{Partition, Position};
+use terse_testkit::SeededEntropy;
 
 use crate::deployment::{Deployment, PATIENCE, channel, proxy, recorder, through};
 
