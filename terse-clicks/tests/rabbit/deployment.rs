@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -213,6 +214,11 @@ impl Deployment {
             assert!(Instant::now() < deadline, "{:?}", relay.progress().report());
             tokio::time::sleep(Duration::from_millis(step.pause_ms)).await;
         }
+    }
+
+    /// Where its journals are.
+    pub(crate) fn journals(&self) -> PathBuf {
+        self.directory.path().join("journal")
     }
 
     /// The number of leading blocks of `journal` that are told to be passed.

@@ -1,10 +1,15 @@
 //! Messages that nobody can decode: put aside by the projector, looked at by an operator.
 
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation};
+use terse_clicks::log::quarantine::Quarantine;
 use terse_clicks::rabbit::dead::{Which, discard, list, requeue};
 
-use crate::deployment::{Deployment, channel, recorder};
+use crate::deployment::{Deployment, PATIENCE, channel, recorder};
 
 fn these(id: &str) -> Which {
     Which::These([id.to_owned()].into())
@@ -90,5 +95,55 @@ async fn a_message_of_somebody_else_is_told_and_never_published() {
     assert_eq!((letters.len(), letters[0].partition), (1, None));
     assert!(requeue(&deployment.broker, &Which::All).await.unwrap().is_empty());
     assert_eq!(discard(&deployment.broker, &Which::All).await.unwrap().len(), 1);
+    deployment.clean().await;
+}
+
+/// Waits for `path`, which another thread makes.
+async fn wait_for(path: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "{}", path.display());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_requeued_block_of_a_journal_is_published_and_counted_once() {
+    let mut deployment = Deployment::new();
+    let journal = deployment.journal();
+    let mut worker = recorder(&journal);
+    let (mut relay, mut projector) = (deployment.relay(Some(&journal)), deployment.projector());
+    let directory = deployment.journals().join(journal.id().to_string());
+    let name = format!("{:020}.block", 0);
+    let (block, aside) = (directory.join(&name), directory.join("quarantine").join(&name));
+    deployment.click(&mut *worker, 16, 2);
+    wait_for(&block).await;
+    let whole = fs::read(&block).unwrap();
+    let mut damaged = whole.clone();
+    damaged[150] ^= 0x40;
+    fs::write(&block, damaged).unwrap();
+    deployment.click(&mut *worker, 16, 1);
+    let deadline = Instant::now() + PATIENCE;
+    while !aside.exists() {
+        assert!(Instant::now() < deadline, "{:?}", relay.progress().report());
+        relay.run_once(20).await;
+    }
+    deployment.quiet(&mut relay, &mut projector).await;
+    assert!(!deployment.is_settled());
+
+    fs::write(&aside, &whole).unwrap();
+    let quarantine = Quarantine::new(&deployment.journals());
+    quarantine.requeue(&quarantine.list(9).unwrap()[0]).unwrap();
+    deployment.settle(&mut relay, &mut projector).await;
+    while !quarantine.list(9).unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", quarantine.list(9));
+        relay.run_once(20).await;
+    }
+    assert!(block.exists(), "it is kept like the others");
+    deployment.click(&mut *worker, 16, 3);
+    deployment.settle(&mut relay, &mut projector).await;
+    drop(worker);
+    journal.end().unwrap();
+    deployment.settle(&mut relay, &mut projector).await;
     deployment.clean().await;
 }

@@ -1,6 +1,6 @@
 //! Which journals are relayed, and how far each of them is confirmed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,9 @@ struct Relayed {
     last: Option<u64>,
     /// The last block up to which all is noted to be confirmed.
     noted: Option<u64>,
+    /// Blocks that came when later ones had been taken, or as the first: an operator may have had them brought back. The
+    /// log is told when they are confirmed.
+    late: BTreeSet<u64>,
     /// The last block of the journal, while others of it are not confirmed.
     end: Option<Part>,
     /// Whether its last block was taken.
@@ -101,6 +104,11 @@ impl Relayed {
         {
             log.passed(partition, seq).await?;
             self.noted = confirmed;
+        }
+        let back: Vec<u64> = self.late.iter().filter(|seq| !self.waiting.contains_key(seq)).copied().collect();
+        for seq in back {
+            self.late.remove(&seq);
+            log.counted(partition, seq).await;
         }
         if !self.waiting.is_empty() {
             return Ok(Noted::Waits);
@@ -199,7 +207,10 @@ impl Journals {
             return false;
         }
         let Some(relayed) = self.relayed.get_mut(&journal) else { return true };
-        relayed.last = Some(seq);
+        if relayed.last.is_none_or(|last| seq <= last) {
+            relayed.late.insert(seq);
+        }
+        relayed.last = relayed.last.max(Some(seq));
         relayed.ended |= block.header.end;
         let alone = relayed.waiting.is_empty();
         relayed.waiting.insert(seq, Parts::all(self.partitions));
@@ -216,7 +227,7 @@ impl Journals {
         if let Partition::Journal(journal) = partition
             && let Some(relayed) = self.relayed.get_mut(&journal)
         {
-            relayed.last = Some(seq);
+            relayed.last = relayed.last.max(Some(seq));
         }
     }
 
