@@ -7,6 +7,7 @@
 mod bytes;
 mod format_one;
 mod newest;
+mod packer;
 mod row;
 mod sketch;
 mod values;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ShortCode, Timestamp};
 
 pub use self::newest::{NEWEST_CLICKS, NewestClick, SeenClick};
+pub use self::packer::{Extra, NewestClicks, Packer, Tallied, TalliedValue};
 pub use self::row::{Cell, MIXED_ENRICHMENT, Row, RowError};
 pub use self::sketch::{SPARSE_MAX, Sketch};
 pub use self::values::{MAX_VALUE_BYTES, MAX_VALUES, Values};

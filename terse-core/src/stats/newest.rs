@@ -129,7 +129,7 @@ impl Newest {
         })
     }
 
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.clicks.clear();
         self.journals.clear();
         self.texts.iter_mut().for_each(Vec::clear);

@@ -16,7 +16,7 @@ use crate::click::BlockId;
 pub const MIXED_ENRICHMENT: u16 = 0;
 
 /// The version of the encoding that is written. The one before it is still read.
-const FORMAT: u8 = 2;
+pub(super) const FORMAT: u8 = 2;
 
 /// The clicks of one code in one span, counted.
 ///
@@ -50,12 +50,8 @@ impl Cell {
         Self(row.encode().into())
     }
 
-    /// The same; `room` is where the bytes are put together.
-    #[must_use]
-    pub fn made_in(room: &mut Vec<u8>, row: &Row) -> Self {
-        room.clear();
-        row.encode_into(room);
-        Self(room.as_slice().into())
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.into())
     }
 
     /// Its bytes.
@@ -104,10 +100,7 @@ impl Row {
 
     /// Notes that a click is about to be counted that was told apart by `version` of the rules.
     pub fn told_by(&mut self, version: u16) {
-        if self.enrichment != version {
-            let first = self.clicks == 0 && self.bots == 0;
-            self.enrichment = if first { version } else { MIXED_ENRICHMENT };
-        }
+        self.enrichment = told_by(self.enrichment, self.clicks != 0 || self.bots != 0, version);
     }
 
     /// Whether [`Row::keep_newest`] would keep a click of this time and place. Most clicks of an old log are not worth
@@ -189,21 +182,6 @@ impl Row {
         Ok(row)
     }
 
-    /// Becomes the row in `cell`, whatever it was. It spares much of the allocating that [`Cell::row`] does.
-    ///
-    /// # Errors
-    /// As [`Cell::row`]; then it is no row any more.
-    pub fn become_row_of(&mut self, cell: &Cell) -> Result<(), RowError> {
-        self.become_cell(&cell.0)
-    }
-
-    /// Becomes a row of no clicks.
-    pub fn clear(&mut self) {
-        (self.enrichment, self.clicks, self.bots, self.visitors) = (MIXED_ENRICHMENT, 0, 0, None);
-        self.values.iter_mut().for_each(Values::clear);
-        self.newest.clear();
-    }
-
     fn become_cell(&mut self, bytes: &[u8]) -> Result<(), RowError> {
         match bytes.split_first() {
             Some((&FORMAT, rest)) => self.read(&mut Eye { rest }).map_err(|wrong| RowError::Damaged(wrong.into())),
@@ -229,6 +207,15 @@ impl Row {
         };
         self.newest.read(eye)?;
         if eye.rest.is_empty() { Ok(()) } else { Err("bytes behind its end") }
+    }
+}
+
+/// The [`Row::enrichment`] of a row that had `before`, and clicks or none, when more are told by `version`.
+pub(super) fn told_by(before: u16, any: bool, version: u16) -> u16 {
+    match before == version {
+        true => version,
+        false if any => MIXED_ENRICHMENT,
+        false => version,
     }
 }
 
@@ -304,18 +291,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cell_is_its_row_and_room_is_used_again() {
-        let (row, mut room) = (full_row(), vec![9; 40]);
+    fn a_cell_is_its_row() {
+        let row = full_row();
         let cell = Cell::of(&row);
-        assert_eq!(Cell::made_in(&mut room, &row), cell);
         assert_eq!((cell.bytes(), cell.row()), (&row.encode()[..], Ok(row)));
-        let mut other = hostile_row();
-        other.become_row_of(&cell).unwrap();
-        assert_eq!(other, full_row());
-        other.clear();
-        assert_eq!(other, Row::default());
-        other.become_row_of(&cell).unwrap();
-        assert_eq!(Cell::of(&other), cell);
+        assert_eq!(Cell::of(&Row::default()).row(), Ok(Row::default()));
     }
 
     #[test]

@@ -92,12 +92,6 @@ impl Values {
         Ok(())
     }
 
-    /// Becomes no values.
-    pub(super) fn clear(&mut self) {
-        self.named.clear();
-        self.other = 0;
-    }
-
     /// Counts `value` `times` more.
     pub fn add(&mut self, value: &str, times: u64) {
         let value = cut(value);
