@@ -52,7 +52,7 @@ use crate::log::{ClickLog, Delivery, LogError};
 /// no more, and are told as stopped so long.
 pub const MAX_PARTITIONS: usize = 1_024;
 /// A write has at most so many rows, and those of one part more.
-pub const MAX_BATCH_ROWS: usize = 60_000;
+pub const MAX_BATCH_ROWS: usize = 120_000;
 /// Clicks that wait to be written are at most so many, and those of one part more.
 pub const MAX_BATCH_CLICKS: usize = 250_000;
 /// The rows of a write and the clicks that wait to be in them take at most about so many bytes, and those of one part
@@ -61,7 +61,9 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// Before clicks wait for more rows than this that are not in play, these are loaded: what they weigh is not known.
 const MAX_UNKNOWN_ROWS: usize = 1_024;
 /// After so many clicks they are counted in their rows, though not written: each makes its rows up to some KiB heavier.
-const MAX_UNSETTLED_CLICKS: usize = 65_536;
+const MAX_UNSETTLED_CLICKS: usize = 131_072;
+/// The same when what clicks were like takes so many bytes: nearly all clicks are like some other.
+const MAX_TOLD_BYTES: usize = 16 << 20;
 /// Clicks that are later by the clock than now by more than this are counted, but not among the newest of their link:
 /// a clock was ahead, and they would be the newest until then.
 const MAX_AHEAD_MS: i64 = 24 * 3_600_000;
@@ -74,9 +76,10 @@ const LAG_MS: u64 = 100;
 /// When a partition is tried again that waits or has stopped.
 const ASIDE_MS: u64 = 30_000;
 /// Rows are written at most so rarely, however long a write takes.
-const MAX_WRITE_AGE_MS: u64 = 1_000;
-/// A write may take this part of the time.
-const WRITE_SHARE: u64 = 4;
+const MAX_WRITE_AGE_MS: u64 = 2_000;
+/// A write may take this part of the time: the more clicks there are, the rarer a row is written, and the fewer rows for
+/// as many clicks. At half of the greatest speed a write takes a third of a second.
+const WRITE_SHARE: u64 = 3;
 /// Waits after faults: from 50 ms up to 5 s.
 const BACKOFF: BackoffSettings =
     BackoffSettings { base_ms: 50, max_ms: 5_000, jitter: Jitter::Decorrelated, max_attempts: None };
@@ -93,8 +96,8 @@ pub struct ProjectorConfig {
     pub cache_bytes: usize,
     /// About how many bytes are read from the log at once.
     pub read_bytes: usize,
-    /// A click that was read is written at most so much later, in milliseconds, while writes take less than a quarter of
-    /// that; else up to a second.
+    /// A click that was read is written at most so much later, in milliseconds, while writes take less than a third of
+    /// that; else up to two seconds.
     pub write_age_ms: u64,
     /// For how long a lease is taken, in milliseconds. It is renewed after a third of that.
     pub lease_ms: u64,
@@ -110,7 +113,7 @@ impl ProjectorConfig {
         Self {
             bus,
             holder: holder.into(),
-            cache_bytes: 256 << 20,
+            cache_bytes: 128 << 20,
             read_bytes: 2 << 20,
             write_age_ms: 250,
             lease_ms: 10_000,

@@ -58,7 +58,7 @@ fn live() -> usize {
 }
 
 /// Each gets as many clicks as a row has names, each with a referrer of its own.
-const CODES: usize = 1_000;
+const CODES: usize = 2_000;
 const CLICKS_PER_CODE: usize = 100;
 const CODES_PER_BLOCK: usize = 10;
 const CACHE_BYTES: usize = 16 << 20;

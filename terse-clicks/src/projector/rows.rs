@@ -5,8 +5,8 @@
 //! [`Rows::fill`], [`Rows::settle`]). With a log of streams a row carries the last position that it includes, and what
 //! it includes already is not added again. A row that was not written is never dropped, but with all of its partition.
 //!
-//! A row in play is the cell that is stored: a tenth of what it takes decoded, in one piece. It is decoded while clicks
-//! are counted in it, one row at a time, and encoded for the write anyway.
+//! A row in play is the cell that is stored: a tenth of what it takes decoded, in one piece. Clicks are counted in it as
+//! it is ([`Packer`]), and it is written as it is.
 //!
 //! Bounds: bytes, those of the cells. [`Rows::shrink`] drops those rows that weren't used longest, after a
 //! write. [`Rows::waiting_bytes`] says when to write, so that rows which can't be dropped yet are bounded, too; what rows
@@ -16,7 +16,9 @@ use std::collections::HashMap;
 
 use terse_core::click::BlockId;
 use terse_core::ports::clicks::{Bus, PackedRow, StoredRow};
-use terse_core::stats::{Cell, NEWEST_CLICKS, Partition, Position, Row, RowError, RowKey, SeenClick, Span};
+use terse_core::stats::{
+    Cell, Extra, NEWEST_CLICKS, NewestClicks, Packer, Partition, Position, RowError, RowKey, SeenClick, Span, Tallied,
+};
 use terse_core::{ShortCode, Timestamp};
 
 use super::tally::{Tally, ToldTable};
@@ -73,8 +75,7 @@ pub(super) struct Rows {
     /// What all rows in play weigh.
     weight: usize,
     tick: u64,
-    /// Where cells are put together.
-    room: Vec<u8>,
+    packer: Packer,
 }
 
 /// A part of which clicks were added.
@@ -136,7 +137,7 @@ impl Rows {
             dirty_bytes: 0,
             weight: 0,
             tick: 0,
-            room: Vec::new(),
+            packer: Packer::default(),
         }
     }
 
@@ -154,6 +155,11 @@ impl Rows {
     /// the rows in play that they belong to.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.dirty_bytes + self.fresh_bytes + self.fresh_clicks * size_of::<Fresh>() + self.told.bytes()
+    }
+
+    /// About how many bytes it takes to know what these clicks were like.
+    pub(super) fn told_bytes(&self) -> usize {
+        self.told.bytes()
     }
 
     /// At most so many rows have to be loaded for the clicks that are not in rows yet.
@@ -256,7 +262,7 @@ impl Rows {
             self.fresh_bytes += ROW_BYTES;
             let (Some(slot), Some(stored)) = (slot(&mut self.entries, number, span), stored) else { continue };
             slot.included = Some(stored.at);
-            slot.cell = Some(Cell::made_in(&mut self.room, &stored.row));
+            slot.cell = Some(Cell::of(&stored.row));
             self.weight += slot.weight();
             self.fresh_bytes += slot.weight();
         }
@@ -273,27 +279,26 @@ impl Rows {
     pub(super) fn settle(&mut self, latest: Timestamp) -> Result<(), RowError> {
         debug_assert!(self.missing.is_empty(), "rows are loaded before they are added to");
         let told = std::mem::take(&mut self.told);
-        let (mut tally, mut row) = (Tally::of(&told), Row::default());
+        let mut tally = Tally::of(&told);
         for number in std::mem::take(&mut self.fresh) {
             let entry = &mut self.entries[number as usize];
             let clicks = std::mem::take(&mut entry.fresh);
             let batch = Clicks { all: &clicks, sources: &self.sources, told: &told, latest };
             // What the rows share that include the same: nearly always all clicks.
             let is_one_hour = clicks.iter().all(|click| click.hour == clicks[0].hour);
-            let mut tallied = None;
+            let mut tallied_for = None;
+            let mut tallied = &Tallied::default();
             for slot in entry.slots.iter_mut().filter(|slot| slot.used == self.tick) {
                 let included = if self.bus == Bus::Local { None } else { slot.included };
-                if !is_one_hour || tallied != Some(included) {
-                    tally.clear();
-                    batch.of(slot.span, included).for_each(|click| tally.add(click.told));
-                    tallied = Some(included);
+                if !is_one_hour || tallied_for != Some(included) {
+                    tallied = tally.sum_up(batch.of(slot.span, included).map(|click| click.told));
+                    tallied_for = Some(included);
                 }
-                if tally.is_empty() {
+                if tallied.clicks + tallied.bots == 0 {
                     continue;
                 }
                 let before = slot.weight();
-                slot.count(&batch, included, &mut tally, &mut row)?;
-                slot.cell = Some(Cell::made_in(&mut self.room, &row));
+                slot.count(&batch, included, tallied, &mut self.packer)?;
                 self.weight = self.weight - before + slot.weight();
                 if slot.dirty {
                     self.dirty_bytes = self.dirty_bytes - before + slot.weight();
@@ -448,30 +453,27 @@ impl Slot {
         self.cell.as_ref().map_or(0, |cell| cell.bytes().len() + CELL_BYTES)
     }
 
-    /// Makes `row` this row with those of `clicks` that it doesn't include, which were tallied.
+    /// Counts those of `clicks` that belong to the row and that it doesn't include, which were tallied.
     fn count(
         &mut self,
         clicks: &Clicks<'_>,
         included: Option<Position>,
-        tally: &mut Tally<'_>,
-        row: &mut Row,
+        tallied: &Tallied<'_>,
+        packer: &mut Packer,
     ) -> Result<(), RowError> {
-        match &self.cell {
-            Some(cell) => row.become_row_of(cell)?,
-            None => row.clear(),
-        }
-        self.touched = clicks.of(self.span, included).last().and_then(|click| clicks.position(click));
-        tally.add_to(row);
-        match self.span {
-            Span::Hour(_) => {}
+        let before = self.cell.as_ref();
+        let cell = match self.span {
+            Span::Hour(_) => packer.count(before, tallied, Extra::Nothing),
             Span::Day(_) => {
                 let people = clicks.of(self.span, included).filter(|click| !clicks.told.told(click.told).bot);
-                for visitor in people.filter_map(|click| click.visitor) {
-                    row.visitors.get_or_insert_default().add(visitor);
-                }
+                packer.count(before, tallied, Extra::Visitors(&mut people.filter_map(|click| click.visitor)))
             }
-            Span::All => clicks.keep_newest(included, row),
-        }
+            Span::All => {
+                packer.count(before, tallied, Extra::Newest(&mut |newest| clicks.keep_newest(included, newest)))
+            }
+        };
+        self.cell = Some(cell?);
+        self.touched = clicks.of(self.span, included).last().and_then(|click| clicks.position(click));
         Ok(())
     }
 }
@@ -498,12 +500,12 @@ impl<'c> Clicks<'c> {
         self.sources[click.source as usize].position
     }
 
-    fn keep_newest(&self, included: Option<Position>, row: &mut Row) {
-        row.drop_newest_after(self.latest);
+    fn keep_newest(&self, included: Option<Position>, kept: &mut NewestClicks) {
+        kept.drop_after(self.latest);
         let block = |click: &Fresh| self.sources[click.source as usize].block;
         let order = |click: &Fresh| (click.at, block(click), click.index);
-        let kept = |click: &&Fresh| click.at <= self.latest && row.would_keep(click.at, block(click), click.index);
-        let mut newest: Vec<&Fresh> = self.of(Span::All, included).filter(kept).collect();
+        let is_new = |click: &&Fresh| click.at <= self.latest && kept.would_keep(click.at, block(click), click.index);
+        let mut newest: Vec<&Fresh> = self.of(Span::All, included).filter(is_new).collect();
         newest.sort_unstable_by_key(|click| std::cmp::Reverse(order(click)));
         newest.dedup_by_key(|click| order(click));
         newest.truncate(NEWEST_CLICKS);
@@ -514,7 +516,7 @@ impl<'c> Clicks<'c> {
             values: self.told.values(click.told),
             bot: self.told.told(click.told).bot,
         };
-        row.keep_newest_of(newest.into_iter().map(seen).collect());
+        kept.keep(newest.into_iter().map(seen).collect());
     }
 }
 

@@ -1,10 +1,10 @@
-//! Counting many clicks at once: what they were like is kept once for all that were alike, and each of their values is
-//! added to a row once, however many of them had it.
+//! Summing up many clicks at once: what they were like is kept once for all that were alike, and each of their values
+//! comes to a row once, however many of them had it.
 
 use std::collections::HashMap;
 
 use compact_str::CompactString;
-use terse_core::stats::{Dimension, Row};
+use terse_core::stats::{Dimension, Tallied, TalliedValue};
 
 use crate::enrich::Facts;
 
@@ -50,6 +50,15 @@ impl Texts {
         let number = self.all.len() as u32;
         self.numbers.insert(text.into(), number);
         number
+    }
+
+    /// The rank of each number's text among all.
+    fn ranks(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (1..=self.all.len() as u32).collect();
+        numbers.sort_unstable_by_key(|number| &self.all[*number as usize - 1]);
+        let mut ranks = vec![0; self.all.len() + 1];
+        numbers.into_iter().zip(0..).for_each(|(number, rank)| ranks[number as usize] = rank);
+        ranks
     }
 
     fn clear(&mut self) {
@@ -119,13 +128,13 @@ impl ToldTable {
 /// Counts some clicks, to add them to the rows that they belong to.
 pub(super) struct Tally<'t> {
     told: &'t ToldTable,
+    /// By dimension, the rank of each value's text among all.
+    ranks: [Vec<u32>; 6],
     kinds: Counts,
-    clicks: u64,
-    bots: u64,
-    /// The versions of the rules, in the order in which they came.
-    rules: Vec<u16>,
     values: [Counts; 6],
-    is_summed_up: bool,
+    /// The ranks of a dimension's values, with the place of each in the order in which they came.
+    sorted: Vec<(u32, u32)>,
+    sums: Tallied<'t>,
 }
 
 /// How often each number came.
@@ -148,14 +157,8 @@ impl Counts {
         *count += times;
     }
 
-    fn each(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.order.iter().map(|number| (*number, self.counts[*number as usize]))
-    }
-
-    fn clear(&mut self) {
-        for number in self.order.drain(..) {
-            self.counts[number as usize] = 0;
-        }
+    fn take(&mut self, number: u32) -> u64 {
+        std::mem::take(&mut self.counts[number as usize])
     }
 }
 
@@ -163,78 +166,56 @@ impl<'t> Tally<'t> {
     pub(super) fn of(told: &'t ToldTable) -> Self {
         Self {
             told,
+            ranks: std::array::from_fn(|dimension| told.texts[dimension].ranks()),
             kinds: Counts::of(told.all.len()),
-            clicks: 0,
-            bots: 0,
-            rules: Vec::new(),
             values: std::array::from_fn(|dimension| Counts::of(told.texts[dimension].all.len() + 1)),
-            is_summed_up: false,
+            sorted: Vec::new(),
+            sums: Tallied::default(),
         }
     }
 
-    /// Counts a click.
-    pub(super) fn add(&mut self, number: u32) {
-        self.kinds.add(number, 1);
-        self.is_summed_up = false;
-    }
-
-    /// Whether nothing was counted.
-    pub(super) fn is_empty(&self) -> bool {
-        self.kinds.order.is_empty()
-    }
-
-    /// Begins anew.
-    pub(super) fn clear(&mut self) {
-        self.kinds.clear();
-        self.forget_sums();
-    }
-
-    fn forget_sums(&mut self) {
-        (self.clicks, self.bots) = (0, 0);
-        self.rules.clear();
-        self.values.iter_mut().for_each(Counts::clear);
-        self.is_summed_up = false;
-    }
-
-    fn sum_up(&mut self) {
-        self.forget_sums();
-        for (number, times) in self.kinds.each() {
-            let told = self.told.told(number);
-            if self.rules.last() != Some(&told.rules) {
-                self.rules.push(told.rules);
+    /// Sums up the clicks of these numbers. Values are told in the order of their texts, and when they came first, as if
+    /// each click had been added by itself.
+    pub(super) fn sum_up(&mut self, numbers: impl Iterator<Item = u32>) -> &Tallied<'t> {
+        let sums = &mut self.sums;
+        (sums.clicks, sums.bots) = (0, 0);
+        sums.rules.clear();
+        numbers.for_each(|number| self.kinds.add(number, 1));
+        for number in std::mem::take(&mut self.kinds.order) {
+            let (told, times) = (self.told.told(number), self.kinds.take(number));
+            if sums.rules.last() != Some(&told.rules) {
+                sums.rules.push(told.rules);
             }
             if told.bot {
-                self.bots += times;
+                sums.bots += times;
                 continue;
             }
-            self.clicks += times;
+            sums.clicks += times;
             for (counts, value) in self.values.iter_mut().zip(told.values) {
                 if value != 0 {
                     counts.add(value, times);
                 }
             }
         }
-        self.is_summed_up = true;
+        for dimension in 0..self.values.len() {
+            self.sort_values(dimension);
+        }
+        &self.sums
     }
 
-    /// Adds what was counted to `row`. Values that come for the first time come in the order of their clicks, as if each
-    /// click had been added by itself.
-    pub(super) fn add_to(&mut self, row: &mut Row) {
-        if !self.is_summed_up {
-            self.sum_up();
+    fn sort_values(&mut self, dimension: usize) {
+        let (counts, ranks) = (&mut self.values[dimension], &self.ranks[dimension]);
+        let (texts, values) = (&self.told.texts[dimension].all, &mut self.sums.values[dimension]);
+        self.sorted.clear();
+        self.sorted.extend(counts.order.iter().zip(0..).map(|(number, came)| (ranks[*number as usize], came)));
+        self.sorted.sort_unstable();
+        values.clear();
+        for (_, came) in &self.sorted {
+            let number = counts.order[*came as usize];
+            let times = counts.take(number);
+            values.push(TalliedValue { text: &texts[number as usize - 1], times, came: *came });
         }
-        let Some((first, more)) = self.rules.split_first() else { return };
-        row.told_by(*first);
-        row.clicks += self.clicks;
-        row.bots += self.bots;
-        for (dimension, counts) in Dimension::ALL.into_iter().zip(&self.values) {
-            let texts = &self.told.texts[dimension as usize].all;
-            let values = row.values_mut(dimension);
-            for (number, times) in counts.each() {
-                values.add(&texts[number as usize - 1], times);
-            }
-        }
-        more.iter().for_each(|rules| row.told_by(*rules));
+        counts.order.clear();
     }
 }
 
@@ -242,7 +223,7 @@ impl<'t> Tally<'t> {
 mod tests {
     use proptest::prelude::*;
     use terse_core::click::Signals;
-    use terse_core::stats::MAX_VALUES;
+    use terse_core::stats::{Cell, Extra, MAX_VALUES, Packer};
     use terse_core::{Timestamp, Version};
 
     use super::*;
@@ -287,17 +268,17 @@ mod tests {
             let referrer = |host: &u32| if host.is_multiple_of(7) { String::new() } else { format!("https://h{host}.org") };
             let numbers: Vec<u32> =
                 hosts.iter().map(|host| number(&mut table, &mut enrichment, &referrer(host))).collect();
-            let (mut together, mut apart) = (Row::default(), Row::default());
+            let (mut packer, mut together, mut apart) = (Packer::default(), None, None);
             let mut tally = Tally::of(&table);
+            let mut count = |cell: &mut Option<Cell>, numbers: &[u32]| {
+                let tallied = tally.sum_up(numbers.iter().copied());
+                *cell = Some(packer.count(cell.as_ref(), tallied, Extra::Nothing).unwrap());
+            };
             for number in &numbers {
-                tally.clear();
-                tally.add(*number);
-                tally.add_to(&mut apart);
+                count(&mut apart, &[*number]);
             }
             for half in numbers.chunks(numbers.len() / 2 + 1) {
-                tally.clear();
-                half.iter().for_each(|number| tally.add(*number));
-                tally.add_to(&mut together);
+                count(&mut together, half);
             }
             prop_assert_eq!(together, apart);
         }

@@ -8,8 +8,8 @@ use terse_core::stats::Partition;
 
 use super::rows::Places;
 use super::{
-    Fault, MAX_AHEAD_MS, MAX_BATCH_BYTES, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_UNKNOWN_ROWS,
-    MAX_UNSETTLED_CLICKS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
+    Fault, MAX_AHEAD_MS, MAX_BATCH_BYTES, MAX_BATCH_CLICKS, MAX_BATCH_ROWS, MAX_LOAD_ROWS, MAX_TOLD_BYTES,
+    MAX_UNKNOWN_ROWS, MAX_UNSETTLED_CLICKS, MAX_WRITE_AGE_MS, Projector, WRITE_SHARE, own_journal,
 };
 
 /// A write that is under way. Nothing is added to its rows until it lands.
@@ -42,7 +42,7 @@ impl Projector {
 
     /// Whether clicks have to be counted in their rows before more are added, to know what these weigh then.
     pub(super) fn has_to_settle(&self) -> bool {
-        self.rows.waiting_clicks() >= MAX_UNSETTLED_CLICKS
+        self.rows.waiting_clicks() >= MAX_UNSETTLED_CLICKS || self.rows.told_bytes() >= MAX_TOLD_BYTES
     }
 
     /// Counts in their rows the clicks that are in none yet. Rows that aren't in play are loaded.
