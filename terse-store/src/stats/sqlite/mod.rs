@@ -79,6 +79,9 @@ pub struct SqliteReadModelConfig {
     /// How long the WAL gets, in MiB, before it is moved into the file: rows that every batch writes are moved once
     /// for many batches. A batch may make it longer; at sixteen times as much, writes are refused as overloaded.
     pub checkpoint_mib: u32,
+    /// From how many bytes on the file is told as a fault of health, though it works: a row per link and hour is kept for
+    /// ever, and whoever clicks chooses how many links and hours there are. The disk's end would stop counting.
+    pub alarm_bytes: u64,
 }
 
 impl SqliteReadModelConfig {
@@ -96,6 +99,7 @@ impl SqliteReadModelConfig {
             writer_cache_mib: 64,
             reader_cache_mib: 4,
             checkpoint_mib: 256,
+            alarm_bytes: 16 << 30,
         }
     }
 
@@ -125,6 +129,8 @@ pub struct SqliteReadModel {
     /// The file's generation when this instance was attached or wrote last; `None` = it may not write. Locked while
     /// a batch is written: batches of one instance take turns.
     attached: Mutex<Option<i64>>,
+    /// As [`SqliteReadModelConfig::alarm_bytes`].
+    alarm_bytes: u64,
 }
 
 impl SqliteReadModel {
@@ -136,9 +142,9 @@ impl SqliteReadModel {
     /// terse or of a newer release, else [`StoreErrorKind::Unavailable`](terse_core::ports::StoreErrorKind::Unavailable).
     pub fn open(config: SqliteReadModelConfig) -> Result<Arc<Self>, StoreError> {
         let kind = config.kind();
-        let SqliteReadModelConfig { path, readers, write_queue, read_queue, .. } = config;
+        let SqliteReadModelConfig { path, readers, write_queue, read_queue, alarm_bytes, .. } = config;
         let config = FileConfig { path, name: "stats".to_owned(), readers, write_queue, read_queue };
-        Ok(Arc::new(Self { file: SqliteFile::open(&kind, config)?, attached: Mutex::new(None) }))
+        Ok(Arc::new(Self { file: SqliteFile::open(&kind, config)?, attached: Mutex::new(None), alarm_bytes }))
     }
 
     /// Brings the file at `path` to this release's schema, making it if there is none. Harmless when repeated.

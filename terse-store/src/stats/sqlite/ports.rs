@@ -121,12 +121,22 @@ impl DependencyHealth for SqliteReadModel {
         "stats"
     }
 
-    /// Reads what it is made for.
+    /// Reads what it is made for, and how large it is.
     async fn check(&self) -> Result<(), String> {
         if !self.file.writer.is_open() {
             return Err("the writer has ended".to_owned());
         }
-        let read = self.file.read("reading the head", |connection| reads::head(connection).map(drop)).await;
-        read.map_err(|error| error.message)
+        let read = self.file.read("reading the head", |connection| {
+            reads::head(connection)?;
+            reads::file_bytes(connection)
+        });
+        let bytes = read.await.map_err(|error| error.message)?;
+        if bytes > self.alarm_bytes {
+            let most = self.alarm_bytes;
+            return Err(format!(
+                "the file works, but has {bytes} bytes, more than {most}: it grows with links and hours"
+            ));
+        }
+        Ok(())
     }
 }

@@ -29,6 +29,13 @@ pub(super) fn head(connection: &Connection) -> Result<Head, Fault> {
     head.ok_or_else(|| Fault::corrupt("a file without its head"))
 }
 
+/// How large the file is without its WAL, in bytes.
+pub(super) fn file_bytes(connection: &Connection) -> Result<u64, Fault> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (pages, each) = (number("page_count")?, number("page_size")?);
+    Ok(pages.saturating_mul(each).cast_unsigned())
+}
+
 const CHECKPOINT: &str = "SELECT at, until, journal, seq, passed FROM checkpoints WHERE partition = ?1";
 
 pub(super) fn checkpoint(connection: &Connection, partition: Partition) -> Result<Option<Checkpoint>, Fault> {

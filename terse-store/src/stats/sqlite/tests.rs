@@ -184,6 +184,48 @@ async fn what_is_closed_is_unavailable() {
 }
 
 #[tokio::test]
+async fn a_file_that_grew_beyond_its_alarm_is_told_and_still_written() {
+    let file = File::new();
+    let model = SqliteReadModel::open(SqliteReadModelConfig { alarm_bytes: 200_000, ..file.config() }).unwrap();
+    model.attach().await.unwrap();
+    assert_eq!(model.check().await, Ok(()));
+    assert_eq!(model.write(&step(9_000, 1)).await.unwrap(), Written::Stands);
+    let told = model.check().await.unwrap_err();
+    assert!(told.contains("more than 200000"), "{told}");
+    assert_eq!(model.write(&step(9_000, 2)).await.unwrap(), Written::Stands);
+}
+
+#[tokio::test]
+async fn a_file_of_the_schema_before_knows_whether_its_rows_have_positions() {
+    for (bus, positions) in [("NULL", 0), ("0", 0), ("4", 1)] {
+        let file = File::new();
+        let connection = Connection::open(file.config().path).unwrap();
+        connection.execute_batch(SCHEMA.migrations[0]).unwrap();
+        connection.execute_batch(&format!("UPDATE head SET bus = {bus}; PRAGMA user_version = 1")).unwrap();
+        connection.pragma_update(None, "application_id", SCHEMA.application_id).unwrap();
+        drop(connection);
+        let model = file.attached().await;
+        let found = |connection: &Connection| Ok(reads::head(connection)?.positions);
+        assert_eq!(model.file.read("looking", found).await.unwrap(), positions == 1, "bus {bus}");
+    }
+}
+
+#[tokio::test]
+async fn from_the_first_position_on_no_row_goes_back() {
+    let file = File::new();
+    let model = file.attached().await;
+    let one = key("code0");
+    let write = async |at: u64, clicks: u64| {
+        let packed = PackedRow { at: offset(at), cell: Cell::of(&row(clicks)) };
+        let batch = Batch { rows: vec![(one.clone(), packed)], ..Batch::default() };
+        assert_eq!(model.write(&batch).await.unwrap(), Written::Stands);
+        model.load(std::slice::from_ref(&one)).await.unwrap().remove(0).unwrap().row.clicks
+    };
+    assert_eq!([write(0, 7).await, write(0, 5).await], [7, 5], "rows without positions are replaced");
+    assert_eq!([write(3, 9).await, write(0, 6).await, write(2, 8).await, write(3, 4).await], [9, 9, 9, 4]);
+}
+
+#[tokio::test]
 async fn a_caller_that_went_before_its_turn_leaves_no_trace() {
     let file = File::new();
     let model = file.attached().await;
