@@ -134,18 +134,17 @@ impl GroupCommit {
 
     /// Cuts the WAL, if it is time to try.
     fn wipe_once(&mut self) {
-        let Some(connection) = &self.connection else { return };
         if self.wipe_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
-        self.wipe_at = match self.wal.wipe(connection) {
-            Ok(true) => None,
-            Ok(false) => Some(Instant::now() + WIPE_EVERY),
-            Err(error) => {
-                tracing::warn!(file = self.name, %error, "the WAL can't be cut, and keeps what was erased");
-                Some(Instant::now() + WIPE_EVERY)
-            }
-        };
+        self.wipe_at = Some(Instant::now() + WIPE_EVERY);
+        // The next group opens one that is gone.
+        let Some(connection) = &self.connection else { return };
+        match self.wal.wipe(connection) {
+            Ok(true) => self.wipe_at = None,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(file = self.name, %error, "the WAL can't be cut, and keeps what was erased"),
+        }
     }
 
     /// Commits one group and answers it, then checkpoints if that is due.
@@ -329,6 +328,32 @@ mod tests {
         writer.commit_once(&mut vec![job]);
         assert_eq!(answer.try_recv().unwrap().unwrap(), 1);
         assert!(!writer.failing);
+    }
+
+    #[test]
+    fn a_wal_that_can_not_be_cut_is_tried_again_after_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(&directory);
+        let wal = directory.path().join("file.db-wal");
+        let (job, _answer) = insert_setting("one");
+        writer.commit_once(&mut vec![job]);
+        let reader = super::super::connection::open_reader(&writer.path, &KIND.tuning).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM settings").unwrap();
+        let (job, _answer) = insert_setting("two");
+        writer.commit_once(&mut vec![job]);
+        let connection = writer.connection.take();
+        for (name, connection) in [("without a connection", None), ("beside a reader", connection)] {
+            writer.connection = connection;
+            writer.wipe_at = Some(Instant::now());
+            writer.wipe_once();
+            assert!(writer.wipe_at.is_some_and(|at| at > Instant::now()), "{name}");
+            assert!(std::fs::metadata(&wal).unwrap().len() > 0, "{name}");
+        }
+        reader.execute_batch("COMMIT").unwrap();
+        writer.wipe_at = Some(Instant::now());
+        writer.wipe_once();
+        assert!(writer.wipe_at.is_none() && std::fs::metadata(&wal).unwrap().len() == 0);
+        assert_eq!(writer.wal.frames, 0);
     }
 
     #[test]
