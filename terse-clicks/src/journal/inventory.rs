@@ -81,8 +81,10 @@ impl Disk {
         })
     }
 
+    /// Whether so many bytes can be had of it. A file system that tells nothing (one in memory without a bound, say) is
+    /// full when writing fails.
     pub(super) fn has_room(self, bytes: u64) -> bool {
-        self.free >= bytes.saturating_add(RESERVED_BYTES.min(self.all / 16))
+        self.all == 0 || self.free >= bytes.saturating_add(RESERVED_BYTES.min(self.all / 16))
     }
 }
 

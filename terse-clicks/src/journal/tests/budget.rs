@@ -302,6 +302,7 @@ fn of_a_small_disk_less_is_left() {
     let disk = |free| inventory::Disk { free, all: 16 << 20 };
     assert!(disk(2 << 20).has_room(1 << 20));
     assert!(!disk((2 << 20) - 1).has_room(1 << 20));
+    assert!(inventory::Disk { free: 0, all: 0 }.has_room(1 << 20), "some tell nothing");
 }
 
 #[test]
