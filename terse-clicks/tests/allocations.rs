@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
-use terse_clicks::journal::{DayKey, Journal, JournalConfig};
+use terse_clicks::journal::{DayKey, Journal, JournalConfig, MIN_BLOCK_BYTES};
 use terse_core::click::{Click, ClickRecording, Signals};
 use terse_core::{Clock, Version};
 use terse_testkit::{SeededEntropy, TestClock};
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Clicks of some 180 bytes: these fill several blocks, and fewer than are prepared.
-const CLICKS: u64 = 7_500;
+const CLICKS: u64 = 1_200;
 
 /// What an agent begins with; each click is by another one.
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
@@ -59,7 +59,8 @@ const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.3
 fn recording_allocates_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::default());
-    let config = JournalConfig::new(directory.path().join("journal"));
+    let block_bytes = MIN_BLOCK_BYTES;
+    let config = JournalConfig { block_bytes, ..JournalConfig::new(directory.path().join("journal")) };
     let journal = Journal::open(&config, Arc::clone(&clock) as Arc<dyn Clock>, &SeededEntropy::new(1)).unwrap();
     let mut recorder = journal.of_a_worker();
     let day = (clock.now().as_millis() / 86_400_000) as u32;

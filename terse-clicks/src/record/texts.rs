@@ -12,11 +12,11 @@ const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
 /// No row of frames is longer, for places tell no more.
 pub const MAX_ROW_BYTES: usize = 1 << (u32::BITS - LENGTH_BITS);
 
-const _: () = assert!(
-    MAX_LANGUAGE_BYTES <= LENGTH_MASK as usize
-        && MAX_REFERRER_BYTES <= LENGTH_MASK as usize
-        && MAX_USER_AGENT_BYTES <= LENGTH_MASK as usize
-);
+const _: () = {
+    assert!(MAX_LANGUAGE_BYTES <= LENGTH_MASK as usize);
+    assert!(MAX_REFERRER_BYTES <= LENGTH_MASK as usize);
+    assert!(MAX_USER_AGENT_BYTES <= LENGTH_MASK as usize);
+};
 
 /// Where a text stands in a row: its length in the lower 10 bits, its offset in the others. Zero = no text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Place {
     /// The place of `len` bytes at `offset`; `None` = beyond what a place can tell.
     pub(super) fn of(offset: usize, len: usize) -> Option<Self> {
         let fits = offset < MAX_ROW_BYTES && len <= LENGTH_MASK as usize;
-        fits.then(|| Self((offset as u32) << LENGTH_BITS | len as u32))
+        fits.then_some(Self((offset as u32) << LENGTH_BITS | len as u32))
     }
 
     pub(super) const fn from_le_bytes(bytes: [u8; 4]) -> Self {
