@@ -20,6 +20,9 @@ const ROUNDS: usize = 3;
 /// How many links are created before a server is killed.
 const PER_ROUND: usize = 60;
 
+/// By code and version, the ids of the events that told it.
+type Heard = BTreeMap<(String, u64), BTreeSet<String>>;
+
 /// Whoever listens to the events of a deployment.
 struct Listener {
     amqp: Amqp,
@@ -113,10 +116,10 @@ fn each_change_of_a_link_is_told_in_the_order_of_its_versions() {
     let mut server = setup.start();
     let client = server.client();
     let code = code_of(&client.create(&json!({ "url": "https://example.com/a", "title": "One", "tags": ["x"] })));
-    client.patch(&code, &json!({ "url": "https://example.com/b" })).expect(200);
-    client.patch(&code, &json!({ "url": "https://example.com/b" })).expect(200);
-    client.patch(&code, &json!({ "state": "disabled" })).expect(200);
-    client.delete(&code).expect(204);
+    assert_eq!(client.patch(&code, &json!({ "url": "https://example.com/b" })).status, 200);
+    assert_eq!(client.patch(&code, &json!({ "url": "https://example.com/b" })).status, 200);
+    assert_eq!(client.patch(&code, &json!({ "state": "disabled" })).status, 200);
+    assert_eq!(client.delete(&code).status, 204);
     let keyed = |body: &Value| {
         let request = Request::new("POST", API_LINKS).header("Idempotency-Key", "k1").json(body);
         code_of(&client.send(request).expect(201).json())
@@ -165,7 +168,7 @@ fn write_until_killed(client: &Client, name: &str, ended: &AtomicBool, count: &A
         count.fetch_add(1, Ordering::Relaxed);
         let edit = Request::new("PATCH", &code_path(&code)).json(&json!({ "title": name }));
         let Ok(edited) = connection.call(&edit) else { break };
-        edited.expect(200);
+        assert_eq!(edited.status, 200);
         answered.push((code, 2));
         if ended.load(Ordering::Relaxed) {
             break;
@@ -206,8 +209,8 @@ fn every_answered_change_is_told_whatever_is_killed_meanwhile() {
         }
         server = setup.start();
     }
-    let mut heard: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
-    let mut hear = |wanted: &dyn Fn(&BTreeMap<(String, u64), BTreeSet<String>>) -> bool| {
+    let mut heard = Heard::new();
+    let mut hear = |wanted: &dyn Fn(&Heard) -> bool| {
         for event in listener.hear() {
             let (code, _, version) = of(&event);
             heard.entry((code, version)).or_default().insert(event["id"].to_string());
