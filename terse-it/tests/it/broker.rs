@@ -203,7 +203,7 @@ fn a_journal_of_another_bus_ends_the_start_until_it_is_drained() {
 /// Servers that share a keyspace of links and one of statistics.
 struct Shared {
     setup: Setup,
-    links: Keyspace,
+    _links: Keyspace,
     _stats: Keyspace,
 }
 
@@ -212,7 +212,7 @@ impl Shared {
         let (links, stats) = (cluster.keyspace("links"), cluster.keyspace("stats"));
         let setup = with_broker(&shared_broker()).ready_within(KEYSPACE_LIMIT);
         let setup = setup.env("TERSE_STORE", &links.store()).env("TERSE_STATS", &stats.store());
-        Self { setup, links, _stats: stats }
+        Self { setup, _links: links, _stats: stats }
     }
 
     /// The same on a data directory of its own.
