@@ -45,8 +45,9 @@ fn api(config: &mut ServiceConfig) {
     let breaker = at("/api/v1/admin/breakers/{name:.*}", "GET, HEAD, PUT")
         .route(get(breakers::read))
         .route(web::put().to(breakers::force));
-    for resource in [links, batch, link, stats, clicks, breakers, breaker] {
-        config.service(resource.wrap(from_fn(limits::limited)).wrap(from_fn(host::guarded)));
+    config.service(links.wrap(from_fn(limits::creating)).wrap(from_fn(host::guarded)));
+    for resource in [batch, link, stats, clicks, breakers, breaker] {
+        config.service(resource.wrap(from_fn(limits::asking)).wrap(from_fn(host::guarded)));
     }
 }
 

@@ -126,18 +126,36 @@ impl Limit {
     }
 }
 
-/// The layer around the API: draws one unit for each request.
-pub(crate) async fn limited(
+/// The layer around the resource of links, to which one posts to create one.
+pub(crate) async fn creating(
     state: web::Data<State>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let creates = request.method() == Method::POST && request.path() == "/api/v1/links";
-    let limit = if creates { &state.limits.create } else { &state.limits.api };
+    let limit = if request.method() == Method::POST { &state.limits.create } else { &state.limits.api };
+    limited(limit.as_ref(), &state, request, next).await
+}
+
+/// The layer around the other resources of the API.
+pub(crate) async fn asking(
+    state: web::Data<State>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    limited(state.limits.api.as_ref(), &state, request, next).await
+}
+
+/// Draws one unit of `limit` for `request`.
+async fn limited(
+    limit: Option<&Limit>,
+    state: &State,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
     if let Some(limit) = limit {
         // Who has no valid key is told so later, and has the limit of the address.
-        let caller = limit.by.needs_key().then(|| auth::caller(request.request(), &state).ok()).flatten();
-        let drawn = limit.draw(&Who::of(request.request(), &state, caller.as_ref()), 1).await;
+        let caller = limit.by.needs_key().then(|| auth::caller(request.request(), state).ok()).flatten();
+        let drawn = limit.draw(&Who::of(request.request(), state, caller.as_ref()), 1).await;
         tell(request.request(), limit, &drawn);
         if drawn.granted == 0 {
             return Ok(request.error_response(limit.refusal(&drawn)));

@@ -83,6 +83,18 @@ fn a_create_beyond_the_limit_is_told_when_to_come_back() {
 }
 
 #[test]
+fn another_spelling_of_the_path_is_no_way_around_the_limit() {
+    let server = Server::with(creates(1, LimitBy::Address));
+    let spelled = |path: &str| server.ask("POST", path).json(BODY).send().status;
+    assert_eq!(create(&server).status, 201);
+    for path in ["/api/v1/links?x=1", "/api/v1/link%73", "/%61pi/v1/links", "/api/v1/links/", "/api//v1/links"] {
+        let status = spelled(path);
+        assert!(status == 429 || status == 404 || status == 405, "{path}: {status}");
+    }
+    assert_eq!(server.store.faults.calls(Operation::InsertIfAbsent), 1);
+}
+
+#[test]
 fn a_create_that_fails_tells_what_is_left_too() {
     let server = Server::with(creates(2, LimitBy::Address));
     let answer = server.ask("POST", LINKS).json("{broken").send();
