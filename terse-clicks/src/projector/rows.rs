@@ -547,6 +547,7 @@ fn slot(entries: &mut [Entry], number: u32, span: Span) -> Option<&mut Slot> {
 mod tests {
     use terse_core::Version;
     use terse_core::click::{JournalId, Signals};
+    use terse_core::stats::Row;
 
     use super::*;
     use crate::enrich::Enrichment;

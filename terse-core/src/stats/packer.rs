@@ -149,11 +149,12 @@ impl Packer {
         debug_assert!(added.is_sorted_by(|a, b| a.text < b.text), "each value once, in their order");
         let begin = self.out.len();
         let (out, whole) = (&mut self.out, eye.rest);
-        let mut named = eye.count(MAX_VALUES)?;
+        let before = eye.count(MAX_VALUES)?;
+        let mut named = before;
         // Below 128, so it has one byte whatever it will be.
         out.push(0);
         let (mut left, mut copied) = (added, eye.rest);
-        for _ in 0..named {
+        for _ in 0..before {
             let entry = eye.rest;
             let len = eye.count(MAX_VALUE_BYTES)?;
             let name = eye.bytes(len)?;
