@@ -3,7 +3,7 @@
 //! The test starts this binary again as the process that records; it gets its directory on standard input, and
 //! acknowledges each click on standard output.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -73,6 +73,8 @@ fn child_that_records_until_it_is_killed() {
     let mut input = String::new();
     std::io::stdin().read_line(&mut input).unwrap();
     let Some((seed, directory)) = input.trim_end().split_once(' ') else { return };
+    // What the harness has begun to print is no part of the first acknowledgement.
+    println!();
     let clock = Arc::new(SystemClock(Instant::now()));
     let config = JournalConfig {
         block_bytes: MIN_BLOCK_BYTES,

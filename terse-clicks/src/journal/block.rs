@@ -318,6 +318,10 @@ pub(super) enum Left {
 
 /// What is left of `block`, a block of `journal` found open; `now` is when it gets sealed, if so.
 pub(super) fn recover(block: &[u8], journal: JournalId, now: Timestamp) -> Result<Left, BlockError> {
+    // Its process ended between making the file and giving it its length.
+    if block.is_empty() {
+        return Ok(Left::Free);
+    }
     let Some(Header { id, format, .. }) = Header::read(block)? else { return Ok(Left::Free) };
     if id.journal != journal {
         return Err(BlockError::Foreign(id));

@@ -191,6 +191,7 @@ fn a_recycled_file_never_revives_old_records() {
 #[test]
 fn what_is_left_of_a_block_is_told() {
     assert_eq!(recover(&[0; FILE_BYTES], ID.journal, NOW), Ok(Left::Free));
+    assert_eq!(recover(&[], ID.journal, NOW), Ok(Left::Free), "a file that was just made");
     assert_eq!(recover(&open_block(ID, 0), ID.journal, NOW), Ok(Left::Empty(ID)));
     assert_eq!(recover(&sealed_block(ID, 2), ID.journal, NOW), Ok(Left::Sealed(ID)));
     assert_eq!(recover(&sealed_block(ID, 2), JournalId([8; 16]), NOW), Err(BlockError::Foreign(ID)));
