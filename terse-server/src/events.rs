@@ -1,6 +1,7 @@
 //! Link events: what the API did to links, published to the message broker by a thread of their own.
 //!
-//! They are there with a broker (`TERSE_BUS=amqp://…`) and in processes that serve the API; with the local bus there are
+//! They are there with a broker (`TERSE_BUS=amqp://…`) and in processes that serve the API; with the local bus there
+//! are
 //! none, and writing links costs nothing more. `terse_clicks::rabbit::events` says what is promised of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -132,7 +133,8 @@ impl Events {
         });
     }
 
-    /// Publishes what is there, as far as the broker takes it, and ends. What is left is published after the next start.
+    /// Publishes what is there, as far as the broker takes it, and ends. What is left is published after the next
+    /// start.
     pub async fn end(self, grace: Grace, least: Duration) {
         self.stop.send_replace(true);
         match tokio::time::timeout(grace.left(least), self.ended).await {

@@ -53,7 +53,8 @@ pub struct LocalLog {
     /// Why journals can't be read, to be told after what was found in others, until they are stopped or started; one of
     /// each at most.
     failed: VecDeque<(JournalId, LogError)>,
-    /// Journals of which all is noted as passed, and was asked of the read model since this log was made. No more than there are.
+    /// Journals of which all is noted as passed, and was asked of the read model since this log was made. No more than
+    /// there are.
     settled: BTreeSet<JournalId>,
     /// When the directories of those of them last changed of which all is passed: as long as they don't, it stays so.
     over: BTreeMap<JournalId, SystemTime>,
@@ -135,13 +136,15 @@ impl LocalLog {
         Ok(found.deliveries)
     }
 
-    /// Why the first of the journals that can't be read can't be. It stays until that is stopped: whoever is told so may
+    /// Why the first of the journals that can't be read can't be. It stays until that is stopped: whoever is told so
+    /// may
     /// be given up before.
     fn failure(&self) -> Result<(), LogError> {
         self.failed.front().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
-    /// Whether all of the journal is noted as passed, as far as can be told. Of one that is as it was when that was asked
+    /// Whether all of the journal is noted as passed, as far as can be told. Of one that is as it was when that was
+    /// asked
     /// last, only the time of its last change is read: there may be a thousand of them.
     fn is_over(&mut self, journal: &JournalDir) -> bool {
         let id = journal.id();

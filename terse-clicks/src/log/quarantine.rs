@@ -8,7 +8,8 @@
 //! | `<seq>.requeued` | count the block now, if it can be decoded by now | the reader, once it is counted or can't be |
 //! | `<seq>.void` | don't wait for this block: it never comes | [`Quarantine::tidy`], when readers are past it |
 //!
-//! So a block is counted at most once, whoever decides what and when: what is counted is in the set of blocks passed, in
+//! So a block is counted at most once, whoever decides what and when: what is counted is in the set of blocks passed,
+//! in
 //! the transaction that counts it. A file beside the journals, [`REQUESTS`], changes with each decision; that is how
 //! readers notice.
 //!
@@ -115,7 +116,8 @@ pub struct Aside {
     pub discarded: u64,
 }
 
-/// Of all journals of a data directory, what can't be counted. All its methods block on the disk; none needs a journal's
+/// Of all journals of a data directory, what can't be counted. All its methods block on the disk; none needs a
+/// journal's
 /// lock, so they work beside running servers.
 #[derive(Clone, Debug)]
 pub struct Quarantine {
@@ -239,7 +241,8 @@ impl Quarantine {
         self.request()
     }
 
-    /// Discards the oldest of what is aside until it takes at most [`MAX_ASIDE_BYTES`] and its share of a disk budget of
+    /// Discards the oldest of what is aside until it takes at most [`MAX_ASIDE_BYTES`] and its share of a disk budget
+    /// of
     /// `budget_bytes`, loudly. Tidies up behind readers, too.
     ///
     /// # Errors
@@ -268,7 +271,7 @@ impl Quarantine {
             }
             let dead = look_at(&directory, name, bytes);
             let (clicks, reason) = (dead.clicks, &dead.reason);
-            tracing::error!(block = %dead, ?clicks, reason, most, "too much is put aside: its oldest block is discarded");
+            tracing::error!(block = %dead, ?clicks, reason, most, "too much is put aside: the oldest is discarded");
             self.discard(&dead)?;
             aside.bytes -= bytes;
             aside.blocks -= 1;
@@ -325,7 +328,8 @@ pub(super) fn is_given_up(directory: &JournalDir, seq: u64) -> bool {
     marker(directory, seq, VOID).exists()
 }
 
-/// Puts a requeued block that is counted back among the others, so that a replay finds it. Returns its bytes; `None` = it
+/// Puts a requeued block that is counted back among the others, so that a replay finds it. Returns its bytes; `None` =
+/// it
 /// is not there any more.
 pub(super) fn put_back(directory: &JournalDir, seq: u64) -> io::Result<Option<u64>> {
     let (from, to) = (directory.quarantined(Name::Block(seq)), directory.file(Name::Block(seq)));

@@ -1,20 +1,23 @@
 //! Link events: what happened to links, told to whoever wants to know, at least once.
 //!
-//! What is about to be written to a link is noted in an [`Outbox`], a file of its process, synced to the disk before the
+//! What is about to be written to a link is noted in an [`Outbox`], a file of its process, synced to the disk before
+//! the
 //! store is asked; what became of it is noted before the answer leaves. [`EventRelay`] publishes the events that are
 //! there to the topic exchange until the broker has confirmed them. An intent whose outcome is not noted, because the
 //! process was killed, the power cut, the caller gone or the store silent, is settled by reading the link back, at the
-//! earliest [`ASK_AFTER_MS`] later, when no write is under way any more. So every change that stands is told, whether it
+//! earliest [`ASK_AFTER_MS`] later, when no write is under way any more. So every change that stands is told, whether
+//! it
 //! was answered or not.
 //!
 //! One window stays open: a cluster may finish a write of unknown outcome later than that, when somebody else touches
-//! the link; such a change was answered to nobody. An event may come twice (its `id` tells), and two changes of one link
+//! the link; such a change was answered to nobody. An event may come twice (its `id` tells), and two changes of one
+//! link
 //! at the same moment may be told in another order than they were made, also those of several servers (`version`
 //! tells); a change that had to be read back is told as the link stands by then.
 //!
 //! | bound | when it is hit |
 //! |---|---|
-//! | [`MAX_OUTBOX_BYTES`], [`MAX_OPEN`], [`INTEND_MS`] of an outbox | the event is dropped and counted; links are unharmed |
+//! | [`MAX_OUTBOX_BYTES`], [`MAX_OPEN`], [`INTEND_MS`] of an outbox | the event is dropped and counted; links aren't |
 //! | [`MAX_BATCH`] events under way | the others wait in the outbox |
 //! | [`MAX_LEFT`] outboxes of dead processes that are read at a time | the others wait |
 //!
@@ -133,7 +136,8 @@ impl EventRelay {
         }
     }
 
-    /// One step: publishes a batch of each outbox, waiting for events at most `wait_ms` and for the broker as long as it
+    /// One step: publishes a batch of each outbox, waiting for events at most `wait_ms` and for the broker as long as
+    /// it
     /// may take to answer. A fault is logged, and answered by [`EventStep::pause_ms`]; nothing is lost by it, nor by
     /// dropping the future. It reads files, so it is for a thread that may wait for them.
     pub async fn run_once(&mut self, wait_ms: u64) -> EventStep {

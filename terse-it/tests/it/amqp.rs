@@ -1,4 +1,5 @@
-//! As much of AMQP 0-9-1 as it takes to hear what is published to an exchange: another implementation than the server's.
+//! As much of AMQP 0-9-1 as it takes to hear what is published to an exchange: another implementation than the
+//! server's.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,7 +1,8 @@
 //! `terse dead`: what could not be counted, and what an operator decides about it, beside running servers.
 //!
 //! That is what lies in the `quarantine/` of the journals on this machine, and gaps that stop a journal; with a broker,
-//! what is in its dead-letter queue, too. Nothing is decided here about what is counted: a requeued block or message is counted by
+//! what is in its dead-letter queue, too. Nothing is decided here about what is counted: a requeued block or message
+//! is counted by
 //! the servers, once, whatever becomes of this command.
 
 mod journals;
@@ -229,7 +230,8 @@ fn lost(chosen: &[Entry], outcomes: &[Outcome]) -> String {
     format!("discarded: {}", told(&done))
 }
 
-/// Tells what was done. What was named and refused ends the command with [`Exit::Unavailable`]; of `--all`, nothing does.
+/// Tells what was done. What was named and refused ends the command with [`Exit::Unavailable`]; of `--all`, nothing
+/// does.
 fn decided(outcomes: Vec<Outcome>, order: &DeadOrder, done: &str) -> Result<(), StartError> {
     let (kept, gone): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|outcome| outcome.refused.is_some());
     if order.json {

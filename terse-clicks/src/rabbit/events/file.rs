@@ -1,6 +1,7 @@
 //! The file of an outbox.
 //!
-//! `<id>.events`, locked by its process for life, has 8 bytes of magic, 8 with the offset before which nothing is left to
+//! `<id>.events`, locked by its process for life, has 8 bytes of magic, 8 with the offset before which nothing is left
+//! to
 //! tell, then frames: 4 bytes with the length of the body, 4 with the CRC-32 of the rest, 1 with the kind, 8 with the
 //! number of the intent, the body. Numbers are little endian. An intent is noted (its body tells what was about to be
 //! tried), then settled: by an event (its body is the JSON), or by a frame that says that nothing happened.
