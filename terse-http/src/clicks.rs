@@ -1,10 +1,12 @@
 //! The click of a redirect: what its request tells, noted before the answer leaves.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::header::HeaderMap;
 use actix_http::{HttpMessage, Method, Request};
 use terse_core::click::{Click, ClickRecorder, ClickRecording, SEAL_CHECK_MS, Signals};
 use terse_core::metrics::ClickCounts;
@@ -14,6 +16,28 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::State;
 use crate::client::TrustedProxies;
+use crate::headers::Headers;
+
+/// A request for a link, as far as its click tells of it.
+pub(crate) struct Asked<'r, H: ?Sized> {
+    /// Only the head of the answer is wanted. That is nobody who follows the link.
+    pub(crate) head: bool,
+    pub(crate) code: &'r str,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) headers: &'r H,
+}
+
+impl<'r> From<&'r Request> for Asked<'r, HeaderMap> {
+    /// Of `request`, whose path has one segment.
+    fn from(request: &'r Request) -> Self {
+        Self {
+            head: *request.method() == Method::HEAD,
+            code: request.path().strip_prefix('/').unwrap_or_default(),
+            peer: request.peer_addr(),
+            headers: request.headers(),
+        }
+    }
+}
 
 /// Notes the clicks of one web worker.
 pub(crate) struct Clicks {
@@ -43,40 +67,47 @@ impl Clicks {
         clicks
     }
 
-    /// Notes that `request` is sent to the link of its only path segment, as it was in `version`. HEAD is not counted.
-    pub(crate) fn note(&self, request: &Request, version: Version, at: Timestamp) {
-        if *request.method() == Method::HEAD {
+    /// Notes that who `asked` is sent to the link, as it was in `version`. HEAD is not counted.
+    pub(crate) fn note<H: Headers + ?Sized>(&self, asked: &Asked<'_, H>, version: Version, at: Timestamp) {
+        if asked.head {
             return;
         }
-        let code = request.path().strip_prefix('/').unwrap_or_default();
-        let client = self.proxies.client(request.peer_addr(), request.headers());
         let mut click = Click {
             at,
-            code,
+            code: asked.code,
             version,
-            client,
+            client: self.proxies.client(asked.peer, asked.headers),
             referrer: b"",
             user_agent: b"",
             language: b"",
             signals: Signals::default(),
         };
         // One walk costs less than a look-up for each of them, most of which find nothing.
-        for (name, value) in request.headers() {
-            let value = value.as_bytes();
-            match name.as_str() {
-                "referer" => click.referrer = first(click.referrer, value),
-                "user-agent" => click.user_agent = first(click.user_agent, value),
-                "accept-language" => click.language = first(click.language, value),
-                "dnt" => click.signals.do_not_track |= value == b"1",
-                "sec-gpc" => click.signals.global_privacy_control |= value == b"1",
-                "sec-purpose" | "purpose" | "x-purpose" | "x-moz" => click.signals.prefetch |= is_ahead(value),
-                _ => {}
-            }
+        for (name, value) in asked.headers.each() {
+            tell(&mut click, name, value);
         }
         match self.recorder.borrow_mut().record(&click) {
             Ok(()) => self.counts.recorded(),
             Err(reason) => self.counts.dropped(reason),
         }
+    }
+}
+
+/// Adds to `click` what the header `name` says, in whatever case it is written.
+fn tell<'a>(click: &mut Click<'a>, name: &str, value: &'a [u8]) {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    // Most headers differ in length from all of these.
+    match name.len() {
+        3 if is("dnt") => click.signals.do_not_track |= value == b"1",
+        5 if is("x-moz") => click.signals.prefetch |= is_ahead(value),
+        7 if is("referer") => click.referrer = first(click.referrer, value),
+        7 if is("sec-gpc") => click.signals.global_privacy_control |= value == b"1",
+        7 if is("purpose") => click.signals.prefetch |= is_ahead(value),
+        9 if is("x-purpose") => click.signals.prefetch |= is_ahead(value),
+        10 if is("user-agent") => click.user_agent = first(click.user_agent, value),
+        11 if is("sec-purpose") => click.signals.prefetch |= is_ahead(value),
+        15 if is("accept-language") => click.language = first(click.language, value),
+        _ => {}
     }
 }
 

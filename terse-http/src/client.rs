@@ -16,12 +16,13 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use actix_web::http::header::{self, HeaderMap, HeaderName};
+use crate::headers::Headers;
 
 /// Most proxies in a row.
 const MAX_HOPS: usize = 32;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED: &str = "forwarded";
 
 /// A network: all addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +62,14 @@ impl TrustedProxies {
     }
 
     /// Where a request with `headers` comes from that `peer` sent.
-    pub(crate) fn client(&self, peer: Option<SocketAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    pub(crate) fn client(&self, peer: Option<SocketAddr>, headers: &(impl Headers + ?Sized)) -> Option<IpAddr> {
         let peer = peer?.ip();
         if self.0.is_empty() || !self.trusts(peer) {
             return Some(peer);
         }
-        let listed = headers.contains_key(X_FORWARDED_FOR).then(|| self.walk(peer, x_forwarded_for(headers)));
-        let forwarded = headers.contains_key(header::FORWARDED).then(|| self.walk(peer, forwarded(headers)));
+        let (listed, forwarded) = (lines(headers, X_FORWARDED_FOR), lines(headers, FORWARDED));
+        let listed = (!listed.is_empty()).then(|| self.walk(peer, x_forwarded_for(listed)));
+        let forwarded = (!forwarded.is_empty()).then(|| self.walk(peer, named_hops(forwarded)));
         match (listed, forwarded) {
             (Some(one), Some(other)) if one != other => Some(peer),
             (one, other) => one.or(other).or(Some(peer)),
@@ -88,17 +90,28 @@ impl TrustedProxies {
     }
 }
 
+/// What each header called `name` says; `None` = something that is no visible ASCII.
+fn lines<'h>(headers: &'h (impl Headers + ?Sized), name: &str) -> Vec<Option<&'h str>> {
+    let of_it = headers.each().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+    of_it.map(|(_, value)| visible(value)).collect()
+}
+
+fn visible(value: &[u8]) -> Option<&str> {
+    let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    visible.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
 /// The addresses of `X-Forwarded-For`, from the right.
-fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
-    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).map(|line| line.to_str().unwrap_or("?")).collect();
-    lines.into_iter().rev().flat_map(|line| line.rsplit(',')).map(|hop| address(hop.trim()))
+fn x_forwarded_for(lines: Vec<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines = lines.into_iter().rev().map(|line| line.unwrap_or("?"));
+    lines.flat_map(|line| line.rsplit(',')).map(|hop| address(hop.trim()))
 }
 
 /// The addresses of `Forwarded` (RFC 7239), from the right.
-fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+fn named_hops(lines: Vec<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
     let mut hops = vec![];
-    for line in headers.get_all(header::FORWARDED) {
-        match line.to_str().ok().and_then(elements) {
+    for line in lines {
+        match line.and_then(elements) {
             Some(elements) => hops.extend(elements),
             None => hops.push(None),
         }
@@ -155,7 +168,7 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
+    use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;

@@ -38,6 +38,7 @@ const NS_PER_MS: u64 = 1_000_000;
 pub(crate) struct FrontFactory<F> {
     routes: F,
     state: State,
+    redirects: Rc<Redirects>,
 }
 
 /// The service itself.
@@ -65,8 +66,8 @@ enum Step {
 }
 
 impl<F> FrontFactory<F> {
-    pub(crate) fn new(routes: F, state: State) -> Self {
-        Self { routes, state }
+    pub(crate) fn new(routes: F, state: State, redirects: Rc<Redirects>) -> Self {
+        Self { routes, state, redirects }
     }
 }
 
@@ -86,9 +87,9 @@ where
 
     fn new_service(&self, config: AppConfig) -> Self::Future {
         let routes = self.routes.new_service(config);
-        let state = self.state.clone();
+        let (state, redirects) = (self.state.clone(), Rc::clone(&self.redirects));
         Box::pin(async move {
-            let (redirects, requests) = (Rc::new(Redirects::new(&state)), state.lifecycle.requests());
+            let requests = state.lifecycle.requests();
             let looks = Rc::new(Looks::new(state.clone(), Rc::clone(&redirects)));
             Ok(Front { routes: routes.await?, state, redirects, looks, requests })
         })

@@ -45,6 +45,8 @@ pub(crate) struct Open {
 #[derive(Default)]
 pub(crate) struct Activity {
     requests: Cell<usize>,
+    /// Requests that have come at all.
+    begun: Cell<u64>,
     /// The step of the last answer, as far as there was one.
     answered: Cell<Option<u64>>,
     /// The step since which the client takes nothing of what is to be written.
@@ -109,6 +111,11 @@ impl Open {
         self.finish.notify_waiters();
     }
 
+    /// Whether no further request shall be waited for.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.finishing.get()
+    }
+
     /// Waits for [`finish`](Self::finish). Nothing comes between the two steps on one thread.
     pub(crate) async fn finishing(&self) {
         if !self.finishing.get() {
@@ -156,7 +163,13 @@ impl Activity {
     /// A request has come.
     pub(crate) fn begin(self: &Rc<Self>) -> Active {
         self.requests.set(self.requests.get() + 1);
+        self.begun.set(self.begun.get() + 1);
         Active(Rc::clone(self))
+    }
+
+    /// How many requests have come, and how many of them aren't answered yet.
+    pub(crate) fn requests(&self) -> (u64, usize) {
+        (self.begun.get(), self.requests.get())
     }
 
     /// Part of an answer has left.

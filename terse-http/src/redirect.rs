@@ -16,7 +16,8 @@ use terse_core::target::TargetUrl;
 use terse_core::{Clock, Entropy, Resolution, Timestamp};
 
 use crate::accept::thousandths;
-use crate::clicks::Clicks;
+use crate::clicks::{Asked, Clicks};
+use crate::headers::Headers;
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{self, Kind, Problem};
 use crate::{RedirectStatus, State, front, request_id};
@@ -70,7 +71,7 @@ impl Redirects {
             (Verdict::Found, Some(link)) => match self.found(request, link.target) {
                 Some(response) => {
                     if let (Some(clicks), Some(now)) = (&self.clicks, now) {
-                        clicks.note(request, link.version, now);
+                        clicks.note(&Asked::from(request), link.version, now);
                     }
                     self.count(lookup.tier, Outcome::Found, started_ns);
                     response
@@ -90,6 +91,29 @@ impl Redirects {
                 self.refuse(request, &no_such_link())
             }
         }
+    }
+
+    /// Where who `asked` is sent to by what `lookup` found, noted and counted. `None` = nowhere; then nothing has
+    /// been counted, and [`answer`](Self::answer) says why.
+    pub(crate) fn location<H: Headers + ?Sized>(
+        &self,
+        asked: &Asked<'_, H>,
+        started_ns: u64,
+        lookup: Lookup,
+    ) -> Option<HeaderValue> {
+        let link = lookup.link?;
+        let (Verdict::Found, now) = self.verdict(&link) else { return None };
+        let location = HeaderValue::from_maybe_shared(link.target.into_bytes()).ok()?;
+        if let (Some(clicks), Some(now)) = (&self.clicks, now) {
+            clicks.note(asked, link.version, now);
+        }
+        self.count(lookup.tier, Outcome::Found, started_ns);
+        Some(location)
+    }
+
+    /// The status of redirects and what is said of keeping them.
+    pub(crate) fn said(&self) -> (StatusCode, &HeaderValue) {
+        (self.status, &self.cache_control)
     }
 
     /// What `link` answers at this moment, and the moment. Most links have no times: where no click is noted either,

@@ -12,9 +12,12 @@ pub(crate) const MAX_LEN: usize = 128;
 
 /// The id that the client sent, if it is 1 to [`MAX_LEN`] visible ASCII characters.
 pub(crate) fn sent(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let value = headers.get(HEADER)?;
-    let bytes = value.as_bytes();
-    ((1..=MAX_LEN).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)).then_some(value)
+    headers.get(HEADER).filter(|value| is_usable(value.as_bytes()))
+}
+
+/// Whether `id` is echoed.
+pub(crate) fn is_usable(id: &[u8]) -> bool {
+    (1..=MAX_LEN).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
 /// A new id: 16 random bytes in hexadecimal.

@@ -67,9 +67,21 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// # Errors
 /// When a listener can't be used or a thread can't be started.
 pub fn serve(listeners: Vec<TcpListener>, state: State) -> io::Result<Server> {
+    start(listeners, state, true)
+}
+
+/// The same with every redirect answered in front of the router, none beneath the HTTP server: to compare with.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_without_lane(listeners: Vec<TcpListener>, state: State) -> io::Result<Server> {
+    start(listeners, state, false)
+}
+
+fn start(listeners: Vec<TcpListener>, state: State, lane: bool) -> io::Result<Server> {
     let started = StartedMs(state.clock.monotonic_ms());
     let description = Bytes::from(serde_json::to_vec(&openapi::describe(&state))?);
-    let site = Site { state, started, description };
+    let site = Site { state, started, description, lane };
     let mut server = Server { orders: Arc::new(watch::Sender::new(Order::Serve)), workers: Vec::new() };
     for (number, listener) in listeners.into_iter().enumerate() {
         listener.set_nonblocking(true)?;

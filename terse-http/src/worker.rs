@@ -6,7 +6,7 @@
 //! get their turn. Where the system has no more descriptors or memory, the
 //! worker pauses before it tries again, and tells of it once a second.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
@@ -19,6 +19,7 @@ use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -33,7 +34,9 @@ use crate::connection::Connection;
 use crate::docs::Description;
 use crate::front::FrontFactory;
 use crate::health::StartedMs;
-use crate::open::Open;
+use crate::lane::{self, Lane, Upper};
+use crate::open::{Open, Place};
+use crate::redirect::Redirects;
 use crate::{State, layer, routes};
 
 /// Connections accepted before those that are there get their turn.
@@ -64,6 +67,15 @@ pub(crate) struct Site {
     pub(crate) state: State,
     pub(crate) started: StartedMs,
     pub(crate) description: Bytes,
+    /// Whether redirects are answered beneath the HTTP server where they can be.
+    pub(crate) lane: bool,
+}
+
+/// What serves the connections of one worker.
+struct Serving<H> {
+    handler: Rc<H>,
+    lane: Option<Rc<Lane>>,
+    open: Rc<Open>,
 }
 
 /// Serves on `listener`, which is non-blocking, until ordered to end.
@@ -81,6 +93,8 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
     let open = Rc::new(Open::default());
     let (address, listener) = (listener.local_addr()?, watch_listener(listener)?);
     let finishing = Rc::clone(&open);
+    let redirects = Rc::new(Redirects::new(&site.state));
+    let lane = site.lane.then(|| Rc::new(Lane::new(site.state.clone(), Rc::clone(&redirects))));
     let service = HttpService::build()
         .graceful_shutdown_signal(move || {
             let open = Rc::clone(&finishing);
@@ -88,17 +102,18 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
         })
         // Closing idle connections is ours; actix would set a timer with each answer.
         .keep_alive(if bounds.keep_alive.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os })
-        .on_connect_ext(|connection: &Connection, data| drop(data.insert(Rc::clone(connection.activity()))))
+        .on_connect_ext(|connection: &Upper, data| drop(data.insert(Rc::clone(connection.activity()))))
         .client_request_timeout(bounds.head_timeout)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .local_addr(address)
-        .finish(map_config(front(site), |()| AppConfig::default()));
+        .finish(map_config(front(site, redirects), |()| AppConfig::default()));
     let handler = service.new_service(()).await.map_err(|()| io::Error::other("the services can't be made"))?;
+    let serving = Serving { handler: Rc::new(handler), lane, open: Rc::clone(&open) };
     let closing = Rc::clone(&open);
     let patience = bounds.keep_alive.max(bounds.body_timeout);
     spawn_local(async move { closing.close_idle(bounds.keep_alive, patience).await });
     let order = {
-        let accepting = pin!(accept(listener, &handler, &open, bounds.connections_per_worker));
+        let accepting = pin!(accept(listener, &serving, bounds.connections_per_worker));
         let ordered = pin!(ordered(orders, Order::Finish));
         match select(accepting, ordered).await {
             Either::Left((failure, _)) => return failure.map(|never| match never {}),
@@ -116,6 +131,7 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
 /// The front with all routes behind it.
 fn front(
     site: Site,
+    redirects: Rc<Redirects>,
 ) -> impl ServiceFactory<
     actix_http::Request,
     Config = AppConfig,
@@ -136,7 +152,7 @@ fn front(
         .app_data(web::Data::new(Description(site.description)))
         .configure(move |config| routes::register(config, &site.state))
         .wrap(from_fn(layer::around));
-    FrontFactory::new(app.into_factory(), state)
+    FrontFactory::new(app.into_factory(), state, redirects)
 }
 
 /// The order, once it is at least `least`. Without anybody left to give orders: to end at once.
@@ -155,14 +171,14 @@ fn watch_listener(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
 /// When the reactor or the services fail.
 async fn accept<H>(
     listener: AsyncFd<TcpListener>,
-    handler: &H,
-    open: &Rc<Open>,
+    serving: &Serving<H>,
     most: usize,
 ) -> io::Result<std::convert::Infallible>
 where
-    H: Service<(Connection, Protocol, Option<SocketAddr>)>,
+    H: Service<(Upper, Protocol, Option<SocketAddr>)> + 'static,
     H::Future: 'static,
 {
+    let open = &serving.open;
     let mut told: Option<Instant> = None;
     loop {
         let mut ready = listener.readable().await?;
@@ -172,7 +188,7 @@ where
             continue;
         }
         open.room(most).await;
-        poll_fn(|cx| handler.poll_ready(cx)).await.map_err(|_| io::Error::other("the services have failed"))?;
+        poll_fn(|cx| serving.handler.poll_ready(cx)).await.map_err(|_| io::Error::other("the services have failed"))?;
         let mut accepted = Ok(0);
         while let Ok(count) = accepted
             && count < ACCEPT_BATCH
@@ -180,17 +196,7 @@ where
         {
             accepted = match ready.try_io(|listener| accept_one(listener.get_ref())) {
                 Ok(Ok(Some((socket, peer)))) => {
-                    let activity = open.activity();
-                    let connection = Connection::bare(socket, Rc::clone(&activity));
-                    let served = handler.call((connection, Protocol::Http1, peer));
-                    open.add(activity, |place| {
-                        let serving = async move {
-                            // What went wrong on a connection was logged where it did.
-                            let _ = served.await;
-                            drop(place);
-                        };
-                        spawn_local(serving).abort_handle()
-                    });
+                    serving.start(socket, peer);
                     Ok(count + 1)
                 }
                 // The client is gone already.
@@ -210,6 +216,36 @@ where
             }
         }
     }
+}
+
+impl<H> Serving<H>
+where
+    H: Service<(Upper, Protocol, Option<SocketAddr>)> + 'static,
+    H::Future: 'static,
+{
+    /// Starts serving `socket`, on which `peer` was accepted.
+    fn start(&self, socket: TcpStream, peer: Option<SocketAddr>) {
+        let activity = self.open.activity();
+        let connection = Connection::bare(socket, Rc::clone(&activity));
+        self.open.add(activity, |place| match &self.lane {
+            Some(lane) => {
+                let (handler, open) = (Rc::clone(&self.handler), Rc::clone(&self.open));
+                let served = lane::serve(Rc::clone(lane), handler, open, connection, peer);
+                spawn_local(until_ended(place, served)).abort_handle()
+            }
+            None => {
+                let served = self.handler.call((Upper::whole(connection), Protocol::Http1, peer));
+                // What went wrong on a connection was logged where it did.
+                spawn_local(until_ended(place, served.map(|_| ()))).abort_handle()
+            }
+        });
+    }
+}
+
+/// Holds a connection's place until `served` has ended.
+async fn until_ended(place: Place, served: impl Future<Output = ()>) {
+    served.await;
+    drop(place);
 }
 
 /// Whether there is a connection in the kernel's queue.

@@ -1,10 +1,11 @@
-//! A redirect that memory answers allocates nothing on a kept connection,
-//! beyond what actix's parser allocates for any request.
+//! A redirect that memory answers allocates nothing on a kept connection; one
+//! that is answered in front of the router nothing beyond what actix's parser
+//! allocates for any request.
 //!
 //! Counted is every allocation and reallocation of the process, on whatever
 //! thread, but those of the client: socket, parser, look-up, headers, counters,
 //! logging, timers. The same is counted of a bare actix service that answers a
-//! constant; the difference is ours, and it is zero. What actix allocates is
+//! constant; the difference is the front's, and it is zero. What actix allocates is
 //! the request's path, each header name that the `http` crate doesn't know, and
 //! every tenth request or so its read buffer. What the first requests of a
 //! connection set up (buffers, actix's pool of heads) comes before counting.
@@ -27,7 +28,7 @@ use tokio::runtime::{Builder, LocalOptions};
 #[path = "../http/server.rs"]
 mod server;
 
-use server::Server;
+use server::{Choices, Server};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -140,13 +141,21 @@ async fn serve_bare(listener: TcpListener) {
     }
 }
 
+fn server(lane: bool) -> Server {
+    let server = Server::with(Choices { lane, ..Choices::default() });
+    server.recorded.quiet.store(true, Ordering::Relaxed);
+    server.reader.known.lock().insert("abc".into(), link("abc").resolution());
+    server
+}
+
+/// One test, since all threads of the process are counted.
 #[test]
 fn a_redirect_from_memory_allocates_nothing_of_its_own() {
     CLIENT.with(|client| client.set(true));
-    let server = Server::start();
-    server.recorded.quiet.store(true, Ordering::Relaxed);
-    server.reader.known.lock().insert("abc".into(), link("abc").resolution());
-    let bare = bare();
+    let (in_lane, server, bare) = (server(true), server(false), bare());
+    for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
+        assert_eq!(fewest(in_lane.address, method, more), 0, "{method} {more:?}, in {WINDOW} requests");
+    }
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
         let (ours, actix) = (fewest(server.address, method, more), fewest(bare, method, more));
         assert_eq!(ours, actix, "{method} {more:?}, in {WINDOW} requests");

@@ -51,6 +51,8 @@ pub(crate) struct Choices {
     pub(crate) trusted_proxies: TrustedProxies,
     /// Makes the limits, on the clock of the server.
     pub(crate) limits: MakeLimits,
+    /// Whether redirects from memory are answered beneath the HTTP server.
+    pub(crate) lane: bool,
 }
 
 impl Default for Choices {
@@ -64,6 +66,7 @@ impl Default for Choices {
             dependencies: vec![],
             trusted_proxies: TrustedProxies::default(),
             limits: Box::new(|_, _| Limits::default()),
+            lane: true,
         }
     }
 }
@@ -144,7 +147,7 @@ impl Server {
             entropy,
             settings: Arc::new(settings),
         };
-        let (handle, thread) = run(listener, state.clone());
+        let (handle, thread) = run(listener, state.clone(), choices.lane);
         Self {
             address,
             store,
@@ -237,11 +240,12 @@ fn breakers(clock: &Arc<TestClock>) -> Breakers {
     breakers
 }
 
-fn run(listener: TcpListener, state: State) -> (ServerHandle, JoinHandle<()>) {
+fn run(listener: TcpListener, state: State, lane: bool) -> (ServerHandle, JoinHandle<()>) {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {
-            let server = terse_http::serve(vec![listener], state).unwrap();
+            let serve = if lane { terse_http::serve } else { terse_http::serve_without_lane };
+            let server = serve(vec![listener], state).unwrap();
             sender.send(server.handle()).unwrap();
             server.await.unwrap();
         });
