@@ -27,6 +27,8 @@ use table::table;
 /// Runs the program with these arguments (the first is its name) and this environment.
 #[must_use]
 pub fn run(arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> ExitCode {
+    // Before memory is taken for anything. Whether it can be had so is told by the server, which asks again.
+    let _told_later = serve::use_small_pages();
     let program = arguments.first().map_or_else(|| "terse".into(), |name| name.to_string_lossy().into_owned());
     let outcome = match cli::parse(arguments) {
         Ok(Parsed::Print(text)) => say(text.trim_end()),

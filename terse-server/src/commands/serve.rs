@@ -1,5 +1,6 @@
 //! `terse serve`.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -19,7 +20,9 @@ pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Re
     config.analytics = serves(roles, RoleName::Analytics);
     clicks::refuse_lone_stats(&config)?;
     telemetry::start(&config.log.filter, config.log.format)?;
-    use_small_pages();
+    if let Err(error) = use_small_pages() {
+        tracing::debug!(%error, "memory may come in pages of 2 MiB");
+    }
     in_runtime(async {
         let about = config.clone();
         let application = Application::build(config).await?;
@@ -36,12 +39,10 @@ pub(super) fn serve(mut config: Config, roles: &[RoleName], program: &str) -> Re
     })
 }
 
-/// Has the kernel give this process memory by 4 KiB. Each of a dozen threads allocates in a place of its own, and 2 MiB for
-/// each of these were 18 MB that nobody used.
-fn use_small_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "memory may come in pages of 2 MiB");
-    }
+/// Has the kernel give this process memory by 4 KiB from now on. Each of a dozen threads allocates in a place of its own,
+/// and 2 MiB for each of these were 18 MB that nobody used.
+pub(super) fn use_small_pages() -> io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
 fn surfaces(roles: &[RoleName]) -> Surfaces {
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn memory_comes_in_small_pages() {
-        use_small_pages();
+        use_small_pages().unwrap();
         assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
     }
 
