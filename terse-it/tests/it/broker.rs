@@ -21,6 +21,15 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 
+/// Ends a loop beside a test, also when the test fails: nobody would be told otherwise.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn shared_broker() -> String {
     std::env::var("TERSE_AMQP").expect("TERSE_AMQP names a RabbitMQ, such as amqp://guest:guest@127.0.0.1:5672/%2f")
 }
@@ -163,13 +172,14 @@ fn clicks_go_on_while_the_broker_is_killed_and_started_again_under_them() {
             }
             answered
         });
+        let ends = Ends(&ended);
         for _ in 0..2 {
             await_true("clicks to be counted", PATIENCE, || total(&client, &code) > 0);
             broker.await_declared();
             broker.kill();
             broker.restart();
         }
-        ended.store(true, Ordering::SeqCst);
+        drop(ends);
         visitor.join().unwrap()
     });
     await_total(&client, &code, answered);
@@ -260,10 +270,11 @@ fn two_servers_publish_and_one_counts_on_a_cluster() {
             }
             more
         });
+        let ends = Ends(&ended);
         let said = verify(&shared.elsewhere("one"), "fresh.sqlite");
         println!("{said}");
         println!("{}", verify(&shared.elsewhere("one"), &into.store()));
-        ended.store(true, Ordering::SeqCst);
+        drop(ends);
         visitor.join().unwrap()
     });
     for code in &codes {
