@@ -223,6 +223,11 @@ impl Inventory {
         Ok(())
     }
 
+    /// Whether there may be more blocks to let go than the last call of [`Inventory::refresh`] did.
+    pub(super) fn is_trimming(&self) -> bool {
+        self.others.lock().to_trim
+    }
+
     /// Looks at other journals at the next call of [`Inventory::refresh`], whenever that is.
     pub(super) fn refresh_soon(&self) {
         self.ledger.lock().look_soon = true;

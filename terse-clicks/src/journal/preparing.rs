@@ -27,6 +27,8 @@ const SPARE_AT_REST: usize = 1;
 /// Blocks that are ready besides.
 const READY_AT_REST: usize = 1;
 const BUSY_MS: u64 = 5;
+/// How long it rests between steps in which blocks go that are not to be kept.
+const TRIM_MS: u64 = 20;
 /// How often other journals are looked after when no block is missing.
 const REST_MS: u64 = 1_000;
 /// How often ready blocks are made so again.
@@ -55,7 +57,12 @@ impl Preparer {
         self.exchange.serve();
         while !self.exchange.is_ending() {
             let busy = self.step();
-            thread::park_timeout(Duration::from_millis(if busy { BUSY_MS } else { REST_MS }));
+            let rest_ms = match (busy, self.inventory.is_trimming()) {
+                (true, _) => BUSY_MS,
+                (false, true) => TRIM_MS,
+                (false, false) => REST_MS,
+            };
+            thread::park_timeout(Duration::from_millis(rest_ms));
         }
         self.exchange.step_made();
     }
