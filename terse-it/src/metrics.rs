@@ -15,6 +15,8 @@ pub const CLICKS_APPLIED: &str = "terse_clicks_applied_total";
 pub const CLICKS_DROPPED: &str = "terse_clicks_dropped_total";
 /// Sealed blocks of clicks that are not counted yet.
 pub const CLICK_BLOCKS_PENDING: &str = "terse_click_blocks_pending";
+/// Parts of blocks of clicks, by what became of them.
+pub const BUS_PARTS: &str = "terse_bus_parts_total";
 
 /// All samples of one scrape.
 #[derive(Clone, Debug, Default)]

@@ -11,6 +11,7 @@ mod celebrity;
 mod clicks;
 mod expiry;
 mod first_start;
+mod limits;
 mod lost_answer;
 mod nodes;
 mod redis_faults;
@@ -71,7 +72,7 @@ pub struct Drill {
 }
 
 /// All drills but those of the counting.
-static OTHERS: [Drill; 18] = [
+static OTHERS: [Drill; 21] = [
     Drill {
         name: "kill-node",
         about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
@@ -179,6 +180,24 @@ static OTHERS: [Drill; 18] = [
         about: "90 % of the load on one code: it costs Redis and the store nothing",
         needs_cluster: false,
         run: celebrity::celebrity,
+    },
+    Drill {
+        name: "limits-shared",
+        about: "64 clients of one key on two servers: what one limit allows; Redis killed: no 500, at most each its own",
+        needs_cluster: true,
+        run: limits::shared,
+    },
+    Drill {
+        name: "enumeration",
+        about: "random codes from one /64 are stopped after the window's, ten readers behind one address never",
+        needs_cluster: false,
+        run: limits::enumeration,
+    },
+    Drill {
+        name: "limits-flood",
+        about: "100,000 addresses: memory stays bounded, modest clients are served, who is used up stays so",
+        needs_cluster: false,
+        run: limits::flood,
     },
 ];
 

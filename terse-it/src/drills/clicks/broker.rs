@@ -13,6 +13,8 @@ use crate::drills::Stage;
 
 /// How long it may take until blocks wait because the broker asks to be spared.
 const SPARED_LIMIT: Duration = Duration::from_secs(30);
+/// In the full form it stands still for half a minute: so long, and the rounds that are compared.
+const STOPPED_MORE: Duration = Duration::from_secs(20);
 /// So many blocks wait then, at least.
 const SPARED_BLOCKS: u64 = 20;
 
@@ -49,7 +51,7 @@ pub(in crate::drills) fn broker_stopped(stage: &mut Stage<'_>, way: Way) {
     load.await_more(20, ANSWERED_LIMIT);
     let paused = deployment.broker().pause();
     load.await_more(20, ANSWERED_LIMIT);
-    std::thread::sleep(stage.form.pick(Duration::from_secs(1), Duration::from_secs(10)));
+    std::thread::sleep(stage.form.pick(Duration::from_secs(1), STOPPED_MORE));
     rounds.add(load.stop());
     rounds.away(stage, &deployment);
     let load = deployment.load(stage);

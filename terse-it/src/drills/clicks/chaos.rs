@@ -62,9 +62,14 @@ impl Way {
             }
     }
 
-    /// How long chaos goes on. What goes wrong on the local way can go wrong on the others too.
+    /// How long chaos goes on: five minutes where everything can fail that fails elsewhere.
     fn chaos(self) -> Duration {
-        Duration::from_secs(if self == Self::Local { 60 } else { 300 })
+        let seconds = match self {
+            Self::Local => 20,
+            Self::Broker => 60,
+            Self::Cluster => 300,
+        };
+        Duration::from_secs(seconds)
     }
 }
 

@@ -11,7 +11,7 @@ pub(in crate::drills) fn kill(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-kill"));
     let mut deployment = Deployment::start(stage, way, Roles::Together);
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(11), Duration::from_secs(30)));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(11), Duration::from_secs(15)));
     let (least_ms, most_ms) = stage.form.pick((300, 2_000), (500, 4_000));
     let mut kills = 0;
     while began.elapsed() < time {

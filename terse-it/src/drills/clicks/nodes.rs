@@ -11,7 +11,7 @@ use crate::drills::Stage;
 pub(in crate::drills) fn nodes(stage: &mut Stage<'_>) {
     let deployment = Deployment::start(stage, Way::Cluster, Roles::Apart);
     let load = deployment.load(stage);
-    let time = stage.form.pick(Duration::from_secs(4), Duration::from_secs(20));
+    let time = stage.form.pick(Duration::from_secs(4), Duration::from_secs(10));
     deployment.await_counting();
     let one = stage.cluster().kill(1);
     std::thread::sleep(time);

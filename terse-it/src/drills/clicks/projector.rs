@@ -29,7 +29,7 @@ pub(in crate::drills) fn projector(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-projector"));
     let mut deployment = Deployment::start(stage, way, Roles::Apart);
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(4), Duration::from_secs(20)));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(4), Duration::from_secs(8)));
     let mut kills = 0;
     while began.elapsed() < time {
         std::thread::sleep(between(&mut dice, 100, 1_500));
@@ -39,7 +39,7 @@ pub(in crate::drills) fn projector(stage: &mut Stage<'_>, way: Way) {
     }
     stage.report.count("kills", kills);
     if way == Way::Cluster {
-        let between = stage.form.pick(1, 5);
+        let between = stage.form.pick(1, 3);
         (0..between).for_each(|_| kill_between_rows_and_checkpoint(stage, &mut deployment, &mut dice));
         stage.report.count("kills between rows and checkpoint", between);
     }

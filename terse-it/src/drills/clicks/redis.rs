@@ -14,7 +14,7 @@ pub(in crate::drills) fn redis(stage: &mut Stage<'_>, way: Way) {
     let cached = |setup: crate::Setup| setup.env("TERSE_CACHE", &url).env("TERSE_CACHE_ENTRIES", "20");
     let deployment = Deployment::start_with(stage, way, Roles::Together, cached);
     let load = deployment.load(stage);
-    let time = stage.form.pick(Duration::from_secs(1), Duration::from_secs(3));
+    let time = stage.form.pick(Duration::from_secs(1), Duration::from_secs(2));
     let hold = || {
         std::thread::sleep(time);
         load.await_more(20, ANSWERED_LIMIT);

@@ -25,7 +25,7 @@ pub(super) struct Rounds {
 impl Rounds {
     /// Rounds while all is well.
     pub(super) fn before(&mut self, stage: &Stage<'_>, deployment: &Deployment) {
-        for _ in 0..stage.form.pick(3, 8) {
+        for _ in 0..stage.form.pick(3, 7) {
             self.before.push(round(stage, deployment));
         }
     }
@@ -68,7 +68,7 @@ impl Rounds {
 
 fn round(stage: &Stage<'_>, deployment: &Deployment) -> ClickLedger {
     let load = deployment.load(stage);
-    std::thread::sleep(stage.form.pick(Duration::from_secs(1), Duration::from_secs(4)));
+    std::thread::sleep(stage.form.pick(Duration::from_secs(1), Duration::from_secs(2)));
     load.await_more(1, ANSWERED_LIMIT);
     load.stop()
 }

@@ -11,7 +11,7 @@ pub(in crate::drills) fn term(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-term"));
     let mut deployment = Deployment::start(stage, way, Roles::Together);
     let load = deployment.load(stage);
-    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(10), Duration::from_secs(20)));
+    let (began, time) = (Instant::now(), stage.form.pick(Duration::from_secs(10), Duration::from_secs(12)));
     let (mut ends, mut longest) = (0, Duration::ZERO);
     while began.elapsed() < time {
         load.await_more(20, ANSWERED_LIMIT);

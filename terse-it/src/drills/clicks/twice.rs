@@ -2,17 +2,23 @@
 //! the relay publishes the same parts again. They stand in the streams twice, and each click is counted once.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use terse_testkit::{Mode, Proxy};
 
 use super::way::Way;
 use super::{ANSWERED_LIMIT, Bound, Deployment, LOOK, Roles, entries};
 use crate::drills::Stage;
+use crate::metrics::{BUS_PARTS, Scrape};
 use crate::{await_some, await_true};
 
-/// How long it may take until confirms are lost, and until the relay is back.
-const LOST_LIMIT: Duration = Duration::from_secs(20);
+/// How long confirms are lost at most, and how often that is tried for each time that it has to happen.
+const LOST_LIMIT: Duration = Duration::from_secs(4);
+const TRIES_EACH: usize = 3;
+/// How long it may take until the relay is back.
+const BACK_LIMIT: Duration = Duration::from_secs(30);
+/// So many parts are published while confirms are lost, at least.
+const LOST_PARTS: u64 = 16;
 /// How long the broker may take to tell how long its streams are.
 const TOLD_LIMIT: Duration = Duration::from_secs(30);
 
@@ -26,11 +32,16 @@ pub(in crate::drills) fn twice(stage: &mut Stage<'_>, way: Way) {
     });
     let proxy = proxy.unwrap_or_else(|| panic!("no proxy was made"));
     let load = deployment.load(stage);
-    let rounds = stage.form.pick(3, 15);
-    for _ in 0..rounds {
-        load.await_more(100, ANSWERED_LIMIT);
-        lose_confirms(&proxy);
+    let rounds = stage.form.pick(3, 6);
+    let (mut lost, mut tries) = (0, 0);
+    while lost < rounds {
+        deployment.await_confirms();
+        load.await_more(20, ANSWERED_LIMIT);
+        lost += usize::from(lose_confirms(&proxy, &deployment));
+        tries += 1;
+        assert!(tries <= TRIES_EACH * rounds, "confirms were lost {lost} times in {tries} tries");
     }
+    deployment.await_confirms();
     deployment.await_counting();
     let ledger = load.stop();
     ledger.assert_all_answered();
@@ -46,20 +57,39 @@ pub(in crate::drills) fn twice(stage: &mut Stage<'_>, way: Way) {
     deployment.replay(stage);
 }
 
-/// Loses what the broker answers until it has answered something, and then the connection.
-fn lose_confirms(proxy: &Proxy) {
-    let before = proxy.counts();
+/// Loses what the broker answers until parts were published, and then the connection; whether there were any. At times
+/// the relay waits for another answer just then, and publishes nothing before it has it.
+fn lose_confirms(proxy: &Proxy, deployment: &Deployment) -> bool {
+    let (began, before) = (Instant::now(), proxy.counts());
+    let published = deployment.parts_so_far("published");
     proxy.set(Mode::LoseAnswers);
-    await_true("a confirm to be lost", LOST_LIMIT, || proxy.counts().lost_bytes > before.lost_bytes);
+    let lost = await_some("confirms to be lost", 2 * LOST_LIMIT, || {
+        std::thread::sleep(LOOK);
+        let more = deployment.parts_so_far("published") >= published + LOST_PARTS;
+        let lost = more && proxy.counts().lost_bytes > before.lost_bytes;
+        (lost || began.elapsed() >= LOST_LIMIT).then_some(lost)
+    });
     // Whoever lost an answer is cut off by this.
     proxy.restore();
-    await_true("the relay to be back", LOST_LIMIT, || {
-        let now = proxy.counts();
-        now.connections > before.connections && now.answered_bytes > before.answered_bytes
-    });
+    lost
 }
 
 impl Deployment {
+    /// Waits until the broker confirms what is published.
+    #[track_caller]
+    fn await_confirms(&self) {
+        let before = self.parts_so_far("confirmed");
+        await_true("parts to be confirmed", BACK_LIMIT, || {
+            std::thread::sleep(LOOK);
+            self.parts_so_far("confirmed") >= before + LOST_PARTS
+        });
+    }
+
+    /// Parts that the front has published, those that it published again too, or that were confirmed.
+    fn parts_so_far(&self, outcome: &str) -> u64 {
+        Scrape::of(&self.front.client()).sum(BUS_PARTS, &[("outcome", outcome)])
+    }
+
     /// Parts of all blocks of the journals here, each counted once: all of them are relayed.
     #[track_caller]
     fn parts(&mut self) -> u64 {
