@@ -1,7 +1,10 @@
 //! What a decision of each limiter costs. Prints nanoseconds, the best of five
 //! rounds; `cargo bench -p terse-resilience --bench limits`. A number on the
-//! command line = so many decisions a round.
+//! command line = so many decisions a round; the word `curves` = what each lets
+//! through over time instead.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
+
+mod curves;
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -55,6 +58,10 @@ fn key(n: u32) -> Key {
 }
 
 fn main() {
+    if std::env::args().any(|word| word == "curves") {
+        curves::print();
+        return;
+    }
     let clock = Arc::new(SystemClock(Instant::now()));
     let keys: Vec<Key> = (0..KEYS).map(key).collect();
     let minute = Duration::from_secs(60);
