@@ -7,7 +7,6 @@
 //! Bound: pages of [`RETIRED_PAGE`] retired journals.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use terse_clicks::log::ClickLog as _;
 use terse_clicks::log::local::LocalLog;

@@ -2,12 +2,15 @@ use bytes::Bytes;
 
 use super::*;
 
+/// From which offset a partition was begun.
+type Start = (Partition, Option<u64>);
+
 /// Streams of some messages, each of which delivers a few at a time.
 #[derive(Default)]
 struct Messages {
     of: BTreeMap<Partition, u64>,
     next: BTreeMap<Partition, u64>,
-    starts: Arc<Mutex<Vec<(Partition, Option<u64>)>>>,
+    starts: Arc<Mutex<Vec<Start>>>,
 }
 
 const AT_ONCE: u64 = 100;
