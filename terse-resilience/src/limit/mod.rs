@@ -12,12 +12,13 @@
 //! queue is nothing but the time until which turns are given away, so it is
 //! bounded and holds no memory.
 //!
-//! **Keys are bounded.** A limiter has room for so many, all of it taken at the
-//! start. A further key takes the place of one that is as good as new, else of
-//! the one that would be so first, among the eight that its hash shares: that
-//! one begins anew. So a flood of keys can't use up memory and never makes
-//! anybody's limit tighter; who is thrown out gains at most one burst. The hash
-//! depends on a seed, so nobody can choose whom to throw out.
+//! **Keys are bounded.** A limiter has room for so many, and takes the memory of
+//! eight at a time, as keys come. A key for which there is no more room takes the
+//! place of one that is as good as new, else of the one that would be so first,
+//! among the eight that its hash shares: that one begins anew. So a flood of keys
+//! can't use up memory and never makes anybody's limit tighter; who is thrown out
+//! gains at most one burst. The hash depends on a seed, so nobody can choose whom
+//! to throw out.
 //!
 //! **Time** comes from the injected clock. One that steps back, or is read by
 //! two threads in the wrong order, brings nobody a unit; and what a key has
@@ -70,7 +71,8 @@ pub struct Draw {
 /// Limits what keys use of something.
 pub trait RateLimiter: Send + Sync + 'static {
     /// Takes up to `wanted` units for `key`. With none wanted it only looks.
-    /// Never waits, and allocates nothing.
+    /// Never waits. Allocates nothing for a key that it knows; for others only
+    /// while there is room that no key ever had.
     fn draw(&self, key: &Key, wanted: u32) -> Draw;
 
     /// What it goes by.

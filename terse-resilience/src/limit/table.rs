@@ -1,9 +1,12 @@
-//! The states of a bounded number of keys, in places that are all there from the start.
+//! The states of a bounded number of keys, in places that are made as keys come.
 //!
 //! A key's hash chooses a set of eight places; it takes one of these or
 //! none. So a look at eight neighbours is all that finding, adding and
-//! throwing out ever costs, and nothing is allocated. Sets are spread over
-//! stripes with a lock each, which is held for tens of nanoseconds.
+//! throwing out ever costs. A set is made when its first key comes, all eight
+//! at once, and stays: a table that nobody uses holds but eight bytes a set, and
+//! one that was flooded holds all its places and never more. Sets are spread
+//! over stripes with a lock each, which is held for tens of nanoseconds, for
+//! some hundreds while a set is made.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
@@ -38,9 +41,12 @@ struct Place<S> {
     state: S,
 }
 
+/// The places of some keys; null until the first one comes.
+type Set<S> = Option<Box<[Place<S>; WAYS]>>;
+
 /// The sets of one lock.
 struct Stripe<S> {
-    places: Box<[Place<S>]>,
+    sets: Box<[Set<S>]>,
     keys: usize,
     displaced: u64,
 }
@@ -59,8 +65,7 @@ impl<S: Copy + Default> Table<S> {
         let all_sets = max_keys.next_power_of_two() / WAYS;
         let stripes = all_sets.min(MAX_STRIPES);
         let sets = all_sets / stripes;
-        let free = Place { key: Key::NONE, state: S::default() };
-        let stripe = || Stripe { places: vec![free; sets * WAYS].into_boxed_slice(), keys: 0, displaced: 0 };
+        let stripe = || Stripe { sets: (0..sets).map(|_| None).collect(), keys: 0, displaced: 0 };
         Ok(Self { stripes: (0..stripes).map(|_| Mutex::new(stripe())).collect(), sets, seed })
     }
 
@@ -69,14 +74,8 @@ impl<S: Copy + Default> Table<S> {
     pub(super) fn with<T>(&self, key: &Key, idle_at: impl Fn(&S) -> u64, change: impl FnOnce(&mut S) -> T) -> T {
         let hash = self.hash(key);
         let stripe = &self.stripes[hash as usize % self.stripes.len()];
-        let first = (hash >> 32) as usize % self.sets * WAYS;
-        let mut stripe = lock(stripe);
-        let set = &stripe.places[first..first + WAYS];
-        let index = match set.iter().position(|place| place.key == *key) {
-            Some(way) => first + way,
-            None => stripe.admit(first, key, idle_at),
-        };
-        change(&mut stripe.places[index].state)
+        let set = (hash >> 32) as usize % self.sets;
+        change(lock(stripe).state(set, key, idle_at))
     }
 
     pub(super) fn usage(&self) -> Usage {
@@ -99,20 +98,35 @@ impl<S: Copy + Default> Table<S> {
     }
 }
 
-impl<S: Copy + Default> Stripe<S> {
-    /// Gives `key` a place in the set that begins at `first`, and tells which.
-    fn admit(&mut self, first: usize, key: &Key, idle_at: impl Fn(&S) -> u64) -> usize {
-        let rank = |place: &Place<S>| if place.key == Key::NONE { (0, 0) } else { (1, idle_at(&place.state)) };
-        let ways = first..first + WAYS;
-        let index = ways.min_by_key(|index| rank(&self.places[*index])).unwrap_or(first);
-        if self.places[index].key == Key::NONE {
-            self.keys += 1;
-        } else {
-            self.displaced += 1;
-        }
-        self.places[index] = Place { key: *key, state: S::default() };
-        index
+impl<S: Copy + Default> Place<S> {
+    fn of(key: Key) -> Self {
+        Self { key, state: S::default() }
     }
+}
+
+impl<S: Copy + Default> Stripe<S> {
+    /// The state of `key`, which has its place in that set or gets one.
+    fn state(&mut self, set: usize, key: &Key, idle_at: impl Fn(&S) -> u64) -> &mut S {
+        let places = self.sets[set].get_or_insert_with(|| Box::new([Place::of(Key::NONE); WAYS]));
+        let known = places.iter().position(|place| place.key == *key);
+        let way = known.unwrap_or_else(|| {
+            let way = least(places, idle_at);
+            if places[way].key == Key::NONE {
+                self.keys += 1;
+            } else {
+                self.displaced += 1;
+            }
+            places[way] = Place::of(*key);
+            way
+        });
+        &mut places[way].state
+    }
+}
+
+/// Which of `places` a new key gets: a free one, else the one of which `idle_at` is the earliest.
+fn least<S>(places: &[Place<S>; WAYS], idle_at: impl Fn(&S) -> u64) -> usize {
+    let rank = |place: &Place<S>| if place.key == Key::NONE { (0, 0) } else { (1, idle_at(&place.state)) };
+    (0..WAYS).min_by_key(|way| rank(&places[*way])).unwrap_or(0)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -182,6 +196,22 @@ mod tests {
         assert_eq!((places(8).unwrap(), places(9).unwrap(), places(1_000).unwrap()), (8, 16, 1_024));
         assert_eq!(places(7).unwrap_err().setting, "max_keys");
         assert_eq!(places(MAX_KEYS + 1).unwrap_err().setting, "max_keys");
+    }
+
+    fn sets_made(table: &Table<u64>) -> usize {
+        table.stripes.iter().map(|stripe| lock(stripe).sets.iter().flatten().count()).sum()
+    }
+
+    #[test]
+    fn places_are_made_when_their_first_key_comes_and_once() {
+        let table = Table::new(4_096, 1).unwrap();
+        assert_eq!((sets_made(&table), table.usage().places), (0, 4_096));
+        (0..100).for_each(|_| assert!(seen(&table, 7) > 0));
+        assert_eq!(sets_made(&table), 1);
+        (0..40).for_each(|n| assert!(seen(&table, n) > 0));
+        assert!((30..=40).contains(&sets_made(&table)), "{} sets for 40 keys", sets_made(&table));
+        (0..100_000).for_each(|n| assert!(seen(&table, n) > 0));
+        assert_eq!(sets_made(&table), 512, "all that there are");
     }
 
     #[test]
