@@ -114,9 +114,9 @@ impl Broker {
         self.child.is_some()
     }
 
-    /// Waits until its disk has the names of what was declared. Streams and quorum queues have theirs in a table that is
-    /// written three seconds late: killed before that, RabbitMQ 3.10 does not find them when it comes back, however long
-    /// it is waited for, and terse's clicks stay on disk until an operator has deleted them.
+    /// Waits until its disk has the names of what was declared. Streams and quorum queues have theirs in a table that
+    /// is written some seconds late: killed before that, RabbitMQ 3.10 does not find them when it comes back, however
+    /// long it is waited for, and terse's clicks stay on disk until an operator has deleted them.
     #[track_caller]
     pub fn await_declared(&self) {
         let node = self.node();

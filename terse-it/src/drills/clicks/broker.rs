@@ -1,6 +1,6 @@
 //! The broker is killed and comes back, again and again; or it stands still for
-//! a while, and then asks to be spared. Clicks wait on disk meanwhile, redirects don't notice, and each click is counted
-//! once when the broker is well again.
+//! a while, and then asks to be spared. Clicks wait on disk meanwhile, redirects don't notice, and each click is
+//! counted once when the broker is well again.
 
 use std::time::Duration;
 

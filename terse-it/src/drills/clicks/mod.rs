@@ -4,8 +4,8 @@
 //! code R ≤ C ≤ S has to hold; C = R where no server was killed that redirects.
 //!
 //! Each is run on the ways that clicks can go ([`Way`]). All servers of a drill are on one data directory, and come
-//! back on the port that they had; the broker is the drill's own. A drill that fails leaves all of that behind, with the
-//! logs and the ledger, and the keyspace.
+//! back on the port that they had; the broker is the drill's own. A drill that fails leaves all of that behind, with
+//! the logs and the ledger, and the keyspace.
 //!
 //! Bounds: [`START_LIMIT`](crate::START_LIMIT) per start, [`DRAIN_LIMIT`] until all is counted.
 

@@ -1,5 +1,6 @@
 //! One node of the cluster that clicks are counted on is killed: counting goes
-//! on. Then a second one: there is no quorum, counting pauses, redirects don't notice. With the nodes back it catches up.
+//! on. Then a second one: there is no quorum, counting pauses, redirects don't notice. With the nodes back it catches
+//! up.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! kill -9 of the process that counts, at random, beside one that redirects; then
 //! one that is stopped while a successor takes over, and goes on beside it.
 //!
-//! In a SQLite file rows and checkpoint are one transaction, so there is no moment between them at which to kill. On the
+//! In a SQLite file rows and checkpoint are one transaction: there is no moment between them at which to kill. On the
 //! cluster there is one, and it is found from outside: the process is stopped at random until rows stand there that go
 //! beyond every checkpoint, and is killed then.
 
