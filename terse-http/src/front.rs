@@ -131,7 +131,7 @@ where
                 request.extensions_mut().insert(incoming);
                 let routed = self.routes.call(request);
                 Answer::Later(Box::pin(async move {
-                    let routed = routed.await?;
+                    let routed = routed.await.inspect_err(|_| leave_unread(&in_flight))?;
                     let unread = routed.request().extensions_mut().remove::<Incoming>();
                     Ok(leave(routed.into(), in_flight, unread.map_or(Payload::None, |incoming| incoming.0)))
                 }))
@@ -196,7 +196,17 @@ fn leave(mut response: Response<BoxBody>, in_flight: Underway, unread: Payload) 
     if in_flight.0.phase() == Phase::Draining {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
+    if !matches!(unread, Payload::None) {
+        leave_unread(&in_flight);
+    }
     response.map_body(|_, body| Counted { body, _in_flight: in_flight, _unread: unread })
+}
+
+/// Notes that the body of a request may not be read to its end.
+fn leave_unread(in_flight: &Underway) {
+    if let Some(active) = &in_flight.1 {
+        active.unread();
+    }
 }
 
 /// What the service answers with: at once, or after waiting for something.

@@ -47,6 +47,8 @@ pub(crate) struct Activity {
     requests: Cell<usize>,
     /// Requests that have come at all.
     begun: Cell<u64>,
+    /// A body was not read to its end.
+    unread: Cell<bool>,
     /// The step of the last answer, as far as there was one.
     answered: Cell<Option<u64>>,
     /// The step since which the client takes nothing of what is to be written.
@@ -172,6 +174,11 @@ impl Activity {
         (self.begun.get(), self.requests.get())
     }
 
+    /// Whether a request was answered whose body was not read to its end.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.get()
+    }
+
     /// Part of an answer has left.
     pub(crate) fn wrote(&self) {
         self.answered.set(Some(self.step.get()));
@@ -194,6 +201,13 @@ impl Activity {
     fn idle_steps(&self) -> Option<u64> {
         let answered = self.answered.get().filter(|_| self.requests.get() == 0)?;
         Some(self.step.get() - answered)
+    }
+}
+
+impl Active {
+    /// The body of the request is not read to its end.
+    pub(crate) fn unread(&self) {
+        self.0.unread.set(true);
     }
 }
 

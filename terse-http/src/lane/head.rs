@@ -24,12 +24,19 @@ pub(super) const fn room<'b>() -> Room<'b> {
 pub(super) enum Read<'h, 'b> {
     /// Less than a head.
     Partial,
-    /// A head of so many bytes, after which the next one follows. It is not plain.
-    Alone(usize),
+    /// A request that is not plain, but ends where its head says.
+    Alone(Extent),
     /// A GET or HEAD that says nothing unusual of its connection.
     Plain(Plain<'h, 'b>),
-    /// What comes with a body, takes the connection over, or is no head.
+    /// What doesn't tell its end, takes the connection over, or is no head.
     Strange,
+}
+
+/// How long a request is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) head: usize,
+    pub(super) body: u64,
 }
 
 /// A plain request.
@@ -61,8 +68,10 @@ struct Framing<'b> {
     keep: Option<bool>,
     /// Something is said that takes more care.
     odd: bool,
-    /// Something may follow that is no head.
-    followed: bool,
+    /// Something may follow of which the head doesn't tell the length.
+    endless: bool,
+    /// Bytes of the body, if that is said once and clearly.
+    body: Option<u64>,
     id: Option<&'b [u8]>,
 }
 
@@ -79,14 +88,15 @@ pub(super) fn read<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Read<'h, 
     };
     let headers: &[Header<'_>] = request.headers;
     let framing = Framing::of(headers);
-    if framing.followed || method == "CONNECT" {
+    if framing.endless || method == "CONNECT" {
         return Read::Strange;
     }
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let hosts = if version == Version::Http11 { 1..=1 } else { 0..=1 };
     let head = method == "HEAD";
-    if framing.odd || !hosts.contains(&framing.hosts) || !(head || method == "GET") {
-        return Read::Alone(length);
+    let plain = !framing.odd && framing.body.is_none() && hosts.contains(&framing.hosts);
+    if !(plain && (head || method == "GET")) {
+        return Read::Alone(Extent { head: length, body: framing.body.unwrap_or(0) });
     }
     let keep = framing.keep.unwrap_or(version == Version::Http11);
     Read::Plain(Plain { length, head, version, keep, target, id: framing.id, headers })
@@ -106,17 +116,21 @@ impl<'b> Framing<'b> {
         // Most headers differ in length from all of these.
         match header.name.len() {
             4 if is("host") => self.hosts += 1,
-            6 if is("expect") => self.followed = true,
-            7 if is("upgrade") => self.followed = true,
+            6 if is("expect") => self.endless = true,
+            7 if is("upgrade") => self.endless = true,
             10 if is("connection") => self.connection(header.value),
             12 if is("x-request-id") => self.id = self.id.or(Some(header.value)),
-            14 if is("content-length") => match header.value {
-                b"0" => self.odd = true,
-                _ => self.followed = true,
-            },
-            17 if is("transfer-encoding") => self.followed = true,
+            14 if is("content-length") => self.body(header.value),
+            17 if is("transfer-encoding") => self.endless = true,
             _ => {}
         }
+    }
+
+    fn body(&mut self, value: &[u8]) {
+        let digits = value.iter().all(u8::is_ascii_digit);
+        let bytes = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+        self.endless |= self.body.is_some() || bytes.is_none();
+        self.body = bytes;
     }
 
     fn connection(&mut self, value: &[u8]) {
@@ -140,9 +154,9 @@ mod tests {
     fn word(head: &str) -> String {
         match read(head.as_bytes(), &mut room()) {
             Read::Partial => "partial".to_owned(),
-            Read::Alone(length) => {
-                assert_eq!(length, head.len());
-                "alone".to_owned()
+            Read::Alone(extent) => {
+                assert_eq!(extent.head, head.len());
+                format!("alone {}", extent.body)
             }
             Read::Plain(plain) => {
                 assert_eq!(plain.length, head.len());
@@ -171,19 +185,24 @@ mod tests {
     fn a_head_that_takes_more_care_is_handed_on_by_itself() {
         for header in ["Host: b", "Connection: close, x", "Connection: close\r\nConnection: close", "Content-Length: 0"]
         {
-            assert_eq!(with(header), "alone", "{header}");
+            assert_eq!(with(header), "alone 0", "{header}");
         }
-        assert_eq!(word("GET /abc HTTP/1.1\r\n\r\n"), "alone", "a host is missing");
-        assert_eq!(word("DELETE /abc HTTP/1.1\r\nHost: a\r\n\r\n"), "alone");
-        assert_eq!(word("get /abc HTTP/1.1\r\nHost: a\r\n\r\n"), "alone");
+        for (header, word) in [("Content-Length: 17", "alone 17"), ("content-length: 007", "alone 7")] {
+            assert_eq!(with(header), word, "{header}");
+        }
+        assert_eq!(word("GET /abc HTTP/1.1\r\n\r\n"), "alone 0", "a host is missing");
+        assert_eq!(word("DELETE /abc HTTP/1.1\r\nHost: a\r\n\r\n"), "alone 0");
+        assert_eq!(word("get /abc HTTP/1.1\r\nHost: a\r\n\r\n"), "alone 0");
     }
 
     #[test]
-    fn after_what_may_be_followed_by_a_body_nothing_is_read() {
+    fn what_does_not_tell_its_end_takes_the_connection_with_it() {
         for header in [
-            "Content-Length: 1",
-            "content-length: 00",
             "Content-Length: +0",
+            "Content-Length: -1",
+            "Content-Length:",
+            "Content-Length: 99999999999999999999",
+            "Content-Length: 0, 0",
             "Content-Length: 0\r\nContent-Length: 5",
             "Transfer-Encoding: identity",
             "Expect: 100-continue",

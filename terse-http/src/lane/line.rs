@@ -1,16 +1,18 @@
 //! One connection, as the lane and the HTTP server above it share it.
 //!
-//! The server gets what the lane hands on, and asks for more. After a head that
-//! the lane handed on by itself there is no more until the lane says so: when
-//! that request is answered and all of the answer has left, the connection is
-//! back in the lane. After anything else the rest of the connection is the
-//! server's, and read straight from the socket.
+//! The server gets what the lane hands on, and asks for more. Behind a request
+//! that the lane handed on by itself, of whose body the rest is still to come,
+//! there is no more until the lane says so: when that request is answered and
+//! all of the answer has left, the connection is back in the lane. It is not
+//! when a body was left unread: actix-http then ends the connection. After
+//! anything else the rest of the connection is the server's, and read straight
+//! from the socket.
 
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -23,6 +25,8 @@ pub(super) struct Line {
     handed: Vec<u8>,
     /// How much of that has been read.
     read: usize,
+    /// Bytes of the body that are still to come.
+    owed: u64,
     /// What comes next is the server's, too.
     through: bool,
     /// All that the server has written has left.
@@ -39,27 +43,41 @@ pub(crate) struct Upper {
 
 impl Line {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, handed: Vec::new(), read: 0, through: false, flushed: false, before: 0 }
+        Self { connection, handed: Vec::new(), read: 0, owed: 0, through: false, flushed: false, before: 0 }
     }
 
-    /// Hands on the head of one request.
-    pub(super) fn hand(&mut self, head: &[u8]) {
+    /// Hands on one request, of which `owed` bytes have not been read yet.
+    pub(super) fn hand(&mut self, request: &[u8], owed: u64) {
         self.handed.clear();
-        self.handed.extend_from_slice(head);
-        (self.read, self.flushed) = (0, false);
+        self.handed.extend_from_slice(request);
+        (self.read, self.owed, self.flushed) = (0, owed, false);
         self.before = self.connection.activity().requests().0;
     }
 
     /// Hands on the rest of the connection, of which `bytes` have been read.
     pub(super) fn hand_all(&mut self, bytes: &[u8]) {
-        self.hand(bytes);
+        self.hand(bytes, 0);
         self.through = true;
     }
 
     /// Whether the request that was handed on has been answered to the last byte, and nothing else was handed on.
     pub(super) fn is_back(&self) -> bool {
-        let answered = self.connection.activity().requests() == (self.before + 1, 0);
-        answered && self.flushed && !self.through && self.read == self.handed.len()
+        let activity = self.connection.activity();
+        let answered = activity.requests() == (self.before + 1, 0) && !activity.is_unread();
+        answered && self.flushed && !self.through && self.owed == 0 && self.read == self.handed.len()
+    }
+
+    /// Reads of the body what is owed at most.
+    fn poll_owed(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = usize::try_from(self.owed).unwrap_or(usize::MAX).min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.connection).poll_read(cx, &mut part))?;
+        let bytes = part.filled().len();
+        buffer.advance(bytes);
+        self.owed -= bytes as u64;
+        // The client has ended within its request.
+        self.through |= bytes == 0;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -94,7 +112,11 @@ impl AsyncRead for Upper {
             line.read += bytes;
             return Poll::Ready(Ok(()));
         }
-        if line.through { Pin::new(&mut line.connection).poll_read(cx, buffer) } else { Poll::Pending }
+        match line {
+            _ if line.through => Pin::new(&mut line.connection).poll_read(cx, buffer),
+            _ if line.owed > 0 => line.poll_owed(cx, buffer),
+            _ => Poll::Pending,
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 //! that memory knows is answered there and then: the click is noted, the answer
 //! is put together from prebuilt pieces, and several answers leave in one write.
 //! Nothing is allocated for that. Whatever else comes is handed on to
-//! actix-http as it was read, over the same connection: a head without a body
-//! by itself, after which the connection returns to the lane; anything that
-//! may have a body, or that can't be read, with the rest of the connection.
+//! actix-http as it was read, over the same connection: a request whose length
+//! its head tells by itself, after which the connection returns to the lane;
+//! anything else, such as a chunked body, with the rest of the connection.
 //!
 //! Bounds: [`IN_BYTES`] are read at a time, of which a head must fit into one;
 //! beyond [`OUT_BYTES`] of answers nothing is answered until they have left;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use terse_core::ShortCode;
 use terse_core::code::is_reserved;
 
-use self::head::{Plain, Read};
+use self::head::{Extent, Plain, Read};
 use self::text::{Date, Text};
 use crate::clicks::Asked;
 use crate::redirect::Redirects;
@@ -65,8 +65,8 @@ enum Step {
     Answered { length: usize, keep: bool },
     /// It is less than a head.
     Partial,
-    /// So many bytes of it are a head for the HTTP server.
-    Alone(usize),
+    /// A request for the HTTP server.
+    Alone(Extent),
     /// All that comes is for the HTTP server.
     Strange,
 }
@@ -91,10 +91,10 @@ impl Lane {
         match head::read(bytes, &mut room) {
             Read::Partial => Step::Partial,
             Read::Strange => Step::Strange,
-            Read::Alone(length) => Step::Alone(length),
+            Read::Alone(extent) => Step::Alone(extent),
             Read::Plain(plain) => match self.answer(&plain, peer, out) {
                 Some(keep) => Step::Answered { length: plain.length, keep },
-                None => Step::Alone(plain.length),
+                None => Step::Alone(Extent { head: plain.length, body: 0 }),
             },
         }
     }

@@ -11,8 +11,10 @@ use std::task::{Context, Poll, ready};
 use actix_http::Protocol;
 use actix_service::Service;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::consume_budget;
 use tokio::time::{Sleep, sleep};
 
+use super::head::Extent;
 use super::line::{Line, Upper};
 use super::{Buffers, Lane, OUT_BYTES, Step, TURNS};
 use crate::connection::Connection;
@@ -34,6 +36,8 @@ pub(crate) async fn serve<H>(
     let mut upper: Option<Pin<Box<H::Future>>> = None;
     let mut told = false;
     loop {
+        // What is kept may be many requests, none of which has to wait for anything.
+        consume_budget().await;
         let next = poll_fn(|cx| {
             // Whoever was told to wake this task once does so; until then a look at the mark is enough.
             if !travel.finish && (!told || open.is_finishing()) {
@@ -185,10 +189,11 @@ impl<'l> Travel<'l> {
                 }
                 // Answers leave in the order of the requests: those that are made are sent first.
                 Step::Alone(_) | Step::Strange if at > 0 => break,
-                Step::Alone(length) => {
+                Step::Alone(Extent { head, body }) => {
                     self.begin();
-                    self.line.borrow_mut().hand(&rest[..length]);
-                    self.keep(&rest[length..], true);
+                    let here = usize::try_from(body).unwrap_or(usize::MAX).min(rest.len() - head);
+                    self.line.borrow_mut().hand(&rest[..head + here], body - here as u64);
+                    self.keep(&rest[head + here..], true);
                     return Some(Next::Upper);
                 }
                 Step::Strange | Step::Partial => {

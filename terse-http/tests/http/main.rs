@@ -8,6 +8,7 @@ mod bounds;
 mod breakers;
 mod clicks;
 mod ending;
+mod lane;
 mod limits;
 mod links;
 mod log;
