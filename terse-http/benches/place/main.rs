@@ -1,5 +1,5 @@
 //! Where a redirect is best answered: in a handler behind actix-web's router,
-//! in a service around the `App`, or in a service without one. One link in
+//! in a service around the `App`, in a service without one, or beneath the HTTP server. One link in
 //! memory, the real cache, the same answer in each place, over kept connections
 //! on loopback. The servers' threads are on one core, the generator on another.
 //!

@@ -1,6 +1,6 @@
 //! The same redirect in each place it could have.
 //!
-//! All but terse itself share one transport: a thread with a runtime of its
+//! All but terse's own share one transport: a thread with a runtime of its
 //! own that accepts and serves with `actix-http`, under the settings of terse's
 //! worker. So they differ in nothing but what a request passes on its way.
 
@@ -35,11 +35,14 @@ pub(crate) enum Place {
     Handler,
     /// A handler of the `App`, after the other one-segment paths that terse has.
     Behind,
-    /// terse as it is built: around the `App`, with its bounds and its counts of requests and connections.
+    /// terse without its lane: around the `App`, with its bounds and its counts of requests and connections.
     Terse,
+    /// terse as it is built: beneath the HTTP server, with the same bounds and counts.
+    Lane,
 }
 
-pub(crate) const PLACES: [Place; 5] = [Place::Alone, Place::Around, Place::Handler, Place::Behind, Place::Terse];
+pub(crate) const PLACES: [Place; 6] =
+    [Place::Alone, Place::Around, Place::Handler, Place::Behind, Place::Terse, Place::Lane];
 
 /// One-segment paths that have to be tried before `/{code}`, since it would match them too.
 const ONE_SEGMENT: [&str; 7] = ["/", "/livez", "/readyz", "/health", "/metrics", "/robots.txt", "/favicon.ico"];
@@ -53,6 +56,7 @@ impl Place {
             Self::Handler => "handler, one route",
             Self::Behind => "handler behind terse's routes",
             Self::Terse => "terse's front",
+            Self::Lane => "terse's lane",
         }
     }
 
@@ -62,10 +66,11 @@ impl Place {
     /// When nothing can be listened on.
     pub(crate) fn serve(self, listener: TcpListener, state: State) -> io::Result<()> {
         listener.set_nonblocking(true)?;
-        if self == Self::Terse {
+        if matches!(self, Self::Terse | Self::Lane) {
+            let serve = if self == Self::Lane { terse_http::serve } else { terse_http::serve_without_lane };
             std::thread::Builder::new().spawn(move || {
                 let runtime = Builder::new_current_thread().build().expect("a runtime");
-                runtime.block_on(terse_http::serve(vec![listener], state).expect("a server")).expect("terse serves");
+                runtime.block_on(serve(vec![listener], state).expect("a server")).expect("terse serves");
             })?;
             return Ok(());
         }
@@ -99,7 +104,7 @@ impl Place {
                 let app = routes(before).route("/{code}", follow(answers));
                 accept(listener, state, map_config(app.into_factory(), |()| AppConfig::default())).await
             }
-            Self::Terse => unreachable!("terse accepts by itself"),
+            Self::Terse | Self::Lane => unreachable!("terse accepts by itself"),
         }
     }
 }
