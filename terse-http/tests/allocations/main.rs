@@ -22,6 +22,7 @@ use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderValue};
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, StatusCode};
 use actix_service::{Service, ServiceFactory, fn_service};
+use terse_core::Link;
 use terse_testkit::links::link;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -88,12 +89,15 @@ const UNKNOWN: &str = "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nS
 
 /// The fewest allocations of a window of requests with `more` headers, on one connection.
 fn fewest(address: SocketAddr, method: &str, more: &str) -> u64 {
+    fewest_on(&mut TcpStream::connect(address).unwrap(), method, more)
+}
+
+fn fewest_on(stream: &mut TcpStream, method: &str, more: &str) -> u64 {
     let request = format!("{method} /abc HTTP/1.1\r\n{HEADERS}{more}\r\n");
-    let mut stream = TcpStream::connect(address).unwrap();
-    (0..5 * WINDOW).for_each(|_| redirect(&mut stream, request.as_bytes()));
+    (0..5 * WINDOW).for_each(|_| redirect(stream, request.as_bytes()));
     let windows = (0..WINDOWS).map(|_| {
         let before = COUNT.load(Ordering::SeqCst);
-        (0..WINDOW).for_each(|_| redirect(&mut stream, request.as_bytes()));
+        (0..WINDOW).for_each(|_| redirect(stream, request.as_bytes()));
         COUNT.load(Ordering::SeqCst) - before
     });
     windows.min().unwrap()
@@ -156,6 +160,11 @@ fn a_redirect_from_memory_allocates_nothing_of_its_own() {
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
         assert_eq!(fewest(in_lane.address, method, more), 0, "{method} {more:?}, in {WINDOW} requests");
     }
+    // A connection comes back to the lane after what the lane can't answer.
+    in_lane.put(&Link { target: link("abc").target, ..link("far") });
+    let mut stream = TcpStream::connect(in_lane.address).unwrap();
+    redirect(&mut stream, format!("GET /far HTTP/1.1\r\n{HEADERS}\r\n").as_bytes());
+    assert_eq!(fewest_on(&mut stream, "GET", ""), 0, "after a look into the store");
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
         let (ours, actix) = (fewest(server.address, method, more), fewest(bare, method, more));
         assert_eq!(ours, actix, "{method} {more:?}, in {WINDOW} requests");

@@ -9,6 +9,7 @@ mod breakers;
 mod clicks;
 mod ending;
 mod lane;
+mod lane_ends;
 mod limits;
 mod links;
 mod log;
