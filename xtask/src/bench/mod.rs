@@ -13,6 +13,7 @@ pub mod draw;
 pub mod floor;
 pub mod generator;
 pub mod ideal;
+pub mod limits;
 pub mod links;
 pub mod machine;
 pub mod pin;
@@ -63,6 +64,8 @@ enum What {
     Clicks(Run),
     /// Durable creates per second, 64 connections
     Create(Run),
+    /// Rate limits: a decision here and through Redis, a create with them and without, what passes over time
+    Limits(Run),
     /// Redirects beside nginx `return 302` and others: CPU, rate, latency, memory, hit ratio
     Redirect(Run),
     /// A million links: start, memory, disk, latency of redirects that no cache knows
@@ -161,6 +164,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     let (run, measure): (_, fn(&Bench<'_>) -> Result<Report>) = match &options.what {
         What::Clicks(run) => (run, clicks::measure),
         What::Create(run) => (run, create::measure),
+        What::Limits(run) => (run, limits::measure),
         What::Redirect(run) => (run, redirect::measure),
         What::Scale(run) => (run, scale::measure),
         What::Store(run) => (run, store::measure),

@@ -167,7 +167,10 @@ fn measure_with(bench: &Bench<'_>, redis: Option<&Session<'_>>) -> Result<Report
 }
 
 /// The process of Redis, unless an engine runs it where it can't be seen.
-fn redis_pid(session: &Session<'_>) -> Result<Option<u32>> {
+///
+/// # Errors
+/// When its number can't be understood.
+pub fn redis_pid(session: &Session<'_>) -> Result<Option<u32>> {
     let found = session.variables().into_iter().find(|(name, _)| *name == "REDIS_PID");
     found.map(|(_, pid)| pid.parse().context("the process id of Redis")).transpose()
 }

@@ -18,13 +18,21 @@ pub struct Series {
     /// Who or what was measured.
     pub name: String,
     rounds: Vec<Vec<Reading>>,
+    /// Whether the rounds are points of a curve, one after the other.
+    curve: bool,
 }
 
 impl Series {
     /// No rounds yet.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), rounds: Vec::new() }
+        Self { name: name.to_owned(), rounds: Vec::new(), curve: false }
+    }
+
+    /// A curve without points yet: it has no spread, and is in the file alone.
+    #[must_use]
+    pub fn curve(name: &str) -> Self {
+        Self { curve: true, ..Self::new(name) }
     }
 
     /// Adds a round.
@@ -54,6 +62,12 @@ impl Series {
             if !names.contains(name) {
                 names.push(name);
             }
+        }
+        if self.curve {
+            let column = |name: &&'static str| {
+                ((*name).to_owned(), self.values(name).into_iter().map(rounded).collect::<Vec<_>>().into())
+            };
+            return json!({"name": self.name, "points": names.iter().map(column).collect::<Map<_, _>>()});
         }
         let spread: Map<String, Value> =
             names.into_iter().filter_map(|name| Some((name.to_owned(), self.spread(name)?.json()))).collect();
@@ -111,14 +125,15 @@ impl Report {
     /// Per contender its medians, with the smallest and the largest below them.
     #[must_use]
     pub fn table(&self) -> String {
+        let shown = || self.series.iter().filter(|series| !series.curve);
         let mut columns: Vec<&'static str> = Vec::new();
-        for (name, _) in self.series.iter().flat_map(|series| series.rounds.iter().flatten()) {
+        for (name, _) in shown().flat_map(|series| series.rounds.iter().flatten()) {
             if !columns.contains(name) {
                 columns.push(name);
             }
         }
         let mut rows = vec![[String::new()].into_iter().chain(columns.iter().map(|name| (*name).to_owned())).collect()];
-        for series in &self.series {
+        for series in shown() {
             let spreads: Vec<Option<Spread>> = columns.iter().map(|name| series.spread(name)).collect();
             let cells = |text: &dyn Fn(&Spread) -> String| -> Vec<String> {
                 spreads.iter().map(|spread| spread.as_ref().map(text).unwrap_or_default()).collect()
@@ -226,6 +241,18 @@ mod tests {
         series.add(vec![("p99_ms", 4.0)]);
         series.add(vec![("p99_ms", 4.0), ("ratio", 1.5)]);
         assert_eq!(series.json()["spread"]["ratio"]["median"], 1.5);
+    }
+
+    #[test]
+    fn a_curve_is_in_the_file_by_columns_and_not_in_the_table() {
+        let mut curve = Series::curve("admitted");
+        curve.add(vec![("ms", 0.0), ("passed", 7.0)]);
+        curve.add(vec![("ms", 500.0), ("passed", 9.0)]);
+        assert_eq!(curve.json(), json!({"name": "admitted", "points": {"ms": [0.0, 500.0], "passed": [7.0, 9.0]}}));
+        let mut report = report();
+        let table = report.table();
+        report.series.push(curve);
+        assert_eq!(report.table(), table);
     }
 
     #[test]

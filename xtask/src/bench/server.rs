@@ -101,6 +101,16 @@ impl Servers<'_> {
         self.start("terse", &command, address, ("/readyz", 200), START_LIMIT)
     }
 
+    /// The same with the limits of the file `config`.
+    ///
+    /// # Errors
+    /// As [`Servers::terse`].
+    pub fn terse_limited(&self, program: &Path, data: &Path, config: &Path) -> Result<Server> {
+        let (mut command, address) = self.terse_command(program, data)?;
+        command.env("TERSE_LIMITS", "on").arg("--config").arg(config);
+        self.start("terse", &command, address, ("/readyz", 200), START_LIMIT)
+    }
+
     fn terse_command(&self, program: &Path, data: &Path) -> Result<(Command, SocketAddr)> {
         let address = free_address()?;
         let mut command = Command::new(program);

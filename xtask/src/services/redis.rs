@@ -17,10 +17,16 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 
 const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 16_379);
 
+/// Where it listens.
+#[must_use]
+pub fn address() -> SocketAddr {
+    ADDRESS.into()
+}
+
 /// The cache as terse takes it.
 #[must_use]
 pub fn url() -> String {
-    format!("redis://{}", SocketAddr::from(ADDRESS))
+    format!("redis://{}", address())
 }
 
 /// The one process, with its files under `services`.
