@@ -58,7 +58,7 @@ const MODEST_RESTS: Duration = Duration::from_millis(150);
 /// How long the one rests who doesn't.
 const GREEDY_RESTS: Duration = Duration::from_millis(5);
 /// How much memory a flood of addresses may take: connections, answers and the store's own cache. The limit has its
-/// room from the start, and 100,000 keys more would take about twice as much.
+/// room by then, and 100,000 keys more would take about twice as much.
 const FLOOD_GROWTH: u64 = 6 * 1_024 * 1_024;
 
 /// Decisions about a shared limit that a server made alone.
