@@ -106,6 +106,21 @@ fn a_celebrity_costs_redis_and_the_store_nothing() {
 }
 
 #[test]
+fn two_servers_admit_together_what_one_limit_allows() {
+    drill("limits-shared");
+}
+
+#[test]
+fn who_tries_codes_is_stopped_and_who_reads_is_not() {
+    drill("enumeration");
+}
+
+#[test]
+fn a_flood_of_addresses_takes_no_memory_and_harms_nobody() {
+    drill("limits-flood");
+}
+
+#[test]
 fn a_guard_lets_its_node_go_on() {
     let _turn = heavy_turn();
     let cluster = Cluster::from_env();
