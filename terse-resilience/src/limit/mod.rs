@@ -9,8 +9,8 @@
 //!
 //! A limiter is asked with [`RateLimiter::draw`], which grants all units, some
 //! or none, and never waits. Only a leaky bucket tells its caller to wait: its
-//! queue is nothing but the time until which turns are given away, so it is
-//! bounded and holds no memory.
+//! queue is nothing but the time until which turns are given away, so it holds
+//! no memory; it is bounded by [`MAX_PACE`], and what would wait longer is refused.
 //!
 //! **Keys are bounded.** A limiter has room for so many, and takes the memory of
 //! eight at a time, as keys come. A key for which there is no more room takes the
@@ -50,7 +50,7 @@ use self::token_bucket::TokenBucket;
 use crate::{MonotonicClock, SettingsError};
 
 pub use self::key::{Key, MAX_KEY_BYTES};
-pub use self::rule::Rule;
+pub use self::rule::{MAX_PACE, Rule};
 pub use self::shared::{SharedDraw, SharedLimiter};
 pub use self::sliding_window::PARTS;
 pub use self::table::{MAX_KEYS, Usage};

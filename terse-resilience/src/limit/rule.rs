@@ -9,7 +9,9 @@ use crate::settings::require;
 const MAX_UNITS: u32 = 1_000_000_000;
 /// The longest time that a rule may look at: a leap year. In nanoseconds it leaves room in 64 bits for all sums.
 const MAX_TIME: Duration = Duration::from_secs(366 * 86_400);
-/// The shortest one.
+/// The longest that a leaky bucket makes a unit wait: whoever waits holds a connection, and a drain waits along.
+pub const MAX_PACE: Duration = Duration::from_secs(10);
+/// The shortest time that a rule may look at.
 const MIN_TIME: Duration = Duration::from_millis(1);
 
 /// What a limiter goes by.
@@ -43,9 +45,9 @@ pub enum Rule {
     LeakyBucket {
         /// Units each `per`; at least 1.
         rate: u32,
-        /// In which time; 1 ms to 366 days, and so the time for which a full queue waits.
+        /// In which time; 1 ms to 366 days.
         per: Duration,
-        /// Units that may wait; what comes beyond is refused.
+        /// Units that may wait, the last of them for [`MAX_PACE`] at most; what comes beyond is refused.
         queue: u32,
     },
 }
@@ -102,6 +104,25 @@ impl Rule {
         self.period_ns().div_ceil(1_000)
     }
 
+    /// The rule for `factor` such keys together, as far as its limits allow: in the same time `factor` times as much.
+    #[must_use]
+    pub fn times(self, factor: u32) -> Self {
+        let more = |units: u32| units.saturating_mul(factor.max(1)).min(MAX_UNITS);
+        match self {
+            Self::TokenBucket { burst, refill, per } => {
+                Self::TokenBucket { burst: more(burst), refill: more(refill), per }
+            }
+            Self::SlidingWindow { limit, window } => Self::SlidingWindow { limit: more(limit), window },
+            Self::FixedWindow { limit, window } => Self::FixedWindow { limit: more(limit), window },
+            Self::LeakyBucket { rate, per, queue } => {
+                let rate = more(rate);
+                let period_ns = Self::LeakyBucket { rate, per, queue: 0 }.period_ns();
+                let most = u32::try_from(nanos(MAX_PACE) / period_ns).unwrap_or(u32::MAX);
+                Self::LeakyBucket { rate, per, queue: (more(queue.saturating_add(1)) - 1).min(most) }
+            }
+        }
+    }
+
     /// Whether it is within its limits.
     ///
     /// # Errors
@@ -126,7 +147,8 @@ impl Rule {
                 units(rate, "rate")?;
                 time(per, "per")?;
                 require(queue < MAX_UNITS, "queue", "be below 1000000000")?;
-                require(self.window() <= MAX_TIME, "queue", "pass within 366 days")
+                let pace_ns = self.period_ns().saturating_mul(u64::from(queue));
+                require(pace_ns <= nanos(MAX_PACE), "queue", "pass within 10 seconds")
             }
         }
     }
@@ -168,8 +190,51 @@ mod tests {
         assert_eq!(refused(paced(0, 1)), "rate");
         assert_eq!(refused(paced(1, u32::MAX)), "queue");
         assert_eq!(refused(paced(1, MAX_UNITS - 1)), "queue");
+        assert_eq!(refused(Rule::LeakyBucket { rate: 1, per: 367 * 86_400 * SECOND, queue: 0 }), "per");
         for fine in [bucket(366, 1, 86_400 * SECOND), paced(1, 0), paced(MAX_UNITS, MAX_UNITS - 1)] {
             assert!(fine.check().is_ok(), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_leaky_bucket_in_which_a_request_would_wait_for_long_is_refused() {
+        let paced = |rate, per, queue| Rule::LeakyBucket { rate, per, queue }.check();
+        let fault = paced(1, SECOND, 1_000).unwrap_err();
+        assert_eq!(fault.to_string(), "queue must pass within 10 seconds");
+        assert_eq!((paced(1, SECOND, 10), paced(10, SECOND, 100)), (Ok(()), Ok(())), "the last waits for the longest");
+        assert!(paced(1, SECOND, 11).is_err() && paced(10, SECOND, 101).is_err() && paced(1, 11 * SECOND, 1).is_err());
+        assert_eq!(paced(1, 3_600 * SECOND, 0), Ok(()), "nobody waits");
+    }
+
+    #[test]
+    fn a_rule_for_many_keys_has_so_many_times_the_quota_in_the_same_time() {
+        let bucket = Rule::TokenBucket { burst: 100, refill: 10, per: SECOND };
+        assert_eq!(bucket.times(16), Rule::TokenBucket { burst: 1_600, refill: 160, per: SECOND });
+        let window = Rule::SlidingWindow { limit: 300, window: 60 * SECOND };
+        assert_eq!(window.times(16), Rule::SlidingWindow { limit: 4_800, window: 60 * SECOND });
+        let ticks = Rule::FixedWindow { limit: 3, window: SECOND };
+        assert_eq!(ticks.times(2), Rule::FixedWindow { limit: 6, window: SECOND });
+        let paced = Rule::LeakyBucket { rate: 5, per: SECOND, queue: 9 };
+        assert_eq!(paced.times(16), Rule::LeakyBucket { rate: 80, per: SECOND, queue: 159 });
+        for rule in [bucket, window, ticks, paced] {
+            assert_eq!((rule.times(1), rule.times(0)), (rule, rule));
+        }
+    }
+
+    #[test]
+    fn a_rule_for_many_keys_stays_within_its_limits() {
+        let days = 366 * 86_400 * SECOND;
+        for rule in [
+            Rule::TokenBucket { burst: MAX_UNITS, refill: MAX_UNITS, per: days },
+            Rule::TokenBucket { burst: 366, refill: 1, per: 86_400 * SECOND },
+            Rule::SlidingWindow { limit: MAX_UNITS, window: days },
+            Rule::LeakyBucket { rate: 1, per: SECOND, queue: 10 },
+            Rule::LeakyBucket { rate: MAX_UNITS, per: 10 * SECOND, queue: MAX_UNITS - 1 },
+            Rule::LeakyBucket { rate: 1, per: days, queue: 0 },
+        ] {
+            for factor in [1, 2, 16, u32::MAX] {
+                assert_eq!(rule.times(factor).check(), Ok(()), "{factor} times {rule:?}");
+            }
         }
     }
 }

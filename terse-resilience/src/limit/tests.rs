@@ -262,6 +262,8 @@ proptest! {
     fn a_leaky_bucket_gives_each_turn_once_and_none_beyond_its_queue(
         rate in 1_u32..50, queue in 0_u32..20, schedule in schedule(),
     ) {
+        // No more than may wait.
+        let queue = queue.min(10 * rate);
         let rule = Rule::LeakyBucket { rate, per: SECOND, queue };
         let (limiter, clock) = limiter(rule);
         let period_ns = u128::from(rule.period_ns());
