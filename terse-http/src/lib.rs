@@ -1,7 +1,8 @@
 //! The HTTP face of terse: routes, extractors, problem bodies, OpenAPI, and
 //! the redirect that is answered in front of them all. It talks to ports only.
 //!
-//! A request passes, in this order: the `front`, which counts
+//! A request passes, in this order: the `lane`, which answers
+//! redirects from memory beneath the HTTP server; the `front`, which counts
 //! it, bounds its URI and answers redirects; the `layer`, which
 //! gives it an id and renders its problems; the `routes`.
 

@@ -5,7 +5,7 @@
 //!
 //! What actix answers on its own, before any of our code runs, has no body:
 //! 400 when a request's head can't be parsed (also for a URI beyond 64 KiB),
-//! 431 when it has more than 96 headers or 128 KiB, 408 when it doesn't arrive
+//! 431 when it has more than 96 headers or 128 KiB, and, as the lane does before it, 408 when it doesn't arrive
 //! in time. The connection is closed after each of these.
 
 use std::future::Future;
