@@ -38,11 +38,13 @@ async fn parts_whose_confirms_are_lost_are_published_again_and_counted_once() {
     let mut worker = recorder(&journal);
     let mut relay = deployment.relay(Some(&journal));
     deployment.relay_all(&mut relay).await;
+    // Two blocks of four parts.
+    deployment.click(&mut *worker, 16, 30);
     deployment.click(&mut *worker, 16, 30);
     proxy.set(Mode::LoseAnswers);
     let deadline = Instant::now() + PATIENCE;
     while relay.progress().report().published < 8 || proxy.counts().lost_bytes == 0 {
-        assert!(Instant::now() < deadline);
+        assert!(Instant::now() < deadline, "{:?} {:?}", relay.progress().report(), proxy.counts());
         relay.run_once(20).await;
     }
     assert_eq!((relay.progress().report().confirmed, deployment.passed(journal.id())), (0, 0));
@@ -142,7 +144,7 @@ async fn nothing_is_published_beyond_half_of_what_streams_keep() {
     let mut blind = deployment.relay_with(deployment.relay_config(), Some(&journal), needs);
     let mut clicked = 0;
     while clicked < 60 {
-        deployment.click(&mut *worker, 4, 80);
+        deployment.click(&mut *worker, 4, 400);
         clicked += 1;
         // Blocks are prepared in the background.
         tokio::time::sleep(Duration::from_millis(5)).await;
