@@ -323,7 +323,15 @@ fn one_line(rendered: &str) -> String {
         Some((before, suggestion)) => format!("{before}did you mean {suggestion}?"),
         None => text,
     });
-    format!("{text} (see terse --help)")
+    format!("{text} (see {} --help)", usage_of(rendered))
+}
+
+/// The command whose usage a rendered error shows, such as `terse keys create`.
+fn usage_of(rendered: &str) -> String {
+    let usage = rendered.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default();
+    let names = usage.split(' ').take_while(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { "terse".to_owned() } else { names.join(" ") }
 }
 
 /// Where configuration comes from, and the exit codes.
@@ -398,6 +406,9 @@ mod tests {
             ("terse serv", "did you mean 'serve'?"),
             ("terse serve --role redirct", "did you mean 'redirect'?"),
             ("terse keys create --role admin", "--name"),
+            ("terse keys create --role admin", "(see terse keys create --help)"),
+            ("terse replay", "(see terse replay --help)"),
+            ("terse frobnicate", "(see terse --help)"),
             ("terse serve --listen", "--listen"),
             ("terse frobnicate", "frobnicate"),
         ] {
