@@ -348,8 +348,13 @@ pub fn store_failure(shard: &str, error: &StoreError) -> StartError {
         StoreErrorKind::Unavailable => Exit::Unavailable,
         StoreErrorKind::Overloaded | StoreErrorKind::UnknownOutcome => Exit::Temporary,
     };
-    let cause = error.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
-    StartError::new(exit, format_args!("the store of shard '{shard}' failed: {error}{cause}"))
+    let told = error.to_string();
+    let cause = error.source.as_ref().map(ToString::to_string).filter(|cause| !told.ends_with(cause));
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    // The text of a cluster begins with its shard's name.
+    let prefix = format!("shard '{shard}': ");
+    let told = told.strip_prefix(&prefix).unwrap_or(&told);
+    StartError::new(exit, format_args!("the store of shard '{shard}' failed: {told}{cause}"))
 }
 
 #[cfg(test)]
@@ -422,5 +427,15 @@ mod tests {
             assert_eq!(failure.exit, exit);
             assert_eq!(failure.message, "the store of shard 'a' failed: reading: disk on fire");
         }
+    }
+
+    #[test]
+    fn a_failure_tells_its_cause_and_its_shard_once() {
+        let failure = |text: &str| {
+            let error = StoreError::new(StoreErrorKind::Unavailable, text.to_owned());
+            store_failure("a", &error.caused_by(std::io::Error::other("disk on fire"))).message
+        };
+        assert_eq!(failure("reading: disk on fire"), "the store of shard 'a' failed: reading: disk on fire");
+        assert_eq!(failure("shard 'a': reading"), "the store of shard 'a' failed: reading: disk on fire");
     }
 }
