@@ -130,13 +130,13 @@ impl LimitsConfig {
             let _ = write!(text, "\n[limits.{name}]\nby = \"{by}\"\nalgorithm = \"{}\"\n", limit.rule.name());
             let _ = match limit.rule {
                 Rule::TokenBucket { burst, refill, per } => {
-                    writeln!(text, "burst = {burst}\nrefill = {refill}\nper = \"{}ms\"", per.as_millis())
+                    writeln!(text, "burst = {burst}\nrefill = {refill}\nper = \"{}\"", values::duration_text(per))
                 }
                 Rule::SlidingWindow { limit, window } | Rule::FixedWindow { limit, window } => {
-                    writeln!(text, "limit = {limit}\nwindow = \"{}ms\"", window.as_millis())
+                    writeln!(text, "limit = {limit}\nwindow = \"{}\"", values::duration_text(window))
                 }
                 Rule::LeakyBucket { rate, per, queue } => {
-                    writeln!(text, "rate = {rate}\nper = \"{}ms\"\nqueue = {queue}", per.as_millis())
+                    writeln!(text, "rate = {rate}\nper = \"{}\"\nqueue = {queue}", values::duration_text(per))
                 }
             };
         }

@@ -74,7 +74,17 @@ pub(super) fn duration_within(text: &str, least: Duration, most: Duration) -> Re
     if (least..=most).contains(&parsed) {
         return Ok(parsed);
     }
-    Err(format!("must be from {least:?} to {most:?}, not '{}'", shown(text)))
+    Err(format!("must be from {} to {}, not '{}'", duration_text(least), duration_text(most), shown(text)))
+}
+
+/// A duration as [`duration`] reads it, in the largest unit that leaves nothing over; below a millisecond it is cut.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units: [(&str, u128); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    match units.iter().find(|(_, unit_ms)| ms > 0 && ms.is_multiple_of(*unit_ms)) {
+        Some((unit, unit_ms)) => format!("{}{unit}", ms / unit_ms),
+        None => format!("{ms}ms"),
+    }
 }
 
 /// A size such as `64MiB`.
@@ -88,9 +98,19 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
         _ => None,
     };
     let bytes = unit_bytes.and_then(|unit: u64| number.parse::<u64>().ok()?.checked_mul(unit));
-    bytes
-        .filter(|bytes| (least..=most).contains(bytes))
-        .ok_or_else(|| format!("must be a size such as 64MiB, from {least} to {most} bytes, not '{}'", shown(text)))
+    bytes.filter(|bytes| (least..=most).contains(bytes)).ok_or_else(|| {
+        let (least, most) = (size_text(least), size_text(most));
+        format!("must be a size in KiB, MiB or GiB such as 64MiB, from {least} to {most}, not '{}'", shown(text))
+    })
+}
+
+/// A size in the largest unit that leaves nothing over.
+fn size_text(bytes: u64) -> String {
+    let units: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, unit_bytes)) => format!("{}{unit}", bytes / unit_bytes),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 /// `IP:PORT`, or `localhost:PORT` for 127.0.0.1.
@@ -249,6 +269,21 @@ mod tests {
         assert!(size("2048", 1, 4096).is_err());
         let fault = one_of("opne", &[("open", 1), ("keys", 2)]).unwrap_err();
         assert_eq!(fault, "must be one of open, keys, not 'opne'; did you mean 'open'?");
+    }
+
+    #[test]
+    fn bounds_are_told_in_units_that_can_be_typed() {
+        assert_eq!(
+            size("1KiB", 16 << 20, 1 << 50).unwrap_err().split_once("from ").unwrap().1,
+            "16MiB to 1048576GiB, not '1KiB'"
+        );
+        assert!(size("1KiB", 0, 7).unwrap_err().contains("from 0 bytes to 7 bytes"));
+        let (least, most) = (Duration::from_millis(1_500), Duration::from_secs(3_600));
+        assert_eq!(duration_within("2h", least, most).unwrap_err(), "must be from 1500ms to 1h, not '2h'");
+        for text in ["1ms", "61s", "90m", "25h", "30d"] {
+            assert_eq!(duration_text(duration(text).unwrap()), text);
+        }
+        assert_eq!(duration_text(Duration::ZERO), "0ms");
     }
 
     #[test]
