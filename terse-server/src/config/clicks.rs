@@ -69,7 +69,7 @@ fn bus(text: &str) -> Result<(BusConfig, String), String> {
         text if text.starts_with("amqp:") => {
             AmqpAddress::parse(text).map(|address| (BusConfig::Amqp(address.clone()), address.url.to_string()))
         }
-        text => Err(unknown_service("local or amqp://[user:password@]host[:port]/vhost", text, ["local", "amqp"])),
+        text => Err(unknown_service("local or amqp://[user:password@]host[:port][/vhost]", text, ["local", "amqp"])),
     }
 }
 
@@ -79,7 +79,9 @@ fn stats(check: &mut Check<'_>, bus: &BusConfig, shards: &[ShardConfig]) -> Resu
         text if text.starts_with("cql:") => {
             CqlAddress::parse(text).map(|address| (StatsConfig::Cql(address.clone()), address.url.to_string()))
         }
-        text => Err(unknown_service("sqlite or cql://host[:port],.../keyspace", text, ["sqlite", "cql"])),
+        text => {
+            Err(unknown_service("sqlite or cql://[user:password@]host[:port],.../keyspace", text, ["sqlite", "cql"]))
+        }
     })?;
     match (set, bus) {
         (Some(StatsConfig::Cql(_)), BusConfig::Local) => Err(StartError::config(

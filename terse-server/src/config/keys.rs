@@ -75,7 +75,7 @@ pub static STORE: Key = Key::new(
     ["store", "store", "TERSE_STORE"],
     "STORE",
     "sqlite",
-    "sqlite, or cql://host[:port],.../keyspace[?replication=N]; several shards go in terse.toml as [[shard]]",
+    "sqlite, or cql://[user:password@]host[:port],.../keyspace[?replication=N]; more shards: [[shard]] in terse.toml",
 )
 .secret();
 /// Where statistics are kept.
@@ -83,7 +83,7 @@ pub static STATS: Key = Key::new(
     ["stats", "stats", "TERSE_STATS"],
     "STORE",
     "",
-    "read model of the statistics: sqlite, or cql://host[:port],.../keyspace",
+    "read model of the statistics: sqlite, or cql://[user:password@]host[:port],.../keyspace",
 )
 .computed("sqlite with the local bus, else beside the store")
 .secret();
@@ -100,7 +100,7 @@ pub static BUS: Key = Key::new(
     ["bus", "bus", "TERSE_BUS"],
     "BUS",
     "local",
-    "log of clicks: local, or amqp://[user:password@]host[:port]/vhost",
+    "log of clicks: local, or amqp://[user:password@]host[:port][/vhost]",
 )
 .secret();
 /// Who may call the API.

@@ -97,7 +97,7 @@ fn shard(raw: &RawShard) -> Result<ShardConfig, String> {
 
 /// What `text` names; plain `sqlite` is `default_file`.
 fn backend(text: &str, default_file: &str) -> Result<ShardBackend, String> {
-    const EXPECTED: &str = "must be sqlite or cql://host[:port],.../keyspace[?replication=N]";
+    const EXPECTED: &str = "must be sqlite or cql://[user:password@]host[:port],.../keyspace[?replication=N]";
     if text == "sqlite" {
         return Ok(ShardBackend::Sqlite { file: default_file.to_owned() });
     }
