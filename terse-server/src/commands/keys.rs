@@ -113,16 +113,21 @@ async fn create(
     request: KeyRequest,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let usable = store.keys().await?.iter().filter(|key| key.revoked_at.is_none()).count();
+    let keys = store.keys().await?;
+    let usable = keys.iter().filter(|key| key.revoked_at.is_none()).count();
     if usable >= MAX_KEYS {
         let text = format!("there are {usable} keys already, as many as a server keeps; revoke some first");
         return Err(Failure::Own(StartError::new(Exit::Unavailable, text)));
     }
+    let stranger = request.owner.clone().filter(|owner| keys.iter().all(|key| key.owner != *owner));
     let (key, secret) = ApiKey::issue(request, now, &OsEntropy);
     store.add_key(&key).await?;
     let expiry = key.expires_at.map_or("never expires".to_owned(), |at| format!("expires {at}"));
     let (id, owner, role) = (&key.id, key.owner.as_str(), key.role.as_str());
     note(&format!("key {id} ({role}, owner {owner}, {expiry}); it is shown this once and counts within a second"));
+    if let Some(owner) = stranger {
+        note(&format!("note: no other key has the owner '{}'", owner.as_str()));
+    }
     if config.http.auth == AuthMode::Open {
         note("note: with this configuration access is open, and servers ask for no key");
     }
