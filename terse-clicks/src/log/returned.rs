@@ -61,9 +61,10 @@ impl Returned {
         self.waiting.contains_key(&journal)
     }
 
-    /// The read model includes `journal` up to `offset`.
+    /// The read model includes `journal` up to `offset`, and what it was told to include before.
     pub(super) fn includes(&mut self, journal: JournalId, offset: u64) {
-        self.included.insert(journal, offset);
+        let included = self.included.entry(journal).or_insert(offset);
+        *included = offset.max(*included);
     }
 
     /// Nothing of `journal` is read any more: what was delivered of it comes again.
@@ -133,5 +134,28 @@ pub(super) fn keep(root: &Path, id: BlockId) -> Option<u64> {
             tracing::error!(block = %id, %error, "a block is counted, and can't be put back among the others");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_included_stays_so_until_the_journal_is_forgotten() {
+        let journal = JournalId([3; 16]);
+        let mut returned = Returned::new(Path::new("/nowhere"));
+        returned.waiting.insert(journal, BTreeSet::from([2, 5, 8]));
+        assert_eq!(returned.next(), None, "nothing is known to be included");
+        returned.includes(journal, 7);
+        // As one tells whose block 2 is under way.
+        returned.delivers(BlockId { journal, seq: 2 });
+        returned.includes(journal, 1);
+        assert_eq!(returned.next(), Some(BlockId { journal, seq: 5 }));
+        returned.delivers(BlockId { journal, seq: 5 });
+        assert_eq!(returned.next(), None, "the read model is not past 8");
+        returned.forget(journal);
+        returned.includes(journal, 1);
+        assert_eq!(returned.next(), None, "2 is not included any more");
     }
 }

@@ -44,8 +44,8 @@ struct Relayed {
     last: Option<u64>,
     /// The last block up to which all is noted to be confirmed.
     noted: Option<u64>,
-    /// Blocks that came when later ones had been taken, or as the first: an operator may have had them brought back. The
-    /// log is told when they are confirmed.
+    /// Blocks that came when later ones had been taken, or passed before: an operator may have had them brought back.
+    /// The log is told when they are confirmed.
     late: BTreeSet<u64>,
     /// The last block of the journal, while others of it are not confirmed.
     end: Option<Part>,
@@ -89,6 +89,12 @@ enum Noted {
 }
 
 impl Relayed {
+    /// A journal of which the first `passed` blocks are: what comes of them was brought back.
+    fn behind(passed: u64) -> Self {
+        let last = passed.checked_sub(1);
+        Self { last, noted: last, ..Self::default() }
+    }
+
     /// Notes how much is confirmed of the journal in `directory`, of which there is nothing left to read if it
     /// `has_ended`.
     async fn note_passed(
@@ -99,7 +105,8 @@ impl Relayed {
     ) -> Result<Noted, LogError> {
         let partition = Partition::Journal(directory.id());
         let confirmed = self.confirmed();
-        if confirmed != self.noted
+        // It goes back while a block is published that was brought back; that was passed all the same.
+        if confirmed > self.noted
             && let Some(seq) = confirmed
         {
             log.passed(partition, seq).await?;
@@ -167,8 +174,8 @@ impl Journals {
                 continue;
             }
             match self.start(log, journal).await {
-                Ok(true) => drop(self.relayed.insert(journal, Relayed::default())),
-                Ok(false) => {}
+                Ok(Some(relayed)) => drop(self.relayed.insert(journal, relayed)),
+                Ok(None) => {}
                 Err(error) => self.put_aside(journal, &error),
             }
         }
@@ -176,16 +183,16 @@ impl Journals {
         Ok(())
     }
 
-    /// Starts reading `journal` where it is noted to be passed; `false` = it is another process' to relay.
-    async fn start(&self, log: &mut impl ClickLog, journal: JournalId) -> Result<bool, LogError> {
+    /// Starts reading `journal` where it is noted to be passed; `None` = it is another process' to relay.
+    async fn start(&self, log: &mut impl ClickLog, journal: JournalId) -> Result<Option<Relayed>, LogError> {
         let directory = JournalDir::of(&self.root, journal);
         // Another living process relays its own journal.
         if self.own != Some(journal) && directory.ended().map_err(unreadable)?.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let passed = directory.passed().map_err(unreadable)?;
         log.start(Partition::Journal(journal), resume(journal, passed).as_ref()).await?;
-        Ok(true)
+        Ok(Some(Relayed::behind(passed)))
     }
 
     /// Leaves `journal` alone for a while, with an alarm.
@@ -207,7 +214,7 @@ impl Journals {
             return false;
         }
         let Some(relayed) = self.relayed.get_mut(&journal) else { return true };
-        if relayed.last.is_none_or(|last| seq <= last) {
+        if relayed.last >= Some(seq) {
             relayed.late.insert(seq);
         }
         relayed.last = relayed.last.max(Some(seq));
@@ -309,8 +316,10 @@ mod tests {
     use terse_core::click::Signals;
 
     use super::*;
+    use crate::journal::directory::Name;
     use crate::log::Body;
     use crate::log::local::LocalLog;
+    use crate::log::quarantine::Quarantine;
     use crate::part::PartHeader;
     use crate::record::Record;
 
@@ -518,6 +527,61 @@ mod tests {
         world.journals.note_passed(&mut log).await;
         assert_eq!((world.journals.relayed.len(), world.journals.stopped()), (0, 1));
         assert_eq!(JournalDir::of(root.path(), ID).passed().unwrap(), 1, "it is read again from there");
+    }
+
+    /// An ended journal with an end at `blocks`, all of it relayed, in which these blocks were put aside and are asked
+    /// for again.
+    fn drained(blocks: u64, requeued: &[u64]) -> (tempfile::TempDir, JournalDir) {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, _lock) = JournalDir::create(root.path(), ID).unwrap();
+        let bytes = |seq| crate::journal::end_block_of(BlockId { journal: ID, seq }, 3);
+        for seq in 0..blocks {
+            directory.put(&directory.file(Name::Block(seq)), &bytes(seq)).unwrap();
+        }
+        directory.end(blocks, &bytes(blocks)).unwrap();
+        directory.set_passed(blocks + 1).unwrap();
+        for seq in requeued {
+            directory.quarantine(Name::Block(*seq)).unwrap();
+        }
+        let quarantine = Quarantine::new(root.path());
+        quarantine.list(9).unwrap().iter().for_each(|dead| quarantine.requeue(dead).unwrap());
+        (root, directory)
+    }
+
+    /// Has all published and confirmed that the log delivers, one block after the other; returns their seqs.
+    async fn relay_one_by_one(journals: &mut Journals, log: &mut LocalLog) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        let mut outbox = VecDeque::new();
+        for _ in 0..9 {
+            for delivery in log.next(1 << 20, 0).await.unwrap() {
+                let Body::Part(mut block) = delivery.body else { panic!("{} is unreadable", delivery.offset) };
+                // None of them is the last.
+                block.header.end = false;
+                assert!(journals.take(&block, &mut outbox));
+                seqs.push(delivery.offset);
+            }
+            // It is asked while the block is under way, too.
+            journals.note_passed(log).await;
+            for message in std::mem::take(&mut outbox) {
+                journals.confirmed(message.block, message.partition, &mut outbox);
+            }
+            journals.note_passed(log).await;
+        }
+        seqs
+    }
+
+    #[tokio::test]
+    async fn all_blocks_of_a_drained_journal_that_were_asked_for_are_published_once() {
+        let (root, directory) = drained(5, &[1, 3, 4]);
+        let mut log = LocalLog::new(root.path(), None);
+        let mut journals = Journals::new(root.path(), None, 3);
+        journals.look(&mut log, 0).await.unwrap();
+        assert_eq!(journals.relayed.len(), 1);
+        assert_eq!(relay_one_by_one(&mut journals, &mut log).await, [1, 3, 4]);
+        assert!(Quarantine::new(root.path()).list(9).unwrap().is_empty(), "they are among the others again");
+        assert_eq!((journals.relayed.len(), directory.passed().unwrap()), (0, 6), "its place is free");
+        journals.look(&mut log, LOOK_MS).await.unwrap();
+        assert_eq!((journals.relayed.len(), journals.stopped()), (0, 0), "and nothing of it is left to do");
     }
 
     #[test]
