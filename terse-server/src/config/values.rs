@@ -100,7 +100,7 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let bytes = unit_bytes.and_then(|unit: u64| number.parse::<u64>().ok()?.checked_mul(unit));
     bytes.filter(|bytes| (least..=most).contains(bytes)).ok_or_else(|| {
         let (least, most) = (size_text(least), size_text(most));
-        format!("must be a size in KiB, MiB or GiB such as 64MiB, from {least} to {most}, not '{}'", shown(text))
+        format!("must be a size such as 64MiB (KiB, MiB or GiB), from {least} to {most}, not '{}'", shown(text))
     })
 }
 
