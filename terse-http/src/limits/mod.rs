@@ -14,12 +14,19 @@
 //! Look-ups that are under way when the limit is reached still count: it is
 //! exceeded by as many as one client has at once.
 //!
+//! Who is known by an IPv6 address draws twice: from the quota of the /64, and
+//! from that of the /48 around it, which is wider by a factor. Else whoever has
+//! a /48 would have 65,536 quotas, more than there are places for. What the /64
+//! refuses costs the /48 nothing, so it takes as many of them as the factor says
+//! to use the /48 up. That one is counted by each process alone.
+//!
 //! An answer that drew from a limit tells so in `RateLimit-Policy` and
 //! `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
 
 mod answer;
 mod who;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -64,6 +71,7 @@ pub struct Limit {
     by: LimitBy,
     local: Arc<dyn RateLimiter>,
     shared: Option<Arc<dyn SharedLimiter>>,
+    networks: Option<Arc<dyn RateLimiter>>,
     counts: LimitCounts,
 }
 
@@ -78,13 +86,19 @@ impl Limit {
         shared: Option<Arc<dyn SharedLimiter>>,
         metrics: &Metrics,
     ) -> Self {
-        Self { name, by, local, shared, counts: metrics.limit_counts(name) }
+        Self { name, by, local, shared, networks: None, counts: metrics.limit_counts(name) }
+    }
+
+    /// The same, and all in one /48 of IPv6 have the quota of `networks` together; its rule is to be a wider one.
+    #[must_use]
+    pub fn with_networks(self, networks: Arc<dyn RateLimiter>) -> Self {
+        Self { networks: Some(networks), ..self }
     }
 
     /// Takes up to `wanted` units for `who`, and waits if the rule paces.
     pub(crate) async fn draw(&self, who: &Who, wanted: u32) -> Draw {
         let key = who.key(self.by);
-        let draw = self.decide(&key, wanted).await;
+        let draw = self.in_network(who, self.decide(&key, wanted).await);
         self.counts.refused(wanted - draw.granted);
         if !draw.wait.is_zero() {
             tokio::time::sleep(draw.wait).await;
@@ -111,9 +125,17 @@ impl Limit {
         }
     }
 
+    /// What is left of `draw`, which `who` was granted, once the network around them has drawn the same.
+    fn in_network(&self, who: &Who, draw: Draw) -> Draw {
+        match self.networks.as_ref().zip(who.network(self.by)) {
+            Some((networks, key)) => both(draw, networks.draw(&key, draw.granted)),
+            None => draw,
+        }
+    }
+
     /// What this process knows of what `who` has left; nothing is taken.
     fn look(&self, who: &Who) -> Draw {
-        self.local.draw(&who.key(self.by), 0)
+        self.in_network(who, self.local.draw(&who.key(self.by), 0))
     }
 
     /// Whether `who` has nothing left, as far as this process knows; and that it is refused, then.
@@ -123,6 +145,21 @@ impl Limit {
             self.counts.refused(1);
             seen
         })
+    }
+}
+
+/// What two limits say together: the tighter of them decides.
+fn both(one: Draw, other: Draw) -> Draw {
+    let more_in = match one.remaining.cmp(&other.remaining) {
+        Ordering::Less => one.more_in,
+        Ordering::Equal => one.more_in.max(other.more_in),
+        Ordering::Greater => other.more_in,
+    };
+    Draw {
+        granted: one.granted.min(other.granted),
+        remaining: one.remaining.min(other.remaining),
+        more_in,
+        wait: one.wait.max(other.wait),
     }
 }
 
@@ -183,5 +220,79 @@ impl Told {
     /// What was told of `request` so far.
     pub(crate) fn take(request: &HttpRequest) -> Option<Self> {
         request.extensions_mut().remove::<Self>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use terse_resilience::limit::{Rule, local};
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Five units a minute for each /64, ten for each /48; and how many keys the latter knows.
+    fn limit(by: LimitBy) -> (Limit, Arc<dyn RateLimiter>) {
+        let rule = Rule::SlidingWindow { limit: 5, window: MINUTE };
+        let limiter = |rule| local(rule, 64, Arc::new(|| 0_u64), 7).unwrap();
+        let networks = limiter(rule.times(2));
+        let limit = Limit::new("create", by, limiter(rule), None, &Metrics::new());
+        (limit.with_networks(Arc::clone(&networks)), networks)
+    }
+
+    fn at(address: &str) -> Who {
+        Who { key: None, address: Some(address.parse().unwrap()) }
+    }
+
+    #[tokio::test]
+    async fn a_48_has_its_quota_together_and_the_next_one_another() {
+        let (limit, _) = limit(LimitBy::Address);
+        assert_eq!(limit.draw(&at("2001:db8:1:1::1"), 4).await.granted, 4);
+        assert_eq!(limit.draw(&at("2001:db8:1:2::1"), 4).await.granted, 4);
+        let third = at("2001:db8:1:3::1");
+        let rest = limit.draw(&third, 4).await;
+        assert_eq!((rest.granted, rest.remaining), (2, 0), "as much as the network has left");
+        assert!(rest.more_in >= MINUTE, "{rest:?}");
+        let seen = limit.used_up(&at("2001:db8:1:4::1")).unwrap();
+        assert!(seen.more_in >= MINUTE, "{seen:?}");
+        assert_eq!(limit.draw(&at("2001:db8:2:1::1"), 4).await.granted, 4);
+    }
+
+    #[tokio::test]
+    async fn what_a_64_is_refused_costs_its_neighbours_nothing() {
+        let (limit, _) = limit(LimitBy::Address);
+        for _ in 0..100 {
+            limit.draw(&at("2001:db8:1:1::1"), 1).await;
+        }
+        assert_eq!(limit.draw(&at("2001:db8:1:2::1"), 5).await.granted, 5);
+    }
+
+    #[tokio::test]
+    async fn of_ipv4_and_of_keys_no_network_is_known() {
+        let (limit, networks) = limit(LimitBy::Key);
+        let key = terse_core::KeyId::parse("0123456789").ok();
+        for n in 0..4 {
+            let who = at(&format!("203.0.113.{n}"));
+            assert_eq!(limit.draw(&who, 5).await.granted, 5);
+        }
+        let keyed = Who { key, ..at("2001:db8:1:1::1") };
+        assert_eq!((limit.draw(&keyed, 5).await.granted, networks.usage().keys), (5, 0));
+        assert_eq!((limit.draw(&at("2001:db8:1:1::1"), 5).await.granted, networks.usage().keys), (5, 1));
+    }
+
+    #[test]
+    fn of_two_limits_the_tighter_decides_and_the_longer_wait() {
+        let seconds = Duration::from_secs;
+        let draw = |granted, remaining, more_in, wait| Draw {
+            granted,
+            remaining,
+            more_in: seconds(more_in),
+            wait: seconds(wait),
+        };
+        assert_eq!(both(draw(3, 1, 9, 2), draw(2, 0, 4, 1)), draw(2, 0, 4, 2));
+        assert_eq!(both(draw(1, 0, 9, 0), draw(1, 8, 4, 1)), draw(1, 0, 9, 1));
+        assert_eq!(both(draw(0, 0, 9, 0), draw(0, 0, 12, 0)), draw(0, 0, 12, 0));
     }
 }

@@ -14,7 +14,8 @@ use crate::State;
 pub enum LimitBy {
     /// The API key; without one, as while access is open, the address.
     Key,
-    /// The client's address; of IPv6 the /64, which is what one household has.
+    /// The client's address; of IPv6 the /64, which is what one household has, and besides the /48 around it, which
+    /// anybody can have ([`Limit::with_networks`](super::Limit::with_networks)).
     Address,
     /// Both together: a key at an address.
     Both,
@@ -59,6 +60,17 @@ impl Place {
         Self { bytes, len }
     }
 
+    /// The /48 around it; `None` unless it is of IPv6.
+    fn network(self) -> Option<Self> {
+        let Self { mut bytes, len } = self;
+        if len < bytes.len() {
+            return None;
+        }
+        // What a /64 has of its own.
+        bytes[7..].fill(0);
+        Some(Self { bytes, len: 7 })
+    }
+
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -73,7 +85,18 @@ impl Who {
 
     /// The key under which a limit `by` knows them.
     pub(super) fn key(&self, by: LimitBy) -> Key {
-        let place = Place::of(self.address);
+        self.key_at(by, &Place::of(self.address))
+    }
+
+    /// The key under which a limit `by` knows all those together that are in their /48 of IPv6; `None` if they are in
+    /// none, or their address is nothing to that limit.
+    pub(super) fn network(&self, by: LimitBy) -> Option<Key> {
+        let place = Place::of(self.address).network()?;
+        (by != LimitBy::Key || self.key.is_none()).then(|| self.key_at(by, &place))
+    }
+
+    /// The key under which a limit `by` knows them at `place`.
+    fn key_at(&self, by: LimitBy, place: &Place) -> Key {
         let id = self.key.as_ref().filter(|_| by.needs_key()).map(KeyId::as_str);
         let made = match (id, by) {
             (Some(id), LimitBy::Key) => Key::of(&[b"k", id.as_bytes()]),
@@ -125,5 +148,27 @@ mod tests {
     #[test]
     fn the_longest_of_both_has_room() {
         assert_eq!(who(ID, "2001:db8::1").key(LimitBy::Both).as_bytes().len(), 20);
+    }
+
+    #[test]
+    fn of_an_ipv6_address_the_48_counts_too_and_no_other_has_one() {
+        let network = |address| who(None, address).network(LimitBy::Address);
+        assert!(network("2001:db8:1:2::1").is_some());
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:ffff::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:2:2::1"));
+        for none in ["203.0.113.7", "::ffff:203.0.113.7", "none"] {
+            assert_eq!(network(none), None, "{none}");
+        }
+        assert_ne!(network("2001:db8:1::1"), Some(who(None, "2001:db8:1::1").key(LimitBy::Address)));
+    }
+
+    #[test]
+    fn where_the_address_is_nothing_to_a_limit_its_network_is_not_either() {
+        let (with, without) = (who(ID, "2001:db8:1:2::1"), who(None, "2001:db8:1:2::1"));
+        assert_eq!(with.network(LimitBy::Key), None);
+        assert_eq!(with.network(LimitBy::Address), without.network(LimitBy::Address));
+        assert_eq!(without.network(LimitBy::Key), without.network(LimitBy::Address), "it is known by its address");
+        assert_ne!(with.network(LimitBy::Both), without.network(LimitBy::Both));
+        assert_eq!(with.network(LimitBy::Both), who(ID, "2001:db8:1:3::1").network(LimitBy::Both));
     }
 }

@@ -237,6 +237,33 @@ fn behind_a_proxy_each_client_has_a_limit_and_forging_gains_nothing() {
 }
 
 #[test]
+fn whoever_has_a_48_does_not_get_past_the_limit_with_fresh_64s() {
+    let rule = Rule::SlidingWindow { limit: 5, window: 60 * SECOND };
+    let limits = move |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        not_found: limit("not_found", LimitBy::Address, rule, clock, metrics)
+            .map(|limit| limit.with_networks(here(rule.times(3), clock))),
+        ..Limits::default()
+    };
+    let server = Server::with(behind_a_proxy(Choices { limits: Box::new(limits), ..Choices::default() }));
+    server.reader.known.lock().insert("hot".into(), link("hot").resolution());
+    let asked = |code: &str, from: &str| server.ask("GET", code).header("X-Forwarded-For", from).send();
+    for n in 0..15 {
+        assert_eq!(asked(&format!("/none{n}"), &format!("2001:db8:7:{n:x}::1")).status, 404, "{n}");
+    }
+    let looked = server.store.faults.calls(Operation::Resolve);
+    for n in 15..30 {
+        let refused = asked(&format!("/none{n}"), &format!("2001:db8:7:{n:x}::1"));
+        refused.assert_problem(429, "rate_limited");
+        let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((60..=66).contains(&after), "{after}");
+    }
+    assert_eq!(server.store.faults.calls(Operation::Resolve), looked, "the store is spared");
+    assert_eq!(asked("/hot", "2001:db8:7:1::1").status, 302, "what memory knows is served");
+    assert_eq!(asked("/none", "2001:db8:8::1").status, 404, "another network has a quota of its own");
+    assert_eq!(asked("/none", "203.0.113.7").status, 404);
+}
+
+#[test]
 fn from_elsewhere_no_header_makes_another_client() {
     let server = Server::with(unknown_codes());
     let asked = |n: usize| {
