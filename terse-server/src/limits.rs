@@ -5,7 +5,7 @@ use std::sync::Arc;
 use terse_cache::RedisCache;
 use terse_core::time::random_bytes;
 use terse_http::{Limit, Limits, Network, TrustedProxies};
-use terse_resilience::limit::local;
+use terse_resilience::limit::{Rule, local};
 use terse_store::CoreClock;
 
 use crate::config::limits::LimitConfig;
@@ -22,12 +22,15 @@ pub fn limits(config: &Config, redis: Option<&Arc<RedisCache>>, world: &World) -
     let redis = redis.filter(|_| config.store.is_marked());
     let limit = |name: &'static str, limit: Option<LimitConfig>| -> Result<Option<Limit>, StartError> {
         let Some(LimitConfig { by, rule }) = limit else { return Ok(None) };
-        let seed = u64::from_be_bytes(random_bytes(world.entropy.as_ref()));
-        let clock = Arc::new(CoreClock(Arc::clone(&world.clock)));
-        let here = local(rule, config.limits.keys, clock, seed);
-        let here = here.map_err(|error| StartError::new(Exit::Internal, error))?;
+        let limiter = |rule: Rule| {
+            let seed = u64::from_be_bytes(random_bytes(world.entropy.as_ref()));
+            let clock = Arc::new(CoreClock(Arc::clone(&world.clock)));
+            let limiter = local(rule, config.limits.keys, clock, seed);
+            limiter.map_err(|error| StartError::new(Exit::Internal, error))
+        };
+        let (here, networks) = (limiter(rule)?, limiter(rule.times(config.limits.networks))?);
         let shared = redis.and_then(|redis| redis.limiter(name, rule));
-        Ok(Some(Limit::new(name, by, here, shared, &world.metrics)))
+        Ok(Some(Limit::new(name, by, here, shared, &world.metrics).with_networks(networks)))
     };
     Ok(Limits {
         create: limit("create", config.limits.create)?,

@@ -3,6 +3,7 @@
 //! ```toml
 //! [limits]
 //! keys = 65536                # callers that each limit remembers
+//! networks = 16               # times the quota of an address that all addresses in a /48 of IPv6 have together
 //! redirect = "off"
 //!
 //! [limits.create]
@@ -29,8 +30,13 @@ use super::keys::suggestion;
 use super::raw::{Source, plain_text};
 use super::{AuthMode, values};
 
-/// Callers that a limit remembers; 8 MiB at most for each limit.
+/// Callers that a limit remembers; 8 MiB at most for each limit, and as much for the networks around them.
 const DEFAULT_KEYS: usize = 65_536;
+/// How many /64s of IPv6 it takes to use up the quota of the /48 around them: more than a household has, and few of the
+/// 65,536 that anybody can have.
+const DEFAULT_NETWORKS: u32 = 16;
+/// The most: as many /64s as a /48 has, so that it is never used up before them.
+const MAX_NETWORKS: u32 = 65_536;
 /// The least: fewer are thrown out while they still matter.
 const LEAST_KEYS: usize = 1_024;
 
@@ -50,6 +56,8 @@ pub struct LimitConfig {
 pub struct LimitsConfig {
     /// Callers that each limit remembers.
     pub keys: usize,
+    /// How many times what one address may ask for all in a /48 of IPv6 may together; 1 to 65,536.
+    pub networks: u32,
     /// Creates.
     pub create: Option<LimitConfig>,
     /// All other requests to the API.
@@ -63,7 +71,14 @@ pub struct LimitsConfig {
 impl LimitsConfig {
     /// No limit at all.
     pub(super) fn off() -> Self {
-        Self { keys: DEFAULT_KEYS, create: None, api: None, redirect: None, not_found: None }
+        Self {
+            keys: DEFAULT_KEYS,
+            networks: DEFAULT_NETWORKS,
+            create: None,
+            api: None,
+            redirect: None,
+            not_found: None,
+        }
     }
 
     /// What applies where the file says nothing. While access is open nobody has
@@ -87,13 +102,19 @@ impl LimitsConfig {
     /// # Errors
     /// What is wrong with it, with the place.
     pub(super) fn with(mut self, table: Table) -> Result<Self, String> {
-        const NAMES: [&str; 5] = ["keys", "create", "api", "redirect", "not_found"];
+        const NAMES: [&str; 6] = ["keys", "networks", "create", "api", "redirect", "not_found"];
         for (name, value) in table {
             let group = match name.as_str() {
                 "keys" => {
                     let text = plain_text(&value).unwrap_or_default();
                     let keys = values::number(&text, LEAST_KEYS, MAX_KEYS);
                     self.keys = keys.map_err(|fault| format!("[limits]: keys {fault}"))?;
+                    continue;
+                }
+                "networks" => {
+                    let text = plain_text(&value).unwrap_or_default();
+                    let networks = values::number(&text, 1, MAX_NETWORKS);
+                    self.networks = networks.map_err(|fault| format!("[limits]: networks {fault}"))?;
                     continue;
                 }
                 "create" => &mut self.create,
@@ -118,7 +139,7 @@ impl LimitsConfig {
 
     /// The limits in the form of a `terse.toml`, and where it comes from that they are on.
     pub(super) fn describe(&self, source: &Source) -> String {
-        let mut text = format!("\n[limits] # {source}\nkeys = {}\n", self.keys);
+        let mut text = format!("\n[limits] # {source}\nkeys = {}\nnetworks = {}\n", self.keys, self.networks);
         let groups =
             [("create", self.create), ("api", self.api), ("redirect", self.redirect), ("not_found", self.not_found)];
         let (on, off): (Vec<_>, Vec<_>) = groups.into_iter().partition(|(_, limit)| limit.is_some());
@@ -214,7 +235,7 @@ mod tests {
         let (keys, open) = (LimitsConfig::usual(AuthMode::Keys), LimitsConfig::usual(AuthMode::Open));
         assert_eq!(keys.create, Some(LimitConfig { by: LimitBy::Key, rule: bucket(100, 10) }));
         assert_eq!(open.create, Some(LimitConfig { by: LimitBy::Address, rule: bucket(20, 1) }));
-        assert_eq!(keys.redirect, None);
+        assert_eq!((keys.redirect, keys.networks), (None, 16));
         let window = Rule::SlidingWindow { limit: 300, window: Duration::from_secs(60) };
         assert_eq!(keys.not_found, Some(LimitConfig { by: LimitBy::Address, rule: window }));
         for config in [keys, open] {
@@ -227,15 +248,15 @@ mod tests {
     #[test]
     fn the_file_changes_what_it_names_and_nothing_else() {
         let read = read(
-            "keys = 2048\nnot_found = 'off'\n[create]\nby = 'both'\nalgorithm = 'leaky-bucket'\nrate = 5\nper = '2s'\n\
-             queue = 9\n[redirect]\nalgorithm = 'fixed-window'\nlimit = 1000\nwindow = '1m'",
+            "keys = 2048\nnetworks = 4\nnot_found = 'off'\n[create]\nby = 'both'\nalgorithm = 'leaky-bucket'\n\
+             rate = 5\nper = '2s'\nqueue = 9\n[redirect]\nalgorithm = 'fixed-window'\nlimit = 1000\nwindow = '1m'",
         );
         let read = read.unwrap();
         let paced = Rule::LeakyBucket { rate: 5, per: Duration::from_secs(2), queue: 9 };
         assert_eq!(read.create, Some(LimitConfig { by: LimitBy::Both, rule: paced }));
         let window = Rule::FixedWindow { limit: 1_000, window: Duration::from_secs(60) };
         assert_eq!(read.redirect, Some(LimitConfig { by: LimitBy::Address, rule: window }));
-        assert_eq!((read.keys, read.not_found), (2_048, None));
+        assert_eq!((read.keys, read.networks, read.not_found), (2_048, 4, None));
         assert_eq!(read.api, LimitsConfig::usual(AuthMode::Keys).api);
     }
 
@@ -244,6 +265,11 @@ mod tests {
         for (text, told) in [
             ("craete = 'off'", "[limits]: unknown key 'craete'; did you mean 'create'?"),
             ("keys = 1", "[limits]: keys must be a whole number from 1024"),
+            ("networks = 0", "[limits]: networks must be a whole number from 1 to 65536"),
+            (
+                "[redirect]\nalgorithm = 'leaky-bucket'\nrate = 1\nper = '1s'\nqueue = 1000",
+                "[limits.redirect]: queue must pass within 10 seconds",
+            ),
             ("create = 'on'", "[limits]: create must be \"off\" or a table"),
             ("[api]\nby = 'ip'\nalgorithm = 'token-bucket'", "[limits.api]: by must be one of key, address, both"),
             ("[api]\nlimit = 1", "[limits.api]: 'algorithm' is missing"),
@@ -272,6 +298,7 @@ mod tests {
             LimitsConfig::usual(AuthMode::Keys),
             LimitsConfig::usual(AuthMode::Open),
             LimitsConfig::off(),
+            read("networks = 65536").unwrap(),
             read("[redirect]\nalgorithm = 'leaky-bucket'\nrate = 5\nper = '2s'\nqueue = 9").unwrap(),
         ] {
             let mut table: Table = toml::from_str(&config.describe(&Source::Default)).unwrap();

@@ -90,7 +90,7 @@ mod tests {
         let names: Vec<&str> = keys.lines().filter_map(|line| line.split(" = ").next()).collect();
         let expected: Vec<&str> = keys::KEYS.iter().map(|key| key.name).filter(|name| *name != "limits").collect();
         assert_eq!(names, expected);
-        assert!(limits.starts_with("[limits] # default\nkeys = 65536\n"), "{limits}");
+        assert!(limits.starts_with("[limits] # default\nkeys = 65536\nnetworks = 16\n"), "{limits}");
     }
 
     #[test]
