@@ -44,15 +44,15 @@ struct Relayed {
     last: Option<u64>,
     /// The last block up to which all is noted to be confirmed.
     noted: Option<u64>,
-    /// Blocks that came when later ones had been taken, or passed before: an operator may have had them brought back.
+    /// Blocks that came when later ones had been taken or passed: an operator may have had them brought back.
     /// The log is told when they are confirmed.
     late: BTreeSet<u64>,
     /// The last block of the journal, while others of it are not confirmed.
     end: Option<Part>,
     /// Whether its last block was taken.
     ended: bool,
-    /// Whether no more of it can be read. What was taken is still to be confirmed; then it is left alone for a while, and
-    /// read again from there. To read it again at once would publish the same blocks over and over.
+    /// Whether no more of it can be read. What was taken is still to be confirmed; then it is left alone for a while,
+    /// and read again from there. To read it again at once would publish the same blocks over and over.
     is_stuck: bool,
 }
 
