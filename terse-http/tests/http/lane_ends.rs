@@ -150,5 +150,15 @@ fn a_body_that_nobody_reads_ends_its_connection() {
         assert!(answers.contains("\r\nconnection: close\r\n"), "{answers}");
         assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
     }
+    // The same when the body's end comes after the answer.
+    let mut stream = server.connect();
+    stream.write_all([head("/abc", 5).as_bytes(), b"xxx"].concat().as_slice()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 405");
+    stream.write_all(b"xx").unwrap();
+    let _ = stream.write_all(GET);
+    let rest = String::from_utf8(read_to_end(&mut stream)).unwrap();
+    assert!(rest.contains("\r\nconnection: close\r\n") && !rest.contains("HTTP/1.1 "), "{rest}");
     assert_eq!(server.recorded.take(), Vec::<String>::new(), "what stood behind was no request");
 }
