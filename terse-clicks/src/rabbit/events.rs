@@ -86,6 +86,8 @@ pub struct EventRelay {
     backoff: Backoff,
     /// Whether the log was told that links can't be read back.
     told_blind: bool,
+    /// Whether the log was told that an outbox can't be looked at.
+    told_skipped: bool,
 }
 
 /// Why a step could not go on.
@@ -121,6 +123,7 @@ impl EventRelay {
             session: None,
             backoff: Backoff::new(BACKOFF, u64::from_le_bytes(time::random_bytes(entropy)))?,
             told_blind: false,
+            told_skipped: false,
         })
     }
 
@@ -203,33 +206,62 @@ impl EventRelay {
         }
     }
 
-    /// Publishes a batch of each outbox that a dead process left. One of which all was sent is removed.
+    /// Publishes a batch of each outbox that a dead process left. One of which all was sent is removed; one whose file
+    /// can't be used rests, and holds no other up.
     async fn send_what_was_left(&mut self) -> Result<usize, Fault> {
         let now_ms = self.clock.monotonic_ms();
-        while now_ms >= self.look_at_ms && self.left.len() < MAX_LEFT {
-            match Left::find(&self.directory, now_ms + ASK_AFTER_MS)? {
-                Some(left) => self.left.push(left),
-                None => self.look_at_ms = now_ms + LOOK_MS,
-            }
-        }
+        self.look_for_left(now_ms);
         let (mut sent, mut number) = (0, 0);
         while number < self.left.len() {
+            if now_ms < self.left[number].rests_until_ms {
+                number += 1;
+                continue;
+            }
             let mut left = self.left.swap_remove(number);
             let done = self.send_left(&mut left).await;
-            if let Ok((_, true)) = done {
-                left.remove()?;
-            } else {
-                self.left.push(left);
-                let last = self.left.len() - 1;
-                self.left.swap(number, last);
-                number += 1;
+            match &done {
+                Ok((_, true)) => continue,
+                Err(Fault::Disk(error)) => left.rest(now_ms + LOOK_MS, error),
+                _ => left.rests_until_ms = 0,
             }
-            sent += done?.0;
+            self.left.push(left);
+            let last = self.left.len() - 1;
+            self.left.swap(number, last);
+            number += 1;
+            match done {
+                Ok((events, _)) => sent += events,
+                Err(Fault::Disk(_)) => {}
+                Err(fault) => return Err(fault),
+            }
         }
         Ok(sent)
     }
 
-    /// Publishes a batch of `left`; how many events that were, and whether that was all.
+    /// Looks for outboxes that dead processes left, if it is time.
+    fn look_for_left(&mut self, now_ms: u64) {
+        if now_ms < self.look_at_ms || self.left.len() >= MAX_LEFT {
+            return;
+        }
+        let mut skipped = None;
+        while self.left.len() < MAX_LEFT {
+            let found = Left::find(&self.directory, now_ms + ASK_AFTER_MS, |path, error| {
+                skipped = Some((path.to_owned(), error));
+            });
+            let Some(left) = found else {
+                self.look_at_ms = now_ms + LOOK_MS;
+                break;
+            };
+            self.left.push(left);
+        }
+        if let Some((path, error)) = &skipped
+            && !self.told_skipped
+        {
+            tracing::warn!(path = %path.display(), %error, "what may be link events of a dead process can't be looked at");
+        }
+        self.told_skipped = skipped.is_some();
+    }
+
+    /// Publishes a batch of `left`; how many events that were, and whether that was all, and its file is removed.
     async fn send_left(&mut self, left: &mut Left) -> Result<(usize, bool), Fault> {
         let pending = left.pending(MAX_BATCH)?;
         if !pending.frames.is_empty() {
@@ -239,8 +271,12 @@ impl EventRelay {
         }
         let doubts = left.doubts(MAX_ASKED);
         let now_ms = self.clock.monotonic_ms();
-        if doubts.is_empty() || now_ms < left.ask_at_ms {
-            return Ok((0, doubts.is_empty()));
+        if doubts.is_empty() {
+            left.remove()?;
+            return Ok((0, true));
+        }
+        if now_ms < left.ask_at_ms {
+            return Ok((0, false));
         }
         let (mut settled, mut events) = (Vec::new(), Vec::new());
         for (number, body) in doubts {

@@ -100,47 +100,105 @@ pub(super) struct EventFile {
     path: PathBuf,
 }
 
-impl EventFile {
-    /// Makes the outbox `id` in `directory`, in the place of one of that name if there is one, durably. It has these
-    /// `frames`, of which nothing is told.
+/// An outbox that has yet to take its place. Locked, under another name until then, so that whoever finds an outbox that
+/// is not locked knows its process to be gone. It is removed again if it doesn't get there.
+pub(super) struct NewFile {
+    /// `None` = it is in its place.
+    file: Option<File>,
+    len: u64,
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl NewFile {
+    /// Makes the outbox `id` in `directory`, durably. It has these `frames`, of which nothing is told.
     pub(super) fn create(directory: &Path, id: &str, frames: &[u8]) -> io::Result<Self> {
-        // Under another name until it is locked, so that whoever finds one that is not knows its process to be gone.
         let (new, path) = (directory.join(format!("{NEW_PREFIX}{id}")), directory.join(format!("{id}{SUFFIX}")));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&new)?;
+        let this = Self { file: Some(file), len: HEAD_BYTES + frames.len() as u64, new, path };
+        let file = this.file()?;
         file.try_lock()?;
         file.write_all_at(&MAGIC, 0)?;
         file.write_all_at(&HEAD_BYTES.to_le_bytes(), MAGIC.len() as u64)?;
         file.write_all_at(frames, HEAD_BYTES)?;
         file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(directory)?.sync_all()?;
-        Ok(Self { file, path })
+        Ok(this)
     }
 
-    /// One of the outboxes in `directory` whose process is gone, and that nobody else reads.
-    pub(super) fn of_a_dead_process(directory: &Path) -> io::Result<Option<Self>> {
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(SUFFIX)) {
-                continue;
-            }
-            let file = match File::options().read(true).write(true).open(&path) {
-                // Sent and removed by somebody else since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
-            };
-            match file.try_lock() {
-                // Its process may have put another file in its place while it was opened.
-                Ok(()) if is_still(&file, &path)? => return Ok(Some(Self { file, path })),
-                Ok(()) | Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
+    /// Appends `frames`, durably.
+    pub(super) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
+        if !frames.is_empty() {
+            self.file()?.write_all_at(frames, self.len)?;
+            self.file()?.sync_all()?;
+            self.len += frames.len() as u64;
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Puts it in the place of the outbox of that name, if there is one, durably.
+    pub(super) fn place(mut self) -> io::Result<EventFile> {
+        fs::rename(&self.new, &self.path)?;
+        let file = self.file.take().ok_or(io::ErrorKind::NotFound)?;
+        // It is the outbox from here on: whoever went on with the one before would write to a file without a name.
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+            tracing::error!(%error, "the directory of link events can't be synced: a power cut may cost some");
+        }
+        Ok(EventFile { file, path: self.path.clone() })
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.is_some()
+            && let Err(error) = fs::remove_file(&self.new)
+        {
+            tracing::warn!(path = %self.new.display(), %error, "an outbox that was not finished can't be removed");
+        }
+    }
+}
+
+impl EventFile {
+    /// The outboxes in `directory`, one after the other: what is locked now because its process is gone and nobody else
+    /// reads it; `None` for others.
+    pub(super) fn of_dead_processes(
+        directory: &Path,
+    ) -> io::Result<impl Iterator<Item = (PathBuf, io::Result<Option<Self>>)>> {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            entries => Some(entries?),
+        };
+        let directory = directory.to_owned();
+        Ok(entries.into_iter().flatten().map(move |entry| match entry {
+            Ok(entry) => (entry.path(), Self::of_a_dead_process(entry.path())),
+            Err(error) => (directory.clone(), Err(error)),
+        }))
+    }
+
+    fn of_a_dead_process(path: PathBuf) -> io::Result<Option<Self>> {
+        if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(SUFFIX)) {
+            return Ok(None);
+        }
+        let file = match File::options().read(true).write(true).open(&path) {
+            // Sent and removed by somebody else since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        match file.try_lock() {
+            // Its process may have put another file in its place while it was opened.
+            Ok(()) => Ok(is_still(&file, &path)?.then_some(Self { file, path })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the outbox is called.
@@ -208,7 +266,7 @@ impl EventFile {
     }
 
     /// Removes the file. With something in it behind `until`, which can't be read, it is kept, under another name.
-    pub(super) fn remove(self, until: u64) -> io::Result<()> {
+    pub(super) fn remove(&self, until: u64) -> io::Result<()> {
         let done = if until < self.len()? {
             let torn = self.path.with_extension(TORN);
             tracing::error!(outbox = %torn.display(), "link events that can't be read are put aside");

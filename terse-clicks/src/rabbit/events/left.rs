@@ -18,14 +18,38 @@ pub(super) struct Left {
     open: BTreeMap<u64, (u64, Vec<u8>)>,
     /// When the store may be asked about them, in monotonic milliseconds.
     pub(super) ask_at_ms: u64,
+    /// Until when it is left alone because its file could not be read or written, in monotonic milliseconds; 0 = it
+    /// could.
+    pub(super) rests_until_ms: u64,
 }
 
 impl Left {
-    /// One of those in `directory` that nobody reads. The store is to be asked from `ask_at_ms` on.
-    pub(super) fn find(directory: &Path, ask_at_ms: u64) -> io::Result<Option<Self>> {
-        let Some(file) = EventFile::of_a_dead_process(directory)? else { return Ok(None) };
+    /// One of those in `directory` that nobody reads. The store is to be asked from `ask_at_ms` on. What can't be looked at
+    /// is handed to `skipped`, and holds no other up.
+    pub(super) fn find(directory: &Path, ask_at_ms: u64, mut skipped: impl FnMut(&Path, io::Error)) -> Option<Self> {
+        let files = EventFile::of_dead_processes(directory).map_err(|error| skipped(directory, error)).ok()?;
+        for (path, file) in files {
+            match file.and_then(|file| file.map(|file| Self::of(file, ask_at_ms)).transpose()) {
+                Ok(Some(left)) => return Some(left),
+                Ok(None) => {}
+                Err(error) => skipped(&path, error),
+            }
+        }
+        None
+    }
+
+    fn of(file: EventFile, ask_at_ms: u64) -> io::Result<Self> {
         let (len, published) = (file.len()?, file.told_until()?);
-        Ok(Some(Self { file, len, published, open: BTreeMap::new(), ask_at_ms }))
+        Ok(Self { file, len, published, open: BTreeMap::new(), ask_at_ms, rests_until_ms: 0 })
+    }
+
+    /// Leaves it alone until `until_ms`, because of `error`.
+    pub(super) fn rest(&mut self, until_ms: u64, error: &io::Error) {
+        if self.rests_until_ms == 0 {
+            let path = self.file.path().display();
+            tracing::warn!(%path, %error, "link events that a dead process left wait: their outbox can't be used");
+        }
+        self.rests_until_ms = until_ms;
     }
 
     /// Up to `most` frames that are not published.
@@ -68,8 +92,8 @@ impl Left {
         format!("{}-{number}", self.file.id())
     }
 
-    /// Removes it, of which nothing is left to tell.
-    pub(super) fn remove(self) -> io::Result<()> {
+    /// Removes its file, of which nothing is left to tell.
+    pub(super) fn remove(&self) -> io::Result<()> {
         self.file.remove(self.published)
     }
 }

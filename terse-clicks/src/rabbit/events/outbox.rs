@@ -2,7 +2,8 @@
 //!
 //! One thread writes the file, in groups: intents are on the disk before whoever noted them goes on, so they survive a
 //! power cut like the changes themselves; what became of them is written without waiting, for it can be read back. When
-//! much of it was published the file is made anew from the rest.
+//! much of it was published the file is made anew from the rest, beside the writing. Only these two wait for the disk:
+//! a report and the end of a change never do.
 //!
 //! | bound | when it is hit |
 //! |---|---|
@@ -28,7 +29,7 @@ use terse_core::ports::events::{Intent, IntentId, LinkEvents, Settled};
 use terse_core::{Clock, Entropy, time};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::file::{EventFile, FRAME_BYTES, Frames, HEAD_BYTES, Kind, MAX_BODY_BYTES, frame};
+use super::file::{EventFile, FRAME_BYTES, Frames, HEAD_BYTES, Kind, MAX_BODY_BYTES, NewFile, frame};
 use super::told::{Noted, Told};
 
 /// Most bytes of events of one process that wait to be published.
@@ -41,6 +42,8 @@ pub const INTEND_MS: u64 = 2_000;
 const SETTLING_BYTES: u64 = 4 << 20;
 /// The file is made anew when so much of it was published, and less is left.
 const ANEW_BYTES: u64 = 1 << 20;
+/// Most orders to the writer for an intent at a time: what is intended, what became of it, what the store tells of it.
+const ORDERS_PER_PLACE: usize = 3;
 /// Most intents and outcomes that are written at once.
 const MAX_GROUP: usize = 512;
 
@@ -69,7 +72,11 @@ struct Shared {
     directory: PathBuf,
     id: JournalId,
     clock: Arc<dyn Clock>,
+    /// Held over the disk. Only the writer and the relay wait for it.
     state: Mutex<State>,
+    /// What a report tells of the state, so that it waits for no disk.
+    waiting_bytes: AtomicU64,
+    open: AtomicU64,
     /// A place for each intent that is not settled.
     places: Semaphore,
     next: AtomicU64,
@@ -95,6 +102,17 @@ struct Open {
     body: Vec<u8>,
     /// Since when it is known that only the store can tell what became of it.
     doubted_ms: Option<u64>,
+    /// Whether the writer was told what the store said, and has not taken it in yet. Then the store isn't asked.
+    asked: bool,
+}
+
+/// What a new file begins with: what is needed of the one before it, as it stood at some moment.
+struct Kept {
+    file: Arc<EventFile>,
+    published: u64,
+    len: u64,
+    /// Intents before what is published, which are not settled.
+    intents: Vec<(u64, Vec<u8>)>,
 }
 
 enum Order {
@@ -109,35 +127,46 @@ impl Outbox {
     /// # Errors
     /// Why its file or its thread could not be made.
     pub fn open(directory: &Path, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> io::Result<Arc<Self>> {
+        let (mut outbox, received) = Self::without_writer(directory, clock, entropy)?;
+        let shared = Arc::clone(&outbox.shared);
+        let writer = thread::Builder::new().name("terse-events".into()).spawn(move || shared.run(&received))?;
+        outbox.writer = Some(writer);
+        Ok(Arc::new(outbox))
+    }
+
+    /// One, and the orders to the writer that it has yet to get.
+    fn without_writer(
+        directory: &Path,
+        clock: Arc<dyn Clock>,
+        entropy: &dyn Entropy,
+    ) -> io::Result<(Self, Receiver<Order>)> {
         fs::create_dir_all(directory)?;
         let id = JournalId(time::random_bytes(entropy));
-        let file = Arc::new(EventFile::create(directory, &id.to_string(), &[])?);
+        let file = Arc::new(NewFile::create(directory, &id.to_string(), &[])?.place()?);
         let state = State { file, len: HEAD_BYTES, published: HEAD_BYTES, open: BTreeMap::new(), failing: false };
         let shared = Arc::new(Shared {
             directory: directory.to_owned(),
             id,
             clock,
             state: Mutex::new(state),
+            waiting_bytes: AtomicU64::new(0),
+            open: AtomicU64::new(0),
             places: Semaphore::new(MAX_OPEN),
             next: AtomicU64::new(0),
             appended: Notify::new(),
             dropped: AtomicU64::new(0),
             told: AtomicU64::new(0),
         });
-        // Each place is worth two orders: what is intended, and what became of it.
-        let (orders, received) = mpsc::sync_channel(2 * MAX_OPEN);
-        let writer = Arc::clone(&shared);
-        let writer = thread::Builder::new().name("terse-events".into()).spawn(move || writer.run(&received))?;
-        Ok(Arc::new(Self { shared, orders: Some(orders), writer: Some(writer) }))
+        let (orders, received) = mpsc::sync_channel(ORDERS_PER_PLACE * MAX_OPEN);
+        Ok((Self { shared, orders: Some(orders), writer: None }, received))
     }
 
-    /// What it tells of itself.
+    /// What it tells of itself. It waits for nothing.
     #[must_use]
     pub fn report(&self) -> OutboxReport {
-        let state = self.shared.state.lock();
         OutboxReport {
-            waiting_bytes: state.len - state.published,
-            open: state.open.len() as u64,
+            waiting_bytes: self.shared.waiting_bytes.load(Ordering::Relaxed),
+            open: self.shared.open.load(Ordering::Relaxed),
             dropped: self.shared.dropped.load(Ordering::Relaxed),
             told: self.shared.told.load(Ordering::Relaxed),
         }
@@ -155,25 +184,40 @@ impl Outbox {
 
     /// Up to `most` frames that are not published. It reads the disk.
     pub(super) fn pending(&self, most: usize) -> io::Result<Frames> {
-        let state = self.shared.state.lock();
-        state.file.frames(state.published, state.len, most)
+        let (file, published, len) = {
+            let state = self.shared.state.lock();
+            (Arc::clone(&state.file), state.published, state.len)
+        };
+        // What lies there is not written to any more.
+        file.frames(published, len, most)
     }
 
-    /// Notes that all events in `frames` are published. It writes to the disk.
+    /// Notes that all events in `frames` are published. It writes to the disk. One thread calls it at a time.
     pub(super) fn published(&self, frames: &Frames) -> io::Result<()> {
-        let mut state = self.shared.state.lock();
-        state.published = frames.until;
-        state.file.note_told(state.first_needed())?;
-        if state.published >= ANEW_BYTES && state.len - state.published <= state.published {
-            state.begin_anew(&self.shared.directory, self.shared.id)?;
+        let (file, needed) = {
+            let mut state = self.shared.state.lock();
+            state.published = frames.until;
+            self.shared.note(&state);
+            (Arc::clone(&state.file), state.first_needed())
+        };
+        file.note_told(needed)?;
+        match self.kept_anew() {
+            Some(kept) => self.shared.begin_anew(&kept),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What a new file begins with, if it is time for one.
+    fn kept_anew(&self) -> Option<Kept> {
+        let state = self.shared.state.lock();
+        (state.published >= ANEW_BYTES && state.len - state.published <= state.published).then(|| state.kept())
     }
 
     /// Up to `most` intents of which only the store can tell what became of them, for `age_ms` at least.
     pub(super) fn doubts(&self, age_ms: u64, most: usize) -> Vec<(u64, Vec<u8>)> {
         let now_ms = self.shared.clock.monotonic_ms();
-        let due = |open: &Open| open.doubted_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= age_ms);
+        let is_old = |since_ms| now_ms.saturating_sub(since_ms) >= age_ms;
+        let due = |open: &Open| !open.asked && open.doubted_ms.is_some_and(is_old);
         let state = self.shared.state.lock();
         let doubts = state.open.iter().filter(|(_, open)| due(open));
         doubts.take(most).map(|(number, open)| (*number, open.body.clone())).collect()
@@ -181,12 +225,22 @@ impl Outbox {
 
     /// Asks the store about the intent `number` again, later.
     pub(super) fn doubt_again(&self, number: u64) {
-        self.order(Order::Doubt { number });
+        self.order_asked(number, Order::Doubt { number });
     }
 
     /// Settles the intent `number` by what the store tells.
     pub(super) fn settle_by_store(&self, number: u64, told: Option<Told>) {
-        self.order(Order::Settle { number, told });
+        self.order_asked(number, Order::Settle { number, told });
+    }
+
+    /// Tells the writer what the store said of the intent `number`, and no more of it until that is taken in: a disk
+    /// that stalls would have the orders of requests crowded out.
+    fn order_asked(&self, number: u64, order: Order) {
+        match self.shared.state.lock().open.get_mut(&number) {
+            Some(open) if !open.asked => open.asked = true,
+            _ => return,
+        }
+        self.order(order);
     }
 
     /// What the event of the intent `number` is called.
@@ -197,7 +251,8 @@ impl Outbox {
     fn order(&self, order: Order) {
         let sent = self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
         if !sent {
-            // Only when the writer is gone. Then what is in the file is told by the next process.
+            // Only when the writer is gone: there is room for all orders of all places. Then what is in the file is told
+            // by the next process.
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -280,6 +335,37 @@ impl Drop for Outbox {
 }
 
 impl Shared {
+    /// Brings up to date what a report tells. Called before `state`, which was changed, is unlocked.
+    fn note(&self, state: &State) {
+        self.waiting_bytes.store(state.len - state.published, Ordering::Relaxed);
+        self.open.store(state.open.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Puts another file in the place of the one that `kept` is of, with all that is needed of it. What is written
+    /// meanwhile is taken over at the end; the writer waits only for that.
+    fn begin_anew(&self, kept: &Kept) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let mut offsets = BTreeMap::new();
+        for (number, body) in &kept.intents {
+            offsets.insert(*number, HEAD_BYTES + bytes.len() as u64);
+            frame(&mut bytes, Kind::Intent, *number, body);
+        }
+        let published = HEAD_BYTES + bytes.len() as u64;
+        bytes.extend(kept.file.bytes(kept.published, kept.len)?);
+        let mut new = NewFile::create(&self.directory, &self.id.to_string(), &bytes)?;
+        let mut state = self.state.lock();
+        // Whoever noted these intents went on, so they have to be durable in the new file before it is the outbox.
+        new.append(&kept.file.bytes(kept.len, state.len)?)?;
+        state.file = Arc::new(new.place()?);
+        for (number, open) in &mut state.open {
+            open.offset = offsets.get(number).copied().unwrap_or_else(|| open.offset - kept.published + published);
+        }
+        state.len = state.len - kept.published + published;
+        state.published = published;
+        self.note(&state);
+        Ok(())
+    }
+
     fn run(&self, orders: &Receiver<Order>) {
         while let Ok(first) = orders.recv() {
             let group = std::iter::once(first).chain(orders.try_iter().take(MAX_GROUP - 1)).collect();
@@ -297,7 +383,7 @@ impl Shared {
                 Order::Settle { number, told } => writing.settle(&mut state, number, told),
                 Order::Doubt { number } => {
                     if let Some(open) = state.open.get_mut(&number) {
-                        open.doubted_ms = Some(self.clock.monotonic_ms());
+                        (open.doubted_ms, open.asked) = (Some(self.clock.monotonic_ms()), false);
                     }
                 }
             }
@@ -308,6 +394,7 @@ impl Shared {
             Ok(()) => state.len += writing.bytes.len() as u64,
             Err(_) => writing.undo(&mut state, self.clock.monotonic_ms()),
         }
+        self.note(&state);
         let file = Arc::clone(&state.file);
         drop(state);
         self.answer(writing, &file);
@@ -354,7 +441,7 @@ impl Writing {
             return self.refused.push(noted);
         }
         frame(&mut self.bytes, Kind::Intent, number, &body);
-        state.open.insert(number, Open { offset, body, doubted_ms: None });
+        state.open.insert(number, Open { offset, body, doubted_ms: None, asked: false });
         self.intended.push((number, noted));
     }
 
@@ -378,7 +465,7 @@ impl Writing {
     /// Nothing of it was written: intents are refused, and what became of others is to be read back.
     fn undo(&mut self, state: &mut State, now_ms: u64) {
         for (number, open) in self.settled.drain(..) {
-            state.open.insert(number, Open { doubted_ms: Some(now_ms), ..open });
+            state.open.insert(number, Open { doubted_ms: Some(now_ms), asked: false, ..open });
         }
         for (number, noted) in self.intended.drain(..) {
             state.open.remove(&number);
@@ -405,24 +492,11 @@ impl State {
         self.failing = error.is_some();
     }
 
-    /// Puts another file in the place of this one, with all that is needed of it.
-    fn begin_anew(&mut self, directory: &Path, id: JournalId) -> io::Result<()> {
-        let rest = self.file.bytes(self.published, self.len)?;
-        let mut bytes = Vec::with_capacity(rest.len());
-        let mut offsets = BTreeMap::new();
-        for (number, open) in self.open.iter().filter(|(_, open)| open.offset < self.published) {
-            offsets.insert(*number, HEAD_BYTES + bytes.len() as u64);
-            frame(&mut bytes, Kind::Intent, *number, &open.body);
-        }
-        let published = HEAD_BYTES + bytes.len() as u64;
-        bytes.extend_from_slice(&rest);
-        self.file = Arc::new(EventFile::create(directory, &id.to_string(), &bytes)?);
-        for (number, open) in &mut self.open {
-            open.offset = offsets.get(number).copied().unwrap_or_else(|| open.offset - self.published + published);
-        }
-        self.len = HEAD_BYTES + bytes.len() as u64;
-        self.published = published;
-        Ok(())
+    /// What is needed of its file, as it stands now.
+    fn kept(&self) -> Kept {
+        let early = self.open.iter().filter(|(_, open)| open.offset < self.published);
+        let intents = early.map(|(number, open)| (*number, open.body.clone())).collect();
+        Kept { file: Arc::clone(&self.file), published: self.published, len: self.len, intents }
     }
 }
 

@@ -41,3 +41,123 @@ async fn what_can_not_be_written_is_dropped_and_what_was_done_is_read_back() {
     assert!(outbox.intend(Intent::Create(&link)).await.is_some());
     assert_eq!(outbox.shared.places.available_permits(), MAX_OPEN - 2);
 }
+
+fn link() -> terse_core::Link {
+    links::link("launch")
+}
+
+fn without_writer(directory: &Path) -> (Outbox, Receiver<Order>) {
+    Outbox::without_writer(directory, Arc::new(TestClock::default()), &SeededEntropy::new(1)).unwrap()
+}
+
+fn write(outbox: &Outbox, orders: &Receiver<Order>) -> usize {
+    let group: Vec<_> = orders.try_iter().collect();
+    let count = group.len();
+    outbox.shared.write(group);
+    count
+}
+
+/// Notes what is about to be done to `link`, with the test as the writer.
+async fn intend(outbox: &Outbox, orders: &Receiver<Order>, link: &terse_core::Link) -> IntentId {
+    let written = async { write(outbox, orders) };
+    tokio::join!(outbox.intend(Intent::Create(link)), written).0.unwrap()
+}
+
+/// The numbers of the events that wait.
+fn waiting(outbox: &Outbox) -> Vec<u64> {
+    let frames = outbox.pending(999).unwrap().frames;
+    frames.iter().filter(|frame| frame.kind == Kind::Created).map(|frame| frame.number).collect()
+}
+
+#[tokio::test]
+async fn a_report_waits_for_nobody_who_holds_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (outbox, orders) = without_writer(directory.path());
+    intend(&outbox, &orders, &link()).await;
+    let outbox = Arc::new(outbox);
+    let held = outbox.shared.state.lock();
+    let (told, report) = mpsc::channel();
+    let reporting = Arc::clone(&outbox);
+    let reporter = thread::spawn(move || told.send(reporting.report()));
+    let report = report.recv_timeout(Duration::from_secs(10)).expect("a report, while the file is held");
+    assert!(report.open == 1 && report.waiting_bytes > 0, "{report:?}");
+    drop(held);
+    reporter.join().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_file_is_made_anew_is_in_the_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (outbox, orders) = without_writer(directory.path());
+    let link = link();
+    let happened = |id| outbox.settle(id, Settled::Happened(LinkEvent::Created(&link)));
+    let early = intend(&outbox, &orders, &link).await;
+    let sent = intend(&outbox, &orders, &link).await;
+    happened(sent);
+    write(&outbox, &orders);
+    outbox.published(&outbox.pending(999).unwrap()).unwrap();
+    let rest = intend(&outbox, &orders, &link).await;
+    let kept = outbox.shared.state.lock().kept();
+    // Both come while the rest is copied: one of a file that is made from scratch, one of what is copied.
+    let late = intend(&outbox, &orders, &link).await;
+    for id in [early, rest] {
+        happened(id);
+    }
+    write(&outbox, &orders);
+    outbox.shared.begin_anew(&kept).unwrap();
+    happened(late);
+    write(&outbox, &orders);
+    assert_eq!(waiting(&outbox), [early.0, rest.0, late.0]);
+    assert_eq!(outbox.report().open, 0);
+    outbox.published(&outbox.pending(999).unwrap()).unwrap();
+    assert_eq!(outbox.report(), OutboxReport::default());
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_can_not_be_made_anew_leaves_the_one_before_it_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (outbox, orders) = without_writer(directory.path());
+    let id = intend(&outbox, &orders, &link()).await;
+    let kept = outbox.shared.state.lock().kept();
+    let path = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    // A directory in its place can't be replaced.
+    fs::rename(&path, path.with_extension("aside")).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(outbox.shared.begin_anew(&kept).is_err());
+    outbox.settle(id, Settled::Happened(LinkEvent::Created(&link())));
+    write(&outbox, &orders);
+    assert_eq!(waiting(&outbox), [id.0]);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing unfinished stays");
+}
+
+#[tokio::test]
+async fn a_writer_that_stands_is_told_once_what_the_store_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let (outbox, orders) = without_writer(directory.path());
+    let links: Vec<_> = (0..32).map(|_| link()).collect();
+    let noted = async {
+        tokio::task::yield_now().await;
+        write(&outbox, &orders)
+    };
+    let intents = futures_util::future::join_all(links.iter().map(|link| outbox.intend(Intent::Create(link))));
+    let (ids, _) = tokio::join!(intents, noted);
+    for id in ids {
+        outbox.settle(id.unwrap(), Settled::Unknown);
+    }
+    write(&outbox, &orders);
+    // The store is asked again and again while the writer stands.
+    for _ in 0..ORDERS_PER_PLACE * MAX_OPEN {
+        for (number, _) in outbox.doubts(0, 32) {
+            outbox.doubt_again(number);
+        }
+    }
+    assert_eq!((write(&outbox, &orders), outbox.report().dropped), (32, 0));
+    for (number, _) in outbox.doubts(0, 32) {
+        outbox.settle_by_store(number, None);
+        outbox.settle_by_store(number, None);
+    }
+    assert_eq!((write(&outbox, &orders), outbox.report().open), (32, 0));
+    assert_eq!(outbox.shared.places.available_permits(), MAX_OPEN);
+}
