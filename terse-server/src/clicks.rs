@@ -5,8 +5,9 @@
 //! publishes the journal's blocks to streams, and the projector reads those, in this process or in any other.
 //!
 //! A read model or a journal that can't be opened keeps no redirect from being answered: the start goes on without, a
-//! task tries again, and health tells. Statistics are unavailable meanwhile, or clicks dropped and counted. Only a read
-//! model or a journal that was made for another bus ends the start: that is a setting to be mended.
+//! task tries again, and health tells. Statistics are unavailable meanwhile, or clicks dropped and counted. So with a file
+//! of countries: clicks are counted without theirs meanwhile. Only a read model or a journal that was made for another bus
+//! ends the start: that is a setting to be mended.
 
 mod bus_health;
 mod countries;
@@ -52,6 +53,7 @@ use crate::tasks::Tasks;
 use crate::visitor_keys;
 use crate::world::World;
 
+pub(crate) use self::late::Late;
 pub(crate) use self::model::{cql_config, stats_file};
 
 /// The journals of a data directory.
@@ -114,7 +116,7 @@ impl Clicks {
         }
         let recovery = (reads_journals && recording.is_none()).then(|| recovery(config, world)).transpose()?;
         let countries = config.clicks.countries.as_deref().filter(|_| config.analytics);
-        let countries = countries.map(CountryFile::open).transpose()?;
+        let countries = countries.map(CountryFile::open);
         let (projection, relaying, reader, recorded) = (None, None, Arc::default(), Arc::default());
         Ok(Self { broker, recording, model, projection, relaying, reader, recorded, recovery, countries })
     }
@@ -141,7 +143,8 @@ impl Clicks {
             Arc::new(ClickHealth { recording, counting, clock: Arc::clone(clock) }) as Arc<dyn DependencyHealth>
         });
         let bus = self.bus_health().map(|bus| Arc::new(bus) as Arc<dyn DependencyHealth>);
-        model.chain(works).chain(bus).collect()
+        let countries = self.countries.clone().map(|file| file as Arc<dyn DependencyHealth>);
+        model.chain(works).chain(bus).chain(countries).collect()
     }
 
     /// What is known of the broker, if this process has anything to do with it.
@@ -156,7 +159,7 @@ impl Clicks {
     /// Starts to publish what is recorded and to count, as far as that is this process's role.
     ///
     /// # Errors
-    /// [`StartError`] when the country data can't be read or a thread can't be started.
+    /// [`StartError`] when a thread can't be started.
     pub fn start(&mut self, config: &Config, holder: String, world: &World) -> Result<(), StartError> {
         let Some(model) = self.model.clone() else { return Ok(()) };
         if let (Some(broker), Some(recording)) = (&self.broker, &self.recording) {

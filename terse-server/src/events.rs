@@ -3,23 +3,29 @@
 //! They are there with a broker (`TERSE_BUS=amqp://…`) and in processes that serve the API; with the local bus there
 //! are
 //! none, and writing links costs nothing more. `terse_clicks::rabbit::events` says what is promised of them.
+//!
+//! An outbox that can't be opened keeps nobody from starting: links are changed without, the events are dropped and counted,
+//! health tells, and a task tries again. What dead processes left is published meanwhile, which may be what a full disk
+//! needs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use terse_clicks::rabbit::events::{EventRelay, MAX_OUTBOX_BYTES, Outbox};
+use terse_clicks::rabbit::events::{EventRelay, MAX_OUTBOX_BYTES, Outbox, OutboxReport};
 use terse_core::Clock;
-use terse_core::ports::events::LinkEvents;
-use terse_core::ports::{DependencyHealth, LinkCatalog, LinkWriter, Observation};
+use terse_core::ports::events::{Intent, IntentId, LinkEvents, Settled};
+use terse_core::ports::{DependencyHealth, LinkCatalog, LinkWriter, Observation, StoreError, StoreErrorKind};
 use terse_core::shorten::TellingWriter;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::broker;
+use crate::clicks::Late;
 use crate::config::Config;
 use crate::exit::{Exit, StartError};
 use crate::identity::Identity;
@@ -36,16 +42,28 @@ const NAME: &str = "events";
 const GAUGES_EVERY: Duration = Duration::from_millis(500);
 /// How long after a relay has died another one follows.
 const REVIVE_AFTER: Duration = Duration::from_secs(5);
+/// How often opening an outbox is tried again, and how long a try is waited for.
+const OPEN_EVERY: Duration = Duration::from_secs(5);
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// For so long dropped events are told, in milliseconds.
 const DROPPED_MS: u64 = 60_000;
 
 /// The events of a process that changes links.
 pub struct Events {
-    outbox: Arc<Outbox>,
+    outbox: Arc<LateOutbox>,
     state: Arc<EventState>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
+}
+
+/// An outbox that is there once it could be opened.
+struct LateOutbox {
+    late: Arc<Late<Outbox>>,
+    /// Whether it is there, for who waits for that.
+    opened: watch::Sender<bool>,
+    /// Changes that were made while it was not.
+    missed: AtomicU64,
 }
 
 /// What is known of them.
@@ -59,10 +77,11 @@ struct EventState {
 }
 
 impl Events {
-    /// Opens the outbox and starts the relay, where `config` asks for events. Nobody waits for the broker.
+    /// Opens the outbox, if it can be opened, and starts the relay, where `config` asks for events. Nobody waits for the
+    /// broker.
     ///
     /// # Errors
-    /// [`StartError`] when the address is none of a broker, or the outbox or the thread can't be made.
+    /// [`StartError`] when the address is none of a broker, or the thread can't be made.
     pub fn open(
         config: &Config,
         identity: &Identity,
@@ -73,32 +92,28 @@ impl Events {
             return Ok(None);
         };
         let directory = config.data_dir.join(DIRECTORY);
-        let outbox = Outbox::open(&directory, Arc::clone(&world.clock), world.entropy.as_ref());
-        let outbox = outbox.map_err(|error| {
-            StartError::new(Exit::CannotCreate, format_args!("link events: {}: {error}", directory.display()))
-        })?;
-        let (own, world, catalog) = (Arc::clone(&outbox), world.clone(), Arc::clone(&stores.links));
-        let relay = move || {
+        let outbox = LateOutbox::new(&directory, world);
+        if let Err(error) = outbox.late.try_open() {
+            tracing::error!(%error, "starting without link events: they are dropped until their outbox can be opened");
+        }
+        let (world, catalog) = (world.clone(), Arc::clone(&stores.links));
+        let relay = move |own| {
             let (clock, catalog) = (Arc::clone(&world.clock), Arc::clone(&catalog) as Arc<dyn LinkCatalog>);
-            let own = Some(Arc::clone(&own));
             EventRelay::new(broker.clone(), &directory, own, catalog, clock, world.entropy.as_ref())
         };
-        Self::start(outbox, move || relay().map_err(|error| error.to_string())).map(Some)
+        Self::start(outbox, move |own| relay(own).map_err(|error| error.to_string())).map(Some)
     }
 
-    fn start(
-        outbox: Arc<Outbox>,
-        relay: impl Fn() -> Result<EventRelay, String> + Send + 'static,
-    ) -> Result<Self, StartError> {
+    fn start(outbox: Arc<LateOutbox>, relay: impl MakeRelay) -> Result<Self, StartError> {
         let failed = |error: std::io::Error| {
             StartError::new(Exit::Internal, format_args!("publishing link events can't be started: {error}"))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let ((stop, stopped), (told, ended)) = (watch::channel(false), oneshot::channel());
         let state = Arc::new(EventState::default());
-        let shared = Arc::clone(&state);
+        let (shared, own) = (Arc::clone(&state), Arc::clone(&outbox));
         let thread = std::thread::Builder::new().name("link-events".to_owned()).spawn(move || {
-            publish(&runtime, relay, stopped, &shared);
+            publish(&runtime, relay, stopped, &own, &shared);
             // Nobody listens once the server has given up waiting.
             let _ = told.send(());
         });
@@ -118,8 +133,13 @@ impl Events {
         Arc::new(EventHealth { outbox, state, clock })
     }
 
-    /// Starts the task that keeps gauges up to date.
+    /// Starts the tasks that open the outbox, if it isn't yet, and keep gauges up to date.
     pub fn run(&self, tasks: &mut Tasks, world: &World) {
+        let outbox = Arc::clone(&self.outbox);
+        tasks.every_within("link events", OPEN_EVERY, 2 * OPEN_WITHIN, move || {
+            let outbox = Arc::clone(&outbox);
+            async move { outbox.open_once().await }
+        });
         let (outbox, state, world) = (Arc::clone(&self.outbox), Arc::clone(&self.state), world.clone());
         tasks.every("link event gauges", GAUGES_EVERY, move || {
             let report = outbox.report();
@@ -137,6 +157,7 @@ impl Events {
     /// start.
     pub async fn end(self, grace: Grace, least: Duration) {
         self.stop.send_replace(true);
+        drop(self.outbox.late.end());
         match tokio::time::timeout(grace.left(least), self.ended).await {
             Ok(_) => {
                 if self.thread.join().is_err() {
@@ -148,27 +169,92 @@ impl Events {
     }
 }
 
+impl LateOutbox {
+    /// One in `directory`, which nobody has tried to open yet.
+    fn new(directory: &Path, world: &World) -> Arc<Self> {
+        let (directory, world) = (directory.to_owned(), world.clone());
+        let late = Late::new("the outbox of link events", move || {
+            Outbox::open(&directory, Arc::clone(&world.clock), world.entropy.as_ref()).map_err(|error| {
+                let text = format!("the outbox of link events in {} can't be opened: {error}", directory.display());
+                StoreError::new(StoreErrorKind::Unavailable, text).caused_by(error)
+            })
+        });
+        Arc::new(Self { late, opened: watch::Sender::new(false), missed: AtomicU64::new(0) })
+    }
+
+    /// Opens it, unless that was done.
+    async fn open_once(&self) -> Result<(), StoreError> {
+        self.late.open_once(OPEN_WITHIN).await?;
+        self.opened.send_if_modified(|opened| !std::mem::replace(opened, true));
+        Ok(())
+    }
+
+    /// What it tells of itself. Before it is there, all events are dropped.
+    fn report(&self) -> OutboxReport {
+        let report = self.late.get().map(|outbox| outbox.report()).unwrap_or_default();
+        OutboxReport { dropped: report.dropped + self.missed.load(Ordering::Relaxed), ..report }
+    }
+
+    /// Waits until it is there.
+    async fn comes(&self) {
+        // Its sender is here.
+        let _ = self.opened.subscribe().wait_for(|opened| *opened).await;
+    }
+}
+
+#[async_trait]
+impl LinkEvents for LateOutbox {
+    async fn intend(&self, intent: Intent<'_>) -> Option<IntentId> {
+        let Some(outbox) = self.late.get() else {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        outbox.intend(intent).await
+    }
+
+    fn settle(&self, id: IntentId, outcome: Settled<'_>) {
+        // What was noted was noted in an outbox, which stays.
+        if let Some(outbox) = self.late.get() {
+            outbox.settle(id, outcome);
+        }
+    }
+}
+
+/// What makes relays, of an outbox of this process's own if there is one.
+trait MakeRelay: Fn(Option<Arc<Outbox>>) -> Result<EventRelay, String> + Send + 'static {}
+
+impl<F: Fn(Option<Arc<Outbox>>) -> Result<EventRelay, String> + Send + 'static> MakeRelay for F {}
+
 /// Lives as long as the process: one relay after the other.
 fn publish(
     runtime: &Runtime,
-    relay: impl Fn() -> Result<EventRelay, String>,
+    relay: impl MakeRelay,
     mut stopped: watch::Receiver<bool>,
+    outbox: &LateOutbox,
     state: &EventState,
 ) {
     loop {
         // What a panic leaves half done goes with the relay.
         let lived = catch_unwind(AssertUnwindSafe(|| {
-            let mut relay = relay()?;
+            let own = outbox.late.get().cloned();
+            let is_late = own.is_none();
+            let mut relay = relay(own)?;
             state.dead.store(false, Ordering::Relaxed);
-            runtime.block_on(async {
-                relay.run(&mut stopped.clone()).await;
+            Ok::<bool, String>(runtime.block_on(async {
+                let mut stopped = stopped.clone();
+                tokio::select! {
+                    () = relay.run(&mut stopped) => {}
+                    // Another one publishes that, too; nothing is lost with this one.
+                    () = outbox.comes(), if is_late => return false,
+                }
                 // The last ones, unless the broker is away.
                 while relay.run_once(0).await.sent > 0 {}
-            });
-            Ok::<(), String>(())
+                true
+            }))
         }));
         match lived {
-            Ok(Ok(())) => return,
+            Ok(Ok(true)) => return,
+            Ok(Ok(false)) => continue,
             Ok(Err(why)) => tracing::error!(why, "link events can't be published; trying again"),
             Err(_) => tracing::error!("publishing link events has panicked; trying again"),
         }
@@ -195,7 +281,7 @@ impl EventState {
 
 /// Events as health reports see them.
 struct EventHealth {
-    outbox: Arc<Outbox>,
+    outbox: Arc<LateOutbox>,
     state: Arc<EventState>,
     clock: Arc<dyn Clock>,
 }
@@ -207,6 +293,7 @@ impl DependencyHealth for EventHealth {
     }
 
     async fn check(&self) -> Result<(), String> {
+        self.outbox.late.must().map_err(|error| format!("events are dropped: {}", error.message))?;
         match self.state.dead.load(Ordering::Relaxed) {
             true => Err("publishing them has stopped; it is started again".to_owned()),
             false => Ok(()),
@@ -243,56 +330,112 @@ mod tests {
     use super::*;
     use crate::system::OsEntropy;
 
-    fn events(directory: &std::path::Path) -> (Events, Arc<dyn Clock>) {
-        let clock: Arc<dyn Clock> = Arc::new(TestClock::default());
-        let outbox = Outbox::open(directory, Arc::clone(&clock), &OsEntropy).unwrap();
-        let (own, time, directory) = (Arc::clone(&outbox), Arc::clone(&clock), directory.to_owned());
-        let relay = move || {
+    const LEAST: Duration = Duration::from_secs(30);
+
+    fn world() -> World {
+        World { clock: Arc::new(TestClock::default()), ..World::real() }
+    }
+
+    /// The events of `world` in `directory`, whose broker is away.
+    fn events(directory: &Path, world: &World) -> Events {
+        let outbox = LateOutbox::new(directory, world);
+        let _ = outbox.late.try_open();
+        let (time, directory) = (Arc::clone(&world.clock), directory.to_owned());
+        let relay = move |own| {
             // Nobody listens there.
             let broker = BrokerConfig::new("amqp://127.0.0.1:1/%2f", "d", 1).unwrap();
             let catalog = Arc::new(terse_store::MemoryStore::new());
-            let (own, time) = (Some(Arc::clone(&own)), Arc::clone(&time));
-            EventRelay::new(broker, &directory, own, catalog, time, &OsEntropy).map_err(|error| error.to_string())
+            let relay = EventRelay::new(broker, &directory, own, catalog, Arc::clone(&time), &OsEntropy);
+            relay.map_err(|error| error.to_string())
         };
-        (Events::start(outbox, relay).unwrap(), clock)
+        Events::start(outbox, relay).unwrap()
+    }
+
+    async fn until(fits: impl AsyncFn() -> bool) {
+        let waits = async {
+            while !fits().await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LEAST, waits).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_broker_that_is_away_holds_up_neither_changes_nor_the_end() {
         let place = tempfile::tempdir().unwrap();
-        let (events, clock) = events(place.path());
+        let world = world();
+        let events = events(place.path(), &world);
         let link = links::link("launch");
         let id = events.outbox.intend(Intent::Create(&link)).await.unwrap();
         events.outbox.settle(id, Settled::Happened(LinkEvent::Created(&link)));
-        let written = async {
-            while events.outbox.report().open > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), written).await.unwrap();
-        let health = events.dependency(&clock);
+        until(async || events.outbox.report().open == 0).await;
+        let health = events.dependency(&world.clock);
         assert_eq!((health.name(), health.check().await), ("events", Ok(())));
         let told = health.observe();
         assert!(told[0].value > 0 && told.iter().all(|told| told.trouble.is_none()), "{told:?}");
-        let least = Duration::from_secs(30);
-        events.end(Grace::begin(least), least).await;
+        events.end(Grace::begin(LEAST), LEAST).await;
     }
 
     #[tokio::test]
     async fn a_relay_that_can_not_be_made_is_told_and_tried_again() {
         let place = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(TestClock::default());
-        let outbox = Outbox::open(place.path(), Arc::clone(&clock), &OsEntropy).unwrap();
-        let events = Events::start(outbox, || panic!("on purpose")).unwrap();
-        let health = events.dependency(&clock);
-        let told = async {
-            while health.check().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        let world = world();
+        let outbox = LateOutbox::new(place.path(), &world);
+        outbox.late.try_open().unwrap();
+        let events = Events::start(outbox, |_| panic!("on purpose")).unwrap();
+        let health = events.dependency(&world.clock);
+        until(async || health.check().await.is_err_and(|told| told.contains("has stopped"))).await;
+        events.end(Grace::begin(LEAST), LEAST).await;
+    }
+
+    #[tokio::test]
+    async fn a_start_does_without_an_outbox_and_opens_it_later() {
+        let place = tempfile::tempdir().unwrap();
+        let (directory, world) = (place.path().join("events"), world());
+        std::fs::write(&directory, b"no directory").unwrap();
+        let events = events(&directory, &world);
+        let link = links::link("launch");
+        assert_eq!(events.outbox.intend(Intent::Create(&link)).await, None);
+        let health = events.dependency(&world.clock);
+        assert!(health.check().await.is_err_and(|told| told.contains("events are dropped")));
+        assert_eq!(events.outbox.report(), OutboxReport { dropped: 1, ..OutboxReport::default() });
+
+        // The task that tries again finds it mended.
+        std::fs::remove_file(&directory).unwrap();
+        let mut tasks = Tasks::new();
+        events.run(&mut tasks, &world);
+        until(async || health.check().await.is_ok()).await;
+        let id = events.outbox.intend(Intent::Create(&link)).await.unwrap();
+        events.outbox.settle(id, Settled::Happened(LinkEvent::Created(&link)));
+        until(async || events.outbox.report().open == 0).await;
+        let report = events.outbox.report();
+        assert!(report.dropped == 1 && report.waiting_bytes > 0, "{report:?}");
+        assert!(tasks.join(LEAST).await.is_empty());
+        events.end(Grace::begin(LEAST), LEAST).await;
+    }
+
+    #[tokio::test]
+    async fn a_relay_without_an_outbox_is_followed_by_one_with_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (directory, world) = (place.path().join("events"), world());
+        std::fs::write(&directory, b"no directory").unwrap();
+        let outbox = LateOutbox::new(&directory, &world);
+        assert!(outbox.late.try_open().is_err());
+        let (told, made) = std::sync::mpsc::channel();
+        let (time, elsewhere) = (Arc::clone(&world.clock), place.path().join("none"));
+        let relay = move |own: Option<Arc<Outbox>>| {
+            told.send(own.is_some()).unwrap();
+            let broker = BrokerConfig::new("amqp://127.0.0.1:1/%2f", "d", 1).unwrap();
+            let catalog = Arc::new(terse_store::MemoryStore::new());
+            let relay = EventRelay::new(broker, &elsewhere, own, catalog, Arc::clone(&time), &OsEntropy);
+            relay.map_err(|error| error.to_string())
         };
-        tokio::time::timeout(Duration::from_secs(30), told).await.unwrap();
-        let least = Duration::from_secs(30);
-        events.end(Grace::begin(least), least).await;
+        let events = Events::start(outbox, relay).unwrap();
+        assert_eq!(made.recv_timeout(LEAST), Ok(false));
+        std::fs::remove_file(&directory).unwrap();
+        events.outbox.open_once().await.unwrap();
+        assert_eq!(made.recv_timeout(LEAST), Ok(true));
+        events.end(Grace::begin(LEAST), LEAST).await;
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Such files come anew every week or month. A task looks every [`LOOK_EVERY`] whether the file is another one, loads and
 //! checks it whole, and then clicks are told apart by it, from the next block on. A file that can't be read or has no
 //! countries changes nothing: the data that are in use stay, and it is tried again when it changes. So does one that is
-//! written to while it is read. Memory is bounded by twice
+//! written to while it is read. At the start that means none: a server redirects and counts without it, and health tells
+//! until there is one. Memory is bounded by twice
 //! [`MAX_COUNTRY_FILE_BYTES`](terse_clicks::enrich::MAX_COUNTRY_FILE_BYTES), while both are there.
 
 use std::fs;
@@ -11,13 +12,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
-use terse_clicks::enrich::{Countries, CountryError, CurrentCountries};
-use terse_core::ports::{StoreError, StoreErrorKind};
+use terse_clicks::enrich::{Countries, CurrentCountries};
+use terse_core::ports::{DependencyHealth, StoreError, StoreErrorKind};
 
-use crate::exit::StartError;
 use crate::tasks::Tasks;
 
 /// How often it is looked whether the file is another one.
@@ -30,7 +32,9 @@ pub(super) struct CountryFile {
     path: PathBuf,
     current: Arc<CurrentCountries>,
     /// The file that was looked at last, be it in use or refused. Held while it is looked at.
-    seen: Mutex<Stamp>,
+    seen: Mutex<Option<Stamp>>,
+    /// Whether there were any yet.
+    loaded: AtomicBool,
 }
 
 /// By what it is seen that a file is another one.
@@ -49,16 +53,15 @@ impl Stamp {
 }
 
 impl CountryFile {
-    /// The file at `path`, loaded, which takes up to some seconds.
-    ///
-    /// # Errors
-    /// [`StartError`] when it has no countries.
-    pub(super) fn open(path: &Path) -> Result<Arc<Self>, StartError> {
-        let failed = |error| StartError::config(format_args!("countries: {}: {error}", path.display()));
-        let seen = Stamp::of(path).map_err(|error| failed(CountryError::from(error)))?;
-        let countries = Countries::load(path).map_err(failed)?;
-        let current = Arc::new(CurrentCountries::new(Arc::new(countries)));
-        Ok(Arc::new(Self { path: path.to_owned(), current, seen: Mutex::new(seen) }))
+    /// The file at `path`, loaded if it can be, which takes up to some seconds. Else there are no countries until the task
+    /// finds a file that has some.
+    pub(super) fn open(path: &Path) -> Arc<Self> {
+        let (current, seen) = (Arc::default(), Mutex::default());
+        let file = Self { path: path.to_owned(), current, seen, loaded: AtomicBool::new(false) };
+        if let Err(error) = file.look_once() {
+            tracing::error!(%error, path = %path.display(), "starting without countries: clicks are counted without them");
+        }
+        Arc::new(file)
     }
 
     /// The countries that hold.
@@ -70,10 +73,10 @@ impl CountryFile {
     pub(super) fn run(self: &Arc<Self>, tasks: &mut Tasks) {
         let file = Arc::clone(self);
         tasks.every_within("countries", LOOK_EVERY, LOAD_WITHIN, move || {
-            let file = Arc::clone(&file);
+            let (file, looking) = (Arc::clone(&file), Arc::clone(&file));
             async move {
-                let looked = tokio::task::spawn_blocking(move || file.look_once()).await;
-                looked.unwrap_or_else(|error| Err(unusable("loading it has panicked").caused_by(error)))
+                let looked = tokio::task::spawn_blocking(move || looking.look_once()).await;
+                looked.unwrap_or_else(|error| Err(file.unusable("loading it has panicked").caused_by(error)))
             }
         });
     }
@@ -82,25 +85,48 @@ impl CountryFile {
     fn look_once(&self) -> Result<(), StoreError> {
         // A look that takes longer than its time goes on beside the next.
         let Some(mut seen) = self.seen.try_lock() else { return Ok(()) };
-        let stamp = Stamp::of(&self.path).map_err(|error| unusable(&error).caused_by(error))?;
-        if stamp == *seen {
+        let stamp = Stamp::of(&self.path).map_err(|error| self.unusable(&error).caused_by(error))?;
+        if Some(stamp) == *seen {
             return Ok(());
         }
         let loaded = Countries::load(&self.path);
         if Stamp::of(&self.path).ok() != Some(stamp) {
-            return Err(unusable("it was changed while it was read"));
+            return Err(self.unusable("it was changed while it was read"));
         }
-        *seen = stamp;
-        let countries = loaded.map_err(|error| unusable(&error).caused_by(error))?;
+        *seen = Some(stamp);
+        let countries = loaded.map_err(|error| self.unusable(&error).caused_by(error))?;
         self.current.replace(Arc::new(countries));
-        tracing::info!(path = %self.path.display(), bytes = stamp.bytes, "clicks are told apart by another file of countries");
+        let (path, bytes) = (self.path.display(), stamp.bytes);
+        if self.loaded.swap(true, Ordering::Relaxed) {
+            tracing::info!(%path, bytes, "clicks are told apart by another file of countries");
+        } else {
+            tracing::info!(%path, bytes, "clicks are told apart by a file of countries");
+        }
         Ok(())
+    }
+
+    fn unusable(&self, why: &(impl std::fmt::Display + ?Sized)) -> StoreError {
+        let meanwhile = match self.loaded.load(Ordering::Relaxed) {
+            true => "the one before it stays in use",
+            false => "clicks have no countries",
+        };
+        let text = format!("the file of countries can't be used, {meanwhile}: {why}");
+        StoreError::new(StoreErrorKind::Unavailable, text)
     }
 }
 
-fn unusable(why: &(impl std::fmt::Display + ?Sized)) -> StoreError {
-    let text = format!("the file of countries can't be used, the one before it stays in use: {why}");
-    StoreError::new(StoreErrorKind::Unavailable, text)
+#[async_trait]
+impl DependencyHealth for CountryFile {
+    fn name(&self) -> &'static str {
+        "countries"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        match self.loaded.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err("clicks are counted without countries: their file can't be used; the log says why".to_owned()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +173,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("country.mmdb");
         put(&path, &all_in("DE"));
-        let file = CountryFile::open(&path).unwrap();
+        let file = CountryFile::open(&path);
         let germany = version(&file);
         file.look_once().unwrap();
         put(&path, b"no such thing");
@@ -163,14 +189,25 @@ mod tests {
         assert_ne!(version(&file), germany);
     }
 
-    #[test]
-    fn a_start_needs_the_file() {
+    #[tokio::test]
+    async fn a_start_does_without_the_file_and_takes_it_later() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("country.mmdb");
-        let refused = |path: &Path| CountryFile::open(path).err().map(|error| error.message).unwrap();
-        assert!(refused(&path).starts_with("countries: "), "{}", refused(&path));
-        put(&path, &[0; 4_096]);
-        assert!(refused(&path).contains("no mmdb file"), "{}", refused(&path));
+        for damaged in [None, Some(&[0; 4_096][..])] {
+            damaged.iter().for_each(|bytes| put(&path, bytes));
+            let file = CountryFile::open(&path);
+            let none = version(&file);
+            assert_eq!(none, Enrichment::new([], None).version());
+            assert!(file.check().await.is_err_and(|told| told.contains("without countries")));
+            let refused = file.unusable("on purpose");
+            assert!(refused.message.contains("have no countries"), "{refused}");
+            let mut following = Enrichment::new([], None).following(file.current());
+            put(&path, &all_in("DE"));
+            file.look_once().unwrap();
+            following.look_for_countries();
+            assert!(following.version() != none && file.check().await.is_ok());
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[tokio::test]
@@ -178,7 +215,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("country.mmdb");
         put(&path, &all_in("DE"));
-        let file = CountryFile::open(&path).unwrap();
+        let file = CountryFile::open(&path);
         let germany = version(&file);
         put(&path, &all_in("FR"));
         let mut tasks = Tasks::new();

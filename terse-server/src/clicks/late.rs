@@ -12,7 +12,7 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 type Open<T> = Box<dyn Fn() -> Result<Arc<T>, StoreError> + Send + Sync>;
 
 /// Something that is there once it could be opened.
-pub(super) struct Late<T> {
+pub(crate) struct Late<T> {
     what: &'static str,
     open: Open<T>,
     opened: OnceLock<Arc<T>>,
@@ -24,7 +24,7 @@ pub(super) struct Late<T> {
 
 impl<T: Send + Sync + 'static> Late<T> {
     /// Will be what `open` opens; `what` is how it is called in messages.
-    pub(super) fn new(
+    pub(crate) fn new(
         what: &'static str,
         open: impl Fn() -> Result<Arc<T>, StoreError> + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -33,7 +33,7 @@ impl<T: Send + Sync + 'static> Late<T> {
     }
 
     /// What was opened.
-    pub(super) fn get(&self) -> Option<&Arc<T>> {
+    pub(crate) fn get(&self) -> Option<&Arc<T>> {
         self.opened.get()
     }
 
@@ -41,7 +41,7 @@ impl<T: Send + Sync + 'static> Late<T> {
     ///
     /// # Errors
     /// [`StoreErrorKind::Unavailable`] as long as it could not be. The text names no file.
-    pub(super) fn must(&self) -> Result<&Arc<T>, StoreError> {
+    pub(crate) fn must(&self) -> Result<&Arc<T>, StoreError> {
         self.get().ok_or_else(|| self.unavailable("could not be opened yet"))
     }
 
@@ -49,7 +49,7 @@ impl<T: Send + Sync + 'static> Late<T> {
     ///
     /// # Errors
     /// Why it can't be opened, or is not open yet.
-    pub(super) async fn open_once(self: &Arc<Self>, within: Duration) -> Result<(), StoreError> {
+    pub(crate) async fn open_once(self: &Arc<Self>, within: Duration) -> Result<(), StoreError> {
         if self.get().is_some() {
             return Ok(());
         }
@@ -61,7 +61,11 @@ impl<T: Send + Sync + 'static> Late<T> {
         }
     }
 
-    fn try_open(&self) -> Result<(), StoreError> {
+    /// Opens it, unless that was done. It blocks.
+    ///
+    /// # Errors
+    /// Why it can't be opened, or that somebody else is opening it.
+    pub(crate) fn try_open(&self) -> Result<(), StoreError> {
         let Some(_turn) = self.turn.try_lock() else { return Err(self.unavailable("is still being opened")) };
         if self.get().is_some() || *self.ended.lock() {
             return Ok(());
@@ -76,7 +80,7 @@ impl<T: Send + Sync + 'static> Late<T> {
     }
 
     /// Opens nothing any more; what was opened is the caller's to close.
-    pub(super) fn end(&self) -> Option<Arc<T>> {
+    pub(crate) fn end(&self) -> Option<Arc<T>> {
         *self.ended.lock() = true;
         self.get().cloned()
     }

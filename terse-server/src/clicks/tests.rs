@@ -87,6 +87,16 @@ async fn a_start_needs_neither_a_read_model_nor_a_journal() {
 }
 
 #[tokio::test]
+async fn a_start_needs_no_file_of_countries_and_health_tells() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut config, world) = (config(place.path()), World::real());
+    config.clicks.countries = Some(place.path().join("country.mmdb"));
+    let clicks = Clicks::open(&config, None, &world).await.unwrap();
+    assert!(told(&clicks, &world).await.contains(&("countries", false)));
+    clicks.end(Workers::Ended, grace(), LEAST).await;
+}
+
+#[tokio::test]
 async fn a_read_model_of_another_bus_still_ends_the_start() {
     let place = tempfile::tempdir().unwrap();
     let (config, world) = (config(place.path()), World::real());
