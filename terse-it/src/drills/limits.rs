@@ -415,8 +415,9 @@ fn ask_from_many(client: &Client, path: &str, addresses: Range<usize>) {
                 return;
             }
             let batch = from..addresses.end.min(from + PIPELINE);
+            // Each in a /48 of its own: these have limits, too.
             let request = |n: usize| {
-                from_address(Request::new("GET", path), &format!("2001:db8:{:x}:{:x}::1", n >> 16, n & 0xffff))
+                from_address(Request::new("GET", path), &format!("2001:{:x}:{:x}::1", 0xdb8 + (n >> 16), n & 0xffff))
             };
             let requests: Vec<u8> = batch.clone().flat_map(|n| request(n).bytes("127.0.0.1")).collect();
             wire.write(&requests).unwrap_or_else(|error| panic!("not sent: {error}"));
