@@ -11,6 +11,8 @@
 //! | [`MAX_OPEN`] intents that are not settled | others wait, at most [`INTEND_MS`], and are dropped then |
 //! | [`INTEND_MS`] for the disk | the change is made without; its event is told unless the process ends before |
 
+mod anew;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -40,8 +42,6 @@ pub const MAX_OPEN: usize = 4_096;
 pub const INTEND_MS: u64 = 2_000;
 /// Of [`MAX_OUTBOX_BYTES`], what only serves to settle intents.
 const SETTLING_BYTES: u64 = 4 << 20;
-/// The file is made anew when so much of it was published, and less is left.
-const ANEW_BYTES: u64 = 1 << 20;
 /// Most orders to the writer for an intent at a time: what is intended, what became of it, what the store tells of it.
 const ORDERS_PER_PLACE: usize = 3;
 /// Most intents and outcomes that are written at once.
@@ -104,15 +104,6 @@ struct Open {
     doubted_ms: Option<u64>,
     /// Whether the writer was told what the store said, and has not taken it in yet. Then the store isn't asked.
     asked: bool,
-}
-
-/// What a new file begins with: what is needed of the one before it, as it stood at some moment.
-struct Kept {
-    file: Arc<EventFile>,
-    published: u64,
-    len: u64,
-    /// Intents before what is published, which are not settled.
-    intents: Vec<(u64, Vec<u8>)>,
 }
 
 enum Order {
@@ -201,16 +192,10 @@ impl Outbox {
             (Arc::clone(&state.file), state.first_needed())
         };
         file.note_told(needed)?;
-        match self.kept_anew() {
+        match self.shared.kept_anew() {
             Some(kept) => self.shared.begin_anew(&kept),
             None => Ok(()),
         }
-    }
-
-    /// What a new file begins with, if it is time for one.
-    fn kept_anew(&self) -> Option<Kept> {
-        let state = self.shared.state.lock();
-        (state.published >= ANEW_BYTES && state.len - state.published <= state.published).then(|| state.kept())
     }
 
     /// Up to `most` intents of which only the store can tell what became of them, for `age_ms` at least.
@@ -341,31 +326,6 @@ impl Shared {
         self.open.store(state.open.len() as u64, Ordering::Relaxed);
     }
 
-    /// Puts another file in the place of the one that `kept` is of, with all that is needed of it. What is written
-    /// meanwhile is taken over at the end; the writer waits only for that.
-    fn begin_anew(&self, kept: &Kept) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let mut offsets = BTreeMap::new();
-        for (number, body) in &kept.intents {
-            offsets.insert(*number, HEAD_BYTES + bytes.len() as u64);
-            frame(&mut bytes, Kind::Intent, *number, body);
-        }
-        let published = HEAD_BYTES + bytes.len() as u64;
-        bytes.extend(kept.file.bytes(kept.published, kept.len)?);
-        let mut new = NewFile::create(&self.directory, &self.id.to_string(), &bytes)?;
-        let mut state = self.state.lock();
-        // Whoever noted these intents went on, so they have to be durable in the new file before it is the outbox.
-        new.append(&kept.file.bytes(kept.len, state.len)?)?;
-        state.file = Arc::new(new.place()?);
-        for (number, open) in &mut state.open {
-            open.offset = offsets.get(number).copied().unwrap_or_else(|| open.offset - kept.published + published);
-        }
-        state.len = state.len - kept.published + published;
-        state.published = published;
-        self.note(&state);
-        Ok(())
-    }
-
     fn run(&self, orders: &Receiver<Order>) {
         while let Ok(first) = orders.recv() {
             let group = std::iter::once(first).chain(orders.try_iter().take(MAX_GROUP - 1)).collect();
@@ -490,13 +450,6 @@ impl State {
             _ => {}
         }
         self.failing = error.is_some();
-    }
-
-    /// What is needed of its file, as it stands now.
-    fn kept(&self) -> Kept {
-        let early = self.open.iter().filter(|(_, open)| open.offset < self.published);
-        let intents = early.map(|(number, open)| (*number, open.body.clone())).collect();
-        Kept { file: Arc::clone(&self.file), published: self.published, len: self.len, intents }
     }
 }
 
