@@ -16,7 +16,7 @@
 //!
 //! A text whose place is elsewhere stands in an earlier record of the same row: so a record is read with the row before
 //! it, and moved to another row by being written anew. The row may end behind any record. There is no checksum here:
-//! the [frame](crate::frame) around the record has it. Records of [format 1](format_1) are read, too.
+//! the [frame](crate::frame) around the record has it. Records of format 1 are read, too.
 
 pub(crate) mod format_1;
 pub mod texts;

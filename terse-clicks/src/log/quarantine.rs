@@ -6,11 +6,10 @@
 //! | file | what it says | who takes it away |
 //! |---|---|---|
 //! | `<seq>.requeued` | count the block now, if it can be decoded by now | the reader, once it is counted or can't be |
-//! | `<seq>.void` | don't wait for this block: it never comes | [`Quarantine::tidy`], when readers are past it |
+//! | `<seq>.void` | don't wait for this block: it never comes | `Quarantine::tidy`, when readers are past it |
 //!
 //! So a block is counted at most once, whoever decides what and when: what is counted is in the set of blocks passed,
-//! in
-//! the transaction that counts it. A file beside the journals, [`REQUESTS`], changes with each decision; that is how
+//! in the transaction that counts it. A file beside the journals, `REQUESTS`, changes with each decision; that is how
 //! readers notice.
 //!
 //! What is aside takes at most [`MAX_ASIDE_BYTES`] and an eighth of the disk budget: beyond, the oldest is discarded.

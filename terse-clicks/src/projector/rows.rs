@@ -12,15 +12,16 @@
 //! write. [`Rows::waiting_bytes`] says when to write, so that rows which can't be dropped yet are bounded, too; what rows
 //! weigh that are not in play nobody knows, so they are loaded before many of them wait ([`Rows::unknown_rows`]).
 
+mod slot;
+
 use std::collections::HashMap;
 
 use terse_core::click::BlockId;
 use terse_core::ports::clicks::{Bus, PackedRow, StoredRow};
-use terse_core::stats::{
-    Cell, Extra, NEWEST_CLICKS, NewestClicks, Packer, Partition, Position, RowError, RowKey, SeenClick, Span, Tallied,
-};
+use terse_core::stats::{Cell, Packer, Partition, Position, RowError, RowKey, Span, Tallied};
 use terse_core::{ShortCode, Timestamp};
 
+use self::slot::Clicks;
 use super::tally::{Tally, ToldTable};
 use crate::enrich::Facts;
 
@@ -443,98 +444,12 @@ impl Rows {
     }
 }
 
-impl Slot {
-    fn empty(span: Span, used: u64) -> Self {
-        Self { span, cell: None, included: None, touched: None, dirty: false, used }
-    }
-
-    /// What it takes besides [`ROW_BYTES`].
-    fn weight(&self) -> usize {
-        self.cell.as_ref().map_or(0, |cell| cell.bytes().len() + CELL_BYTES)
-    }
-
-    /// Counts those of `clicks` that belong to the row and that it doesn't include, which were tallied.
-    fn count(
-        &mut self,
-        clicks: &Clicks<'_>,
-        included: Option<Position>,
-        tallied: &Tallied<'_>,
-        packer: &mut Packer,
-    ) -> Result<(), RowError> {
-        let before = self.cell.as_ref();
-        let cell = match self.span {
-            Span::Hour(_) => packer.count(before, tallied, Extra::Nothing),
-            Span::Day(_) => {
-                let people = clicks.of(self.span, included).filter(|click| !clicks.told.told(click.told).bot);
-                packer.count(before, tallied, Extra::Visitors(&mut people.filter_map(|click| click.visitor)))
-            }
-            Span::All => {
-                packer.count(before, tallied, Extra::Newest(&mut |newest| clicks.keep_newest(included, newest)))
-            }
-        };
-        self.cell = Some(cell?);
-        self.touched = clicks.of(self.span, included).last().and_then(|click| clicks.position(click));
-        Ok(())
-    }
-}
-
-/// The clicks of a code that are not in its rows yet, and what is known of them.
-struct Clicks<'c> {
-    all: &'c [Fresh],
-    sources: &'c [Source],
-    told: &'c ToldTable,
-    latest: Timestamp,
-}
-
-impl<'c> Clicks<'c> {
-    /// Those that belong to the row of `span` and that it doesn't include.
-    fn of(&self, span: Span, included: Option<Position>) -> impl DoubleEndedIterator<Item = &'c Fresh> {
-        let sources = self.sources;
-        self.all.iter().filter(move |click| {
-            let position = sources[click.source as usize].position;
-            holds(span, click.hour) && (position.is_none() || position > included)
-        })
-    }
-
-    fn position(&self, click: &Fresh) -> Option<Position> {
-        self.sources[click.source as usize].position
-    }
-
-    fn keep_newest(&self, included: Option<Position>, kept: &mut NewestClicks) {
-        kept.drop_after(self.latest);
-        let block = |click: &Fresh| self.sources[click.source as usize].block;
-        let order = |click: &Fresh| (click.at, block(click), click.index);
-        let is_new = |click: &&Fresh| click.at <= self.latest && kept.would_keep(click.at, block(click), click.index);
-        let mut newest: Vec<&Fresh> = self.of(Span::All, included).filter(is_new).collect();
-        newest.sort_unstable_by_key(|click| std::cmp::Reverse(order(click)));
-        newest.dedup_by_key(|click| order(click));
-        newest.truncate(NEWEST_CLICKS);
-        let seen = |click: &Fresh| SeenClick {
-            at: click.at,
-            block: block(click),
-            index: click.index,
-            values: self.told.values(click.told),
-            bot: self.told.told(click.told).bot,
-        };
-        kept.keep(newest.into_iter().map(seen).collect());
-    }
-}
-
 /// The first letters of `code` as a number that is ordered as they are.
 fn beginning(code: &ShortCode) -> u64 {
     let (mut first, bytes) = ([0; 8], code.as_str().as_bytes());
     let len = bytes.len().min(first.len());
     first[..len].copy_from_slice(&bytes[..len]);
     u64::from_be_bytes(first)
-}
-
-/// Whether `span` holds all of this hour.
-fn holds(span: Span, hour: u32) -> bool {
-    match span {
-        Span::All => true,
-        Span::Day(day) => hour / 24 == day,
-        Span::Hour(own) => hour == own,
-    }
 }
 
 fn slot(entries: &mut [Entry], number: u32, span: Span) -> Option<&mut Slot> {
