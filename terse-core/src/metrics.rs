@@ -295,10 +295,7 @@ impl Metrics {
     #[must_use]
     pub fn limit_counts(&self, limit: &str) -> LimitCounts {
         let (refused, alone) = (&self.rate_limited, &self.limits_alone);
-        LimitCounts {
-            refused: refused.with_label_values(&[limit]),
-            alone: alone.with_label_values(&[limit]),
-        }
+        LimitCounts { refused: refused.with_label_values(&[limit]), alone: alone.with_label_values(&[limit]) }
     }
 
     /// Shows what the cache holds: `read` is called at each scrape, so it must be cheap and never wait. `None` = it is

@@ -21,5 +21,5 @@ mod operation;
 mod page;
 mod races;
 mod schema;
-mod validation;
 mod slow_stats;
+mod validation;
