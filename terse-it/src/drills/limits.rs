@@ -54,7 +54,9 @@ const OWN_RATE: f64 = 10.0;
 /// Clients that stay below that.
 const MODEST: usize = 8;
 const MODEST_RESTS: Duration = Duration::from_millis(150);
-/// How long the one rests who doesn't.
+/// How much the one asks at once who doesn't: more than it may, on a busy machine too.
+const GREEDY_AT_ONCE: usize = 8;
+/// How long it rests then.
 const GREEDY_RESTS: Duration = Duration::from_millis(5);
 /// How much memory a flood of addresses may take: connections, answers and the store's own cache. The limit has its
 /// room by then, and 100,000 keys more would take about twice as much.
@@ -377,12 +379,12 @@ pub(super) fn flood(stage: &mut Stage<'_>) {
     let began = Instant::now();
     let (modest, greedy, took) = std::thread::scope(|scope| {
         let end = End(&ended);
-        let ask = |rest: Duration, address: String| {
+        let ask = |at_once: usize, rest: Duration, address: String| {
             let (client, path, ended) = (&client, &path, &ended);
-            scope.spawn(move || ask_again(client, path, &address, rest, ended))
+            scope.spawn(move || ask_again(client, path, &address, at_once, rest, ended))
         };
-        let modest: Vec<_> = (0..MODEST).map(|n| ask(MODEST_RESTS, format!("203.0.113.{n}"))).collect();
-        let greedy = ask(GREEDY_RESTS, "198.51.100.66".to_owned());
+        let modest: Vec<_> = (0..MODEST).map(|n| ask(1, MODEST_RESTS, format!("203.0.113.{n}"))).collect();
+        let greedy = ask(GREEDY_AT_ONCE, GREEDY_RESTS, "198.51.100.66".to_owned());
         ask_from_many(&client, &path, 0..addresses);
         drop(end);
         let took = began.elapsed();
@@ -430,15 +432,25 @@ fn ask_from_many(client: &Client, path: &str, addresses: Range<usize>) {
     super::rush::in_threads((0..THREADS).collect(), work);
 }
 
-/// Asks from one address until the end; returns how many were answered and how many stopped.
-fn ask_again(client: &Client, path: &str, address: &str, rest: Duration, ended: &AtomicBool) -> [usize; 2] {
+/// Asks from one address until the end, so often `at_once`; returns how many were answered and how many stopped.
+fn ask_again(
+    client: &Client,
+    path: &str,
+    address: &str,
+    at_once: usize,
+    rest: Duration,
+    ended: &AtomicBool,
+) -> [usize; 2] {
     let (mut wire, mut counts) = (client.connect(), [0; 2]);
-    let request = from_address(Request::new("GET", path), address);
+    let requests = from_address(Request::new("GET", path), address).bytes("127.0.0.1").repeat(at_once);
     while !ended.load(Ordering::SeqCst) {
-        let answer = call(&mut wire, &request);
-        let limited = is_limited(&answer);
-        assert!(limited || answer.status == 200 || is_refused(&answer), "{answer:?}");
-        counts[usize::from(limited)] += 1;
+        wire.write(&requests).unwrap_or_else(|error| panic!("not sent: {error}"));
+        for _ in 0..at_once {
+            let answer = wire.receive(false).unwrap_or_else(|error| panic!("no answer: {error}"));
+            let limited = is_limited(&answer);
+            assert!(limited || answer.status == 200 || is_refused(&answer), "{answer:?}");
+            counts[usize::from(limited)] += 1;
+        }
         std::thread::sleep(rest);
     }
     counts

@@ -106,11 +106,6 @@ fn a_celebrity_costs_redis_and_the_store_nothing() {
 }
 
 #[test]
-fn two_servers_admit_together_what_one_limit_allows() {
-    drill("limits-shared");
-}
-
-#[test]
 fn who_tries_codes_is_stopped_and_who_reads_is_not() {
     drill("enumeration");
 }
