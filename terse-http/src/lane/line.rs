@@ -3,10 +3,10 @@
 //! The server gets what the lane hands on, and asks for more. Behind a request
 //! that the lane handed on by itself, of whose body the rest is still to come,
 //! there is no more until the lane says so: when that request is answered and
-//! all of the answer has left, the connection is back in the lane. It is not
-//! when a body was left unread: actix-http then ends the connection. After
-//! anything else the rest of the connection is the server's, and read straight
-//! from the socket.
+//! all of the answer has left, the connection is back in the lane. When a body
+//! was left unread, actix-http may end the connection or go on behind it, which
+//! can't be told from here: the rest of the connection is the server's then, as
+//! after anything else, and read straight from the socket.
 
 use std::cell::RefCell;
 use std::io;
@@ -62,9 +62,19 @@ impl Line {
 
     /// Whether the request that was handed on has been answered to the last byte, and nothing else was handed on.
     pub(super) fn is_back(&self) -> bool {
-        let activity = self.connection.activity();
-        let answered = activity.requests() == (self.before + 1, 0) && !activity.is_unread();
-        answered && self.flushed && !self.through && self.owed == 0 && self.read == self.handed.len()
+        self.is_answered() && !self.connection.activity().is_unread() && self.owed == 0
+    }
+
+    /// Whether the request that was handed on has been answered, and its body not read to the end.
+    pub(super) fn is_left_unread(&self) -> bool {
+        self.is_answered() && self.connection.activity().is_unread()
+    }
+
+    /// Whether all that was handed on is one request, of which the server has taken what there is, and its answer has
+    /// left.
+    fn is_answered(&self) -> bool {
+        let answered = self.connection.activity().requests() == (self.before + 1, 0);
+        answered && self.flushed && !self.through && self.read == self.handed.len()
     }
 
     /// Reads of the body what is owed at most.

@@ -58,11 +58,18 @@ pub(crate) async fn serve<H>(
                 upper.insert(Box::pin(handler.call((Upper::new(&line), Protocol::Http1, peer))))
             }
         };
-        // What went wrong on a connection was logged where it did.
-        let back = poll_fn(|cx| match service.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(false),
-            Poll::Pending if line.borrow().is_back() => Poll::Ready(true),
-            Poll::Pending => Poll::Pending,
+        let back = poll_fn(|cx| {
+            loop {
+                match service.as_mut().poll(cx) {
+                    // What went wrong on a connection was logged where it did.
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if line.borrow().is_back() => return Poll::Ready(true),
+                    Poll::Pending if line.borrow().is_left_unread() => {
+                        line.borrow_mut().hand_all(&std::mem::take(&mut travel.kept));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
         });
         if !back.await {
             return;
