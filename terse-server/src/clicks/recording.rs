@@ -89,25 +89,12 @@ impl ClickRecorder for Waiting {
 mod tests {
     use std::time::Duration;
 
-    use terse_core::{Timestamp, Version};
     use terse_testkit::{SeededEntropy, TestClock};
 
     use super::*;
+    use crate::clicks::tests::click;
 
     const WITHIN: Duration = Duration::from_secs(30);
-
-    fn click() -> Click<'static> {
-        Click {
-            at: Timestamp::from_millis(1_767_323_045_000),
-            code: "abc",
-            version: Version(1),
-            client: None,
-            referrer: b"",
-            user_agent: b"agent",
-            language: b"",
-            signals: terse_core::click::Signals::default(),
-        }
-    }
 
     #[tokio::test]
     async fn clicks_are_dropped_as_a_fault_until_the_journal_opens_and_recorded_from_then_on() {

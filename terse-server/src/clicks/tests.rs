@@ -22,7 +22,7 @@ fn grace() -> Grace {
     Grace::begin(LEAST)
 }
 
-fn click() -> Click<'static> {
+pub(super) fn click() -> Click<'static> {
     Click {
         at: Timestamp::from_millis(1_767_323_045_000),
         code: "abc",
