@@ -46,6 +46,12 @@ fn await_total(client: &Client, code: &str, clicks: u64) {
     assert_eq!(total(client, code), clicks);
 }
 
+fn check(client: &Client, name: &str) -> Value {
+    let health = client.get("/health").json();
+    let checks = health["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {health}")).clone()
+}
+
 fn listed(setup: &Setup) -> Vec<Value> {
     let listed = setup.run(&["dead", "list", "--json"]);
     assert_eq!(listed.code, Some(0), "{listed:?}");
@@ -146,7 +152,7 @@ fn a_gap_that_stops_a_living_journal_is_told_and_accepted() {
     let code = client.shorten("https://example.com/");
     let all: Vec<PathBuf> = [1, 2, 4].map(|clicks| record(&client, setup.data(), &code, clicks)).into();
     fs::remove_file(&all[1]).unwrap();
-    let _counting = setup.clone().flag("--role=analytics").start();
+    let counting = setup.clone().flag("--role=analytics").start();
     await_total(&client, &code, 1);
     File::open(&all[2]).unwrap().set_modified(SystemTime::now() - GAP_AGE).unwrap();
     await_true("the gap to be told", PATIENCE, || listed(&setup).len() == 1);
@@ -154,10 +160,27 @@ fn a_gap_that_stops_a_living_journal_is_told_and_accepted() {
     assert_eq!((&gap["kind"], &gap["clicks"]), (&"gap".into(), &Value::Null), "{gap}");
     let id = gap["id"].as_str().unwrap();
     assert!(id.ends_with("/1-1"), "{id}");
+    // Whoever looks at either process is told which journal stands still, since when, and what to do.
+    let told = format!("blocks {id} are missing: see terse dead list");
+    for told_by in [&client, &counting.client()] {
+        let check = |name: &str| check(told_by, name);
+        await_true("health to tell", PATIENCE, || check("clicks:stopped")["observedValue"] == 1);
+        let stopped = check("clicks:stopped");
+        assert_eq!((&stopped["status"], &stopped["output"]), (&"degraded".into(), &told.as_str().into()));
+        assert!(check("clicks:lag")["observedValue"].as_u64() > Some(0), "two blocks wait");
+        await_true("metrics to tell", PATIENCE, || {
+            told_by.get("/metrics").text().contains("terse_clicks_stopped{at=\"gap\"} 1\n")
+        });
+    }
     ended_with(setup.run(&["dead", "requeue", id]), 69, "nothing to count");
     ended_with(setup.run(&["dead", "discard", id, "--yes"]), 0, &format!("discarded {id}"));
     await_total(&client, &code, 5);
     assert!(listed(&setup).is_empty());
+    for told_by in [&client, &counting.client()] {
+        await_true("health to be well again", PATIENCE, || {
+            check(told_by, "clicks:stopped")["observedValue"] == 0 && check(told_by, "clicks:lag")["observedValue"] == 0
+        });
+    }
 }
 
 #[test]
