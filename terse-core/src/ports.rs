@@ -5,6 +5,7 @@
 //! [`LinkReader`] around a `LinkReader`, can't be asked to create. Behaviour is
 //! added by wrapping a port (cache, sharding, guards), never by a flag.
 
+pub mod blocking;
 pub mod clicks;
 pub mod events;
 
@@ -456,7 +457,7 @@ pub trait StoreHealth: Send + Sync + 'static {
 }
 
 /// Something that a dependency measures of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// What is measured: one word, which `/health` puts behind the dependency's name.
     pub name: &'static str,
@@ -466,6 +467,8 @@ pub struct Observation {
     pub unit: &'static str,
     /// Why this is too much, in one word; `None` = it isn't.
     pub trouble: Option<&'static str>,
+    /// What an operator is to know of the trouble: what it is about, and what to do. Without addresses or credentials.
+    pub detail: Option<String>,
 }
 
 /// Tells whether something works that terse can do without.
