@@ -11,6 +11,7 @@
 //! | bound | when it is hit |
 //! |---|---|
 //! | [`RelayConfig::window_bytes`] read and not confirmed | no more is read; blocks stay on disk, recording goes on |
+//! | 1,024 parts under way | more wait in that window |
 //! | half of what a stream keeps (`guard`) | nothing is published until a projector has caught up |
 //! | the broker asks to be spared | likewise, until it is well again |
 //! | [`RelayConfig::confirm_ms`] | the connection is given up |
@@ -18,6 +19,7 @@
 //!
 //! [`Relay::run_once`] is one bounded step; [`Relay::run`] repeats it.
 
+mod in_flight;
 mod journals;
 mod progress;
 mod session;
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use terse_core::click::JournalId;
 use terse_core::stats::Partition;
@@ -294,20 +297,21 @@ impl Relay {
         let wait_ms = if self.outbox.is_empty() { wait_ms } else { wait_ms.min(HELD_MS) };
         let mut outcomes = Vec::new();
         if room == 0 || !self.outbox.is_empty() {
-            let first = tokio::time::timeout(Duration::from_millis(wait_ms), session.confirmed()).await;
-            outcomes.extend(first.ok());
+            let some = tokio::time::timeout(Duration::from_millis(wait_ms), session.concluded()).await;
+            outcomes.extend(some.into_iter().flatten());
         } else {
             let blocks = std::pin::pin!(self.log.next(room, wait_ms));
-            match select(blocks, std::pin::pin!(session.confirmed())).await {
+            match select(blocks, std::pin::pin!(session.concluded())).await {
                 Either::Left((taken, _)) => {
                     let taken = taken?;
                     self.last_step.taken = taken.len();
                     self.taken.extend(taken);
                 }
-                Either::Right((outcome, _)) => outcomes.push(outcome),
+                Either::Right((some, _)) => outcomes.extend(some),
             }
         }
-        session.confirmed_now(&mut outcomes);
+        // And what else is known by now.
+        outcomes.extend(session.concluded().now_or_never().into_iter().flatten());
         let mut broken = None;
         for outcome in outcomes {
             broken = self.conclude(outcome).or(broken);

@@ -1,18 +1,13 @@
-//! One connection of a relay: what was published on it and is not confirmed.
-
-use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
+//! One connection of a relay, and what is under way on it.
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::options::BasicPublishOptions;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel};
 use terse_core::click::BlockId;
 
+use super::in_flight::{self, InFlight, confirm_of};
 use crate::part::Part;
-use crate::rabbit::connection::{BrokerConfig, Link, RabbitError, fault};
+use crate::rabbit::connection::{BrokerConfig, Link, RabbitError};
 use crate::rabbit::topology;
 
 /// Told to brokers as the kind of a part.
@@ -39,16 +34,10 @@ pub(super) enum Outcome {
     Lost(RabbitError),
 }
 
-type Confirm = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
-
 pub(super) struct Session {
     pub(super) link: Link,
     channel: Channel,
-    confirms: FuturesUnordered<Confirm>,
-    /// By the order in which they were published, with when.
-    published: BTreeMap<u64, (Message, u64)>,
-    bytes: usize,
-    next: u64,
+    in_flight: InFlight,
     /// Whether streams may be gone since they were declared.
     doubtful: bool,
     /// When the broker asked to be spared last: nothing is late before it has had its time.
@@ -57,7 +46,16 @@ pub(super) struct Session {
 
 impl Message {
     pub(super) fn of(part: &Part) -> Self {
-        Self { block: part.header.block, partition: part.header.partition, body: part.encode() }
+        Self::new(part.header.block, part.header.partition, part.encode())
+    }
+
+    pub(super) fn new(block: BlockId, partition: u16, body: Bytes) -> Self {
+        Self { block, partition, body }
+    }
+
+    /// What the broker calls it.
+    pub(super) fn identity(&self) -> String {
+        format!("{}/{}", self.block, self.partition)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -68,7 +66,7 @@ impl Message {
         BasicProperties::default()
             .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(PERSISTENT)
-            .with_message_id(format!("{}/{}", self.block, self.partition).into())
+            .with_message_id(self.identity().into())
     }
 }
 
@@ -78,16 +76,7 @@ impl Session {
         let link = Link::open(config, "terse relay").await?;
         topology::declare(&link, config).await?;
         let channel = link.confirming().await?;
-        Ok(Self {
-            link,
-            channel,
-            confirms: FuturesUnordered::new(),
-            published: BTreeMap::new(),
-            bytes: 0,
-            next: 0,
-            doubtful: false,
-            blocked_ms: 0,
-        })
+        Ok(Self { link, channel, in_flight: InFlight::default(), doubtful: false, blocked_ms: 0 })
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -96,15 +85,15 @@ impl Session {
 
     /// Whether nothing that was published waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.published.is_empty()
+        self.in_flight() == 0
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.published.len()
+        self.in_flight.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.in_flight.bytes()
     }
 
     /// A part came back: before more is published, the topology is declared again.
@@ -120,13 +109,17 @@ impl Session {
         Ok(())
     }
 
-    /// Publishes `message`. `false` = the broker asks to be spared; then it may come twice.
+    /// Publishes `message`. `false` = as much as may be is under way, or the broker asks to be spared; then it may come
+    /// twice.
     pub(super) async fn publish(
         &mut self,
         config: &BrokerConfig,
         message: &Message,
         now_ms: u64,
     ) -> Result<bool, RabbitError> {
+        if self.in_flight.len() >= in_flight::MOST {
+            return Ok(false);
+        }
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (config.exchange(), message.partition.to_string());
         let publishing =
@@ -136,49 +129,14 @@ impl Session {
             Err(_) if self.link.is_up() && self.link.is_blocked() => return Ok(false),
             Err(error) => return Err(error),
         };
-        let number = self.next;
-        self.next += 1;
-        self.confirms.push(Box::pin(async move { (number, confirm.await) }));
-        self.bytes += message.bytes();
         let message = Message { body: message.body.clone(), ..*message };
-        self.published.insert(number, (message, now_ms));
+        self.in_flight.add(message, confirm_of(confirm), now_ms);
         Ok(true)
     }
 
-    /// The next message of which it is known what became of it. Waits for it; for ever, if nothing is under way.
-    pub(super) async fn confirmed(&mut self) -> (Message, Outcome) {
-        loop {
-            match self.confirms.next().await {
-                Some(confirm) => {
-                    if let Some(outcome) = self.outcome(confirm) {
-                        return outcome;
-                    }
-                }
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// All others of which it is known now.
-    pub(super) fn confirmed_now(&mut self, outcomes: &mut Vec<(Message, Outcome)>) {
-        while let Some(Some(confirm)) = self.confirms.next().now_or_never() {
-            outcomes.extend(self.outcome(confirm));
-        }
-    }
-
-    fn outcome(&mut self, (number, confirm): (u64, lapin::Result<Confirmation>)) -> Option<(Message, Outcome)> {
-        let (message, _) = self.published.remove(&number)?;
-        self.bytes -= message.bytes();
-        let outcome = match confirm {
-            Ok(Confirmation::Ack(None)) => Outcome::Confirmed,
-            Ok(Confirmation::Ack(Some(returned))) => Outcome::Returned(returned.reply_text.to_string()),
-            Ok(Confirmation::Nack(_)) => Outcome::Refused,
-            Ok(Confirmation::NotRequested) => {
-                Outcome::Lost(RabbitError::Unavailable("the channel doesn't confirm".into()))
-            }
-            Err(error) => Outcome::Lost(fault(&error)),
-        };
-        Some((message, outcome))
+    /// The next messages of which it is known what became of them. Waits for one; for ever, if nothing is under way.
+    pub(super) async fn concluded(&mut self) -> Vec<(Message, Outcome)> {
+        std::future::poll_fn(|context| self.in_flight.poll(context)).await
     }
 
     /// For how long the oldest message has waited for its confirm while the broker would take some, in milliseconds.
@@ -186,13 +144,13 @@ impl Session {
         if self.link.is_blocked() {
             self.blocked_ms = now_ms;
         }
-        let oldest_ms = self.published.first_key_value().map_or(now_ms, |(_, (_, at_ms))| *at_ms);
+        let oldest_ms = self.in_flight.oldest_ms().unwrap_or(now_ms);
         now_ms.saturating_sub(oldest_ms.max(self.blocked_ms))
     }
 
     /// What was published and is not confirmed, in its order.
     pub(super) fn unconfirmed(self) -> impl DoubleEndedIterator<Item = Message> {
-        self.published.into_values().map(|(message, _)| message)
+        self.in_flight.into_messages()
     }
 
     pub(super) async fn close(self) {
