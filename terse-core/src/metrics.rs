@@ -29,6 +29,7 @@ pub use self::cache::CacheReading;
 pub use self::clicks::ClickCounts;
 pub use self::limits::LimitCounts;
 pub use self::redirects::RedirectCounts;
+pub use self::dead::StoppedAt;
 
 /// Redirects answered, by tier and outcome.
 pub const REDIRECTS: &str = "terse_redirects_total";
@@ -95,6 +96,9 @@ pub const BUS_RELAY_HELD: &str = "terse_bus_relay_held";
 /// Parts of blocks of clicks, by what became of them.
 pub const BUS_PARTS: &str = "terse_bus_parts_total";
 /// Parts of blocks that are published or about to be, and not confirmed.
+/// Journals and streams of which this server can't count or publish clicks until somebody looks, by where they stand:
+/// `gap` (blocks are gone), `projector`, `relay`.
+pub const CLICKS_STOPPED: &str = "terse_clicks_stopped";
 pub const BUS_PARTS_WAITING: &str = "terse_bus_parts_waiting";
 /// Partitions that this server counts.
 pub const BUS_PARTITIONS_HELD: &str = "terse_bus_partitions_held";
