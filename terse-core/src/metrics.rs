@@ -8,6 +8,7 @@ mod dead;
 mod events;
 mod families;
 mod limits;
+mod overload;
 mod redirects;
 mod workers;
 
@@ -22,14 +23,16 @@ use self::cache::CacheGauges;
 use self::clicks::ClickSums;
 use self::dead::DeadGauges;
 use self::events::EventGauges;
+use self::overload::OverloadGauges;
 use self::redirects::RedirectSums;
 
 pub use self::bus::{BusGauges, PartsCounted};
 pub use self::cache::CacheReading;
 pub use self::clicks::ClickCounts;
-pub use self::limits::LimitCounts;
-pub use self::redirects::RedirectCounts;
 pub use self::dead::StoppedAt;
+pub use self::limits::LimitCounts;
+pub use self::overload::{RefusedConnections, Shed};
+pub use self::redirects::RedirectCounts;
 
 /// Redirects answered, by tier and outcome.
 pub const REDIRECTS: &str = "terse_redirects_total";
@@ -67,6 +70,14 @@ pub const MARKS_FRESH: &str = "terse_marks_fresh";
 pub const RATE_LIMITED: &str = "terse_rate_limited_total";
 /// Decisions about a shared rate limit that a process made alone, because the shared cache was of no use, by limit.
 pub const LIMITS_ALONE: &str = "terse_limits_alone_total";
+/// Calls that were refused because there are too many, by kind.
+pub const SHED: &str = "terse_shed_total";
+/// How many calls may run at once, by the guard that they pass.
+pub const CONCURRENCY_LIMIT: &str = "terse_concurrency_limit";
+/// How many of these do.
+pub const CONCURRENCY_IN_FLIGHT: &str = "terse_concurrency_in_flight";
+/// Connections that were refused because their address has too many.
+pub const CONNECTIONS_REFUSED: &str = "terse_connections_refused_total";
 /// Calls that found a bulkhead full.
 pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
 /// Clicks written down.
@@ -85,6 +96,9 @@ pub const CLICK_BLOCKS_ASIDE: &str = "terse_click_blocks_aside";
 pub const CLICK_BYTES_ASIDE: &str = "terse_click_bytes_aside";
 /// Blocks that were put aside and are discarded, because they took more than they may.
 pub const CLICK_BLOCKS_DISCARDED: &str = "terse_click_blocks_discarded_total";
+/// Journals and streams of which this server can't count or publish clicks until somebody looks, by where they stand:
+/// `gap` (blocks are gone), `projector`, `relay`.
+pub const CLICKS_STOPPED: &str = "terse_clicks_stopped";
 /// Link events, by what became of them: `told` or `dropped`.
 pub const LINK_EVENTS: &str = "terse_link_events_total";
 /// Bytes of link events that wait to be published.
@@ -96,9 +110,6 @@ pub const BUS_RELAY_HELD: &str = "terse_bus_relay_held";
 /// Parts of blocks of clicks, by what became of them.
 pub const BUS_PARTS: &str = "terse_bus_parts_total";
 /// Parts of blocks that are published or about to be, and not confirmed.
-/// Journals and streams of which this server can't count or publish clicks until somebody looks, by where they stand:
-/// `gap` (blocks are gone), `projector`, `relay`.
-pub const CLICKS_STOPPED: &str = "terse_clicks_stopped";
 pub const BUS_PARTS_WAITING: &str = "terse_bus_parts_waiting";
 /// Partitions that this server counts.
 pub const BUS_PARTITIONS_HELD: &str = "terse_bus_partitions_held";
@@ -163,6 +174,7 @@ pub struct Metrics {
     dead: DeadGauges,
     events: EventGauges,
     bus: BusGauges,
+    overload: OverloadGauges,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -209,6 +221,7 @@ impl Metrics {
             dead: DeadGauges::new(&registry),
             events: EventGauges::new(&registry),
             bus: BusGauges::new(&registry),
+            overload: OverloadGauges::new(&registry),
             registry,
         }
     }
