@@ -47,6 +47,7 @@ use self::track::Track;
 use self::writing::Flight;
 use crate::enrich::Enrichment;
 use crate::log::{ClickLog, Delivery, LogError};
+use crate::outage::Outage;
 
 /// Most partitions that one projector reads at a time; more journals wait until some of them were retired or are there
 /// no more, and are told as stopped so long.
@@ -158,6 +159,7 @@ pub struct Projector {
     enrichment: Enrichment,
     clock: Arc<dyn Clock>,
     backoff: Backoff,
+    outage: Outage,
     progress: Arc<Progress>,
     /// Whether the read model is known to be for this bus.
     settled: bool,
@@ -234,6 +236,7 @@ impl Projector {
             enrichment,
             clock,
             backoff,
+            outage: Outage::default(),
             progress: Arc::default(),
             settled: false,
             attached: false,
@@ -309,7 +312,7 @@ impl Projector {
     fn conclude(&mut self, done: Result<(), Fault>) -> Result<Step, ProjectorError> {
         match done {
             Ok(()) => {
-                if self.backoff.attempts() > 0 {
+                if self.outage.is_over(self.clock.monotonic_ms()) {
                     tracing::info!("clicks are counted again");
                 }
                 self.backoff.reset();
@@ -327,7 +330,7 @@ impl Projector {
     }
 
     fn pause(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if self.backoff.attempts() == 0 {
+        if self.outage.begins(self.clock.monotonic_ms()) {
             tracing::warn!(error, "clicks are not counted now; trying again");
         }
         self.progress.fault();
