@@ -48,10 +48,11 @@ pub(crate) enum Kind {
     StoreUnavailable,
     KeysUnavailable,
 }
+    Overloaded,
 
 impl Kind {
     /// Every kind, for the description of the API.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::MalformedJson,
         Self::BadCursor,
         Self::MalformedHeader,
@@ -76,6 +77,7 @@ impl Kind {
         Self::StoreUnavailable,
         Self::KeysUnavailable,
     ];
+        Self::Overloaded,
 
     const fn parts(self) -> (u16, &'static str, &'static str) {
         match self {
@@ -103,6 +105,7 @@ impl Kind {
             Self::StoreUnavailable => (503, "store_unavailable", "The store is out of reach"),
             Self::KeysUnavailable => (503, "keys_unavailable", "API keys can't be checked now"),
         }
+            Self::Overloaded => (503, "overloaded", "There is too much to do"),
     }
 
     /// The status that it is answered with.
@@ -112,6 +115,16 @@ impl Kind {
 
     /// The stable word for programs.
     pub(crate) const fn code(self) -> &'static str {
+    /// What a store's failure of `kind` is.
+    pub(crate) const fn of(kind: StoreErrorKind) -> Self {
+        match kind {
+            StoreErrorKind::Overloaded => Self::Overloaded,
+            StoreErrorKind::Unavailable | StoreErrorKind::UnknownOutcome | StoreErrorKind::Corrupt => {
+                Self::StoreUnavailable
+            }
+        }
+    }
+
         self.parts().1
     }
 
@@ -230,11 +243,11 @@ impl Problem {
     pub(crate) fn store(error: &StoreError) -> Self {
         let detail = match error.kind {
             StoreErrorKind::Unavailable => "the store could not be reached; nothing was changed",
-            StoreErrorKind::Overloaded => "too much is waiting for the store; nothing was changed",
+            StoreErrorKind::Overloaded => "there is too much to do right now; nothing was changed",
             StoreErrorKind::UnknownOutcome => "the change may or may not have been made; read it back or repeat it",
             StoreErrorKind::Corrupt => "what is stored can't be understood",
         };
-        Self::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms)
+        Self::unavailable(Kind::of(error.kind), detail, error.retry_after_ms)
     }
 
     /// The body, with the id of the request that failed.
@@ -295,7 +308,12 @@ impl From<ServiceError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(kind = ?error.kind, error = %error, source = ?error.source, "a store request failed");
+        if error.kind == StoreErrorKind::Overloaded {
+            // Lines for all of them would be an overload of their own; metrics and `/health` tell.
+            tracing::debug!(error = %error, "a request was shed");
+        } else {
+            tracing::warn!(kind = ?error.kind, error = %error, source = ?error.source, "a store request failed");
+        }
         Self::store(&error)
     }
 }
@@ -361,7 +379,8 @@ mod tests {
             StoreErrorKind::Corrupt,
         ] {
             let problem = Problem::from(StoreError::new(kind, "secret words"));
-            assert_eq!(problem.kind, Kind::StoreUnavailable);
+            let overloaded = kind == StoreErrorKind::Overloaded;
+            assert_eq!(problem.kind, if overloaded { Kind::Overloaded } else { Kind::StoreUnavailable });
             assert!(!problem.detail.contains("secret"), "{problem}");
         }
     }

@@ -202,6 +202,20 @@ fn prefers_html(headers: &HeaderMap) -> bool {
             let name = parts.next().unwrap_or_default();
             let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(1_000, thousandths);
             if name.eq_ignore_ascii_case("text/html") {
+/// Why a link of this verdict leads nowhere.
+fn leads_nowhere(verdict: Verdict) -> Problem {
+    match verdict {
+        Verdict::Gone => Problem::new(Kind::Gone, "the link has expired, or was disabled or deleted"),
+        Verdict::Blocked => Problem::new(Kind::Blocked, "an administrator has blocked the link, or where it leads"),
+        Verdict::Missing | Verdict::Found => no_such_link(),
+    }
+}
+
+/// 503, because no layer could say anything.
+pub(crate) fn out_of_reach(error: &StoreError) -> Problem {
+    Problem::unavailable(Kind::of(error.kind), "the link can't be looked up right now", error.retry_after_ms)
+}
+
                 html = html.max(weight);
             } else if name.eq_ignore_ascii_case("application/json") || name.eq_ignore_ascii_case(problem::CONTENT_TYPE)
             {

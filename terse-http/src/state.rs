@@ -60,6 +60,9 @@ pub struct Bounds {
     /// a worker at its bound wait also while another has room.
     pub connections_per_worker: usize,
     /// Until a request's head must have arrived; then 408 and the connection is closed.
+    /// Of these, connections of one address, or one /64 of IPv6, that is no
+    /// trusted proxy; beyond, a new one is closed unanswered.
+    pub connections_per_address: usize,
     pub head_timeout: Duration,
     /// Until a request's body must have arrived; then 408.
     pub body_timeout: Duration,
@@ -76,6 +79,7 @@ impl Default for Bounds {
             uri_bytes: 8 * 1024,
             connections_per_worker: 10_000,
             head_timeout: Duration::from_secs(5),
+            connections_per_address: 1_000,
             body_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(30),
         }

@@ -29,6 +29,7 @@ use crate::links::Links;
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{CLOCK_EVERY, Stores, store_failure};
 use crate::system;
+use crate::overload::OverloadHealth;
 use crate::tasks::Tasks;
 use crate::warm_start::WarmStart;
 use crate::world::World;
@@ -288,7 +289,8 @@ struct Parts<'a> {
 fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) -> Result<State, StartError> {
     let Parts { stores, links, clicks, told, keys, lifecycle } = parts;
     let counted = clicks.dependencies(&world.clock);
-    let stats = guarded_stats(clicks, world)?;
+    let overload: Arc<dyn DependencyHealth> = Arc::new(OverloadHealth(stores.loads.clone()));
+    let stats = guarded_stats(clicks, stores, world)?;
     Ok(State {
         shortener: Arc::clone(&links.shortener),
         resolver: links.cache.clone(),
@@ -301,7 +303,7 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
             AuthMode::Keys => Access::Keys(Arc::clone(keys) as Arc<dyn terse_core::access::Authenticator>),
         },
         store_health: stores.links.clone(),
-        dependencies: links.dependencies().into_iter().chain(counted).chain(told).collect(),
+        dependencies: links.dependencies().into_iter().chain(counted).chain(told).chain([overload]).collect(),
         breakers: links.breakers(stores, &stats)?,
         limits: links.limits(config, world)?,
         lifecycle: Arc::clone(lifecycle),
@@ -313,11 +315,12 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
 }
 
 /// What is known of clicks, for requests: a read model that is slow or away holds none of them for long.
-fn guarded_stats(clicks: &Clicks, world: &World) -> Result<Arc<GuardedStats>, StartError> {
+fn guarded_stats(clicks: &Clicks, stores: &Stores, world: &World) -> Result<Arc<GuardedStats>, StartError> {
     let clock = Arc::new(CoreClock(Arc::clone(&world.clock)));
     let seed = u64::from_be_bytes(random_bytes(world.entropy.as_ref()));
     let guarded = GuardedStats::new(clicks.stats(), &StatsGuardSettings::default(), clock, seed, &world.metrics);
-    guarded.map(Arc::new).map_err(|error| StartError::new(Exit::Internal, error))
+    let guarded = guarded.map_err(|error| StartError::new(Exit::Internal, error))?;
+    Ok(Arc::new(guarded.giving_way_to(stores.loads.clone())))
 }
 
 fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {

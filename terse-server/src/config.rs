@@ -300,6 +300,8 @@ fn bounds(check: &mut Check<'_>) -> Result<terse_http::Bounds, StartError> {
         head_timeout: check.key(&keys::HEAD_TIMEOUT, wait)?,
         body_timeout: check.key(&keys::BODY_TIMEOUT, wait)?,
         keep_alive: check.key(&keys::KEEP_ALIVE, wait)?,
+        connections_per_address: check
+            .key(&keys::CONNECTIONS_PER_ADDRESS, |text| values::number(text, 1, 1_000_000))?,
         ..terse_http::Bounds::default()
     })
 }

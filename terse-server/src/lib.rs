@@ -23,6 +23,7 @@ pub mod limits;
 pub mod links;
 pub mod shared_cache;
 pub mod shutdown;
+pub mod overload;
 pub mod stores;
 pub mod system;
 pub mod tasks;

@@ -37,6 +37,13 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// The limits after `count` such windows.
+    fn windows(&self, count: usize, at_once: usize, ms: u64) -> Vec<u64> {
+        (0..count).map(|_| self.window(at_once, ms)).collect()
+    }
+}
+
 fn settings(initial: u32, min: u32, max: u32) -> ConcurrencySettings {
     ConcurrencySettings { initial, min, max, ..ConcurrencySettings::default() }
 }
@@ -65,7 +72,7 @@ fn a_limit_tells_how_full_it_is() {
 #[test]
 fn calls_that_take_as_long_as_ever_let_the_limit_grow_to_its_most() {
     let bench = Bench::new(settings(20, 10, 40));
-    let limits: Vec<u64> = (0..60).map(|_| bench.window(40, 5)).collect();
+    let limits = bench.windows(60, 40, 5);
     assert!(limits.is_sorted(), "{limits:?}");
     assert_eq!(limits.last(), Some(&40));
 }
@@ -73,8 +80,8 @@ fn calls_that_take_as_long_as_ever_let_the_limit_grow_to_its_most() {
 #[test]
 fn calls_that_take_longer_shrink_it_and_never_below_its_least() {
     let bench = Bench::new(settings(100, 10, 200));
-    (0..5).for_each(|_| drop(bench.window(20, 5)));
-    let limits: Vec<u64> = (0..60).map(|_| bench.window(200, 100)).collect();
+    bench.windows(5, 20, 5);
+    let limits = bench.windows(60, 200, 100);
     assert!(limits[0] < 100 && limits[0] >= 80, "a fifth of a step: {limits:?}");
     assert!(limits.iter().all(|limit| *limit >= 10));
     assert!(limits.contains(&10), "{limits:?}");
@@ -91,7 +98,7 @@ fn a_limit_that_is_not_half_used_stays() {
 #[test]
 fn what_a_window_with_a_call_given_up_shrinks_is_the_most() {
     let bench = Bench::new(settings(100, 10, 200));
-    (0..5).for_each(|_| drop(bench.window(20, 5)));
+    bench.windows(5, 20, 5);
     let running: Vec<_> = (0..60).map(|_| bench.limit.try_acquire().unwrap()).collect();
     bench.clock.advance(5);
     running.into_iter().for_each(Running::given_up);
@@ -105,7 +112,7 @@ fn what_a_window_with_a_call_given_up_shrinks_is_the_most() {
 #[test]
 fn an_overload_that_lasts_does_not_become_usual() {
     let bench = Bench::new(settings(100, 50, 1_000));
-    (0..20).for_each(|_| drop(bench.window(20, 5)));
+    bench.windows(20, 20, 5);
     let mut most = 0;
     for window in 0..3_000 {
         // Each call takes as long as all that run at once take together.
@@ -121,10 +128,10 @@ fn an_overload_that_lasts_does_not_become_usual() {
 #[test]
 fn a_store_that_is_slower_for_good_gets_its_room_back() {
     let bench = Bench::new(settings(100, 50, 400));
-    (0..20).for_each(|_| drop(bench.window(20, 5)));
-    let slow: Vec<u64> = (0..20).map(|_| bench.window(400, 80)).collect();
+    bench.windows(20, 20, 5);
+    let slow = bench.windows(20, 400, 80);
     assert!(slow.contains(&50), "{slow:?}");
-    let later: Vec<u64> = (0..3_000).map(|_| bench.window(400, 80)).collect();
+    let later = bench.windows(3_000, 400, 80);
     assert_eq!(later.last(), Some(&400), "{:?}", &later[2_900..]);
 }
 
@@ -144,7 +151,7 @@ fn a_dropped_call_gives_its_place_back_and_teaches_nothing() {
 fn a_failure_counts_only_if_it_took_longer_than_usual() {
     let fail = |ms: u64| {
         let bench = Bench::new(settings(100, 10, 200));
-        (0..5).for_each(|_| drop(bench.window(20, 50)));
+        bench.windows(5, 20, 50);
         for wait in [0, 100, 100] {
             bench.clock.advance(wait);
             let running: Vec<_> = (0..60).map(|_| bench.limit.try_acquire().unwrap()).collect();
@@ -171,11 +178,11 @@ fn a_call_that_panics_gives_its_place_back() {
 #[test]
 fn a_clock_that_steps_back_harms_nothing() {
     let bench = Bench::new(settings(20, 10, 40));
-    (0..5).for_each(|_| drop(bench.window(20, 5)));
+    bench.windows(5, 20, 5);
     let running: Vec<_> = (0..20).map(|_| bench.limit.try_acquire().unwrap()).collect();
     bench.clock.set(1);
     running.into_iter().for_each(Running::answered);
-    (0..60).for_each(|_| drop(bench.window(40, 5)));
+    bench.windows(60, 40, 5);
     assert_eq!(bench.limit.snapshot().limit, 40);
 }
 

@@ -163,6 +163,13 @@ pub static HEAD_TIMEOUT: Key = Key::new(
     "5s",
     "until a request's head must have arrived; then 408",
 );
+/// Connections of one address, per web worker.
+pub static CONNECTIONS_PER_ADDRESS: Key = Key::new(
+    ["connections_per_address", "connections-per-address", "TERSE_CONNECTIONS_PER_ADDRESS"],
+    "N",
+    "1000",
+    "of these, connections of one address that is no trusted proxy; further ones are closed",
+);
 /// Until a request's body must have arrived.
 pub static BODY_TIMEOUT: Key = Key::new(
     ["body_timeout", "body-timeout", "TERSE_BODY_TIMEOUT"],
@@ -270,7 +277,7 @@ pub static STORE_READERS: Key = Key::new(
 );
 
 /// All keys, in the order of `--help` and `check-config`.
-pub static KEYS: [&Key; 32] = [
+pub static KEYS: [&Key; 34] = [
     &LISTEN,
     &PUBLIC_URL,
     &DATA_DIR,
@@ -295,6 +302,7 @@ pub static KEYS: [&Key; 32] = [
     &REDIRECT_MAX_AGE,
     &CACHE_ENTRIES,
     &CACHE_BYTES,
+    &CONNECTIONS_PER_ADDRESS,
     &CACHE_MAX_AGE,
     &CACHE_STALE_FOR,
     &JOURNAL_BYTES,

@@ -29,22 +29,22 @@ impl<S: LinkReader + ?Sized> LinkReader for Guarded<S> {
 #[async_trait]
 impl<S: LinkWriter + ?Sized> LinkWriter for Guarded<S> {
     async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError> {
-        self.write(Operation::Insert, || self.inner.insert_if_absent(link, attempt)).await
+        self.edit(Operation::Insert, || self.inner.insert_if_absent(link, attempt)).await
     }
 
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
-        self.write(Operation::Update, || self.inner.update(code, expected, change)).await
+        self.edit(Operation::Update, || self.inner.update(code, expected, change)).await
     }
 }
 
 #[async_trait]
 impl<S: LinkCatalog + ?Sized> LinkCatalog for Guarded<S> {
     async fn get(&self, code: &ShortCode) -> Result<Option<Link>, StoreError> {
-        self.catalog(Operation::Get, || self.inner.get(code)).await
+        self.look(Operation::Get, || self.inner.get(code)).await
     }
 
     async fn list(&self, owner: &Owner, after: Option<&Cursor>, limit: usize) -> Result<Vec<Link>, StoreError> {
-        self.catalog(Operation::List, || self.inner.list(owner, after, limit)).await
+        self.look(Operation::List, || self.inner.list(owner, after, limit)).await
     }
 }
 
@@ -61,7 +61,7 @@ impl<S: IdempotencyStore + ?Sized> IdempotencyStore for Guarded<S> {
         record: &IdempotencyRecord,
         expired_before: Timestamp,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
-        self.write(Operation::ClaimKey, || self.inner.claim_key(owner, key, record, expired_before)).await
+        self.edit(Operation::ClaimKey, || self.inner.claim_key(owner, key, record, expired_before)).await
     }
 
     async fn replace_key(

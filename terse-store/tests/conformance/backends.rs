@@ -125,9 +125,9 @@ pub(crate) fn patient_guards() -> GuardSettings {
     GuardSettings {
         read: LaneSettings { timeout_ms: 120_000, ..usual.read },
         catalog: CatalogSettings { timeout_ms: 120_000, ..usual.catalog },
-        marks: usual.marks,
         write: LaneSettings { timeout_ms: 120_000, ..usual.write },
         check_timeout_ms: 120_000,
+        ..usual
     }
 }
 

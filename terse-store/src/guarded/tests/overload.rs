@@ -186,5 +186,5 @@ async fn a_shard_that_is_asked_for_three_times_what_it_can_do_does_nearly_all_it
     // With as many places as the bulkhead has, most wait in vain.
     let fixed = ConcurrencySettings { initial: 1_024, min: 1_024, max: 1_024, ..ConcurrencySettings::default() };
     let without = answered_in_20_s(fixed).await;
-    assert!(without * 2 < with, "there is nothing to limit: {without} without, {with} with");
+    assert!(without * 3 < with * 2, "there is nothing to limit: {without} without, {with} with");
 }
