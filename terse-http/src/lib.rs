@@ -32,6 +32,7 @@ mod metrics;
 mod open;
 mod openapi;
 mod page;
+mod preview;
 mod problem;
 mod redirect;
 mod request_id;

@@ -15,6 +15,8 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::shorten::{Fault, ServiceError};
 use utoipa::ToSchema;
 
+use crate::headers;
+
 /// The content type of every problem.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -46,9 +48,9 @@ pub(crate) enum Kind {
     Blocked,
     Internal,
     StoreUnavailable,
+    Overloaded,
     KeysUnavailable,
 }
-    Overloaded,
 
 impl Kind {
     /// Every kind, for the description of the API.
@@ -75,9 +77,9 @@ impl Kind {
         Self::Blocked,
         Self::Internal,
         Self::StoreUnavailable,
+        Self::Overloaded,
         Self::KeysUnavailable,
     ];
-        Self::Overloaded,
 
     const fn parts(self) -> (u16, &'static str, &'static str) {
         match self {
@@ -103,9 +105,9 @@ impl Kind {
             Self::Blocked => (451, "blocked", "The link is blocked"),
             Self::Internal => (500, "internal", "Something is wrong with the server"),
             Self::StoreUnavailable => (503, "store_unavailable", "The store is out of reach"),
+            Self::Overloaded => (503, "overloaded", "There is too much to do"),
             Self::KeysUnavailable => (503, "keys_unavailable", "API keys can't be checked now"),
         }
-            Self::Overloaded => (503, "overloaded", "There is too much to do"),
     }
 
     /// The status that it is answered with.
@@ -113,8 +115,6 @@ impl Kind {
         StatusCode::from_u16(self.parts().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The stable word for programs.
-    pub(crate) const fn code(self) -> &'static str {
     /// What a store's failure of `kind` is.
     pub(crate) const fn of(kind: StoreErrorKind) -> Self {
         match kind {
@@ -125,6 +125,8 @@ impl Kind {
         }
     }
 
+    /// The stable word for programs.
+    pub(crate) const fn code(self) -> &'static str {
         self.parts().1
     }
 
@@ -273,8 +275,6 @@ impl Problem {
     pub(crate) fn response_with(&self, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
         let mut response = HttpResponse::build(self.kind.status());
         response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static(content_type)));
-        response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
-        response.insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
@@ -284,7 +284,9 @@ impl Problem {
         if self.kind == Kind::Unauthorized {
             response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        response.body(body)
+        let mut response = response.body(body);
+        headers::protect(response.headers_mut(), false);
+        response
     }
 }
 

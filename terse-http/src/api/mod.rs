@@ -1,6 +1,7 @@
 //! The handlers of `/api/v1`, a file per resource, and what they share.
 
 pub(crate) mod batch;
+pub(crate) mod block;
 pub(crate) mod body;
 pub(crate) mod breakers;
 pub(crate) mod clicks;

@@ -26,9 +26,12 @@ use terse_resilience::{Breaker, BreakerSettings, Breakers};
 use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
 
+use self::blocking::Blocks;
 use self::counts::Counts;
 use self::recorded::Recorded;
 
+#[path = "blocking.rs"]
+pub(crate) mod blocking;
 #[path = "counts.rs"]
 pub(crate) mod counts;
 #[path = "recorded.rs"]
@@ -80,6 +83,8 @@ pub(crate) struct Server {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) breakers: Arc<Breakers>,
+    /// What admins block.
+    pub(crate) blocks: Arc<Blocks>,
     /// What was counted of clicks.
     pub(crate) counted: Arc<Counts>,
     /// What was recorded of clicks.
@@ -108,6 +113,7 @@ impl Server {
         let entropy = Arc::new(SeededEntropy::new(7));
         let breakers = Arc::new(breakers(&clock));
         let (counted, recorded) = (Arc::new(Counts::default()), Arc::new(Recorded::default()));
+        let blocks = Arc::new(Blocks::default());
         let (lifecycle, metrics) = (Lifecycle::starting(), Arc::new(Metrics::new()));
         lifecycle.enter(Phase::Ready);
         let shortener = Shortener {
@@ -135,7 +141,8 @@ impl Server {
             catalog: store.clone(),
             stats: counted.clone(),
             recording: Some(recorded.clone()),
-            policy: Arc::new(UrlPolicy::new("go.example.org", false)),
+            blocking: blocks.clone(),
+            policy: Arc::new(UrlPolicy::new("go.example.org", false).refusing(blocks.blocked.clone())),
             access: choices.keys.map_or(Access::Open, |keys| Access::Keys(keys)),
             store_health: store.clone(),
             dependencies: choices.dependencies,
@@ -158,6 +165,7 @@ impl Server {
             counted,
             recorded,
             breakers,
+            blocks,
             state,
             handle,
             thread: Some(thread),
