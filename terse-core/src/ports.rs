@@ -454,6 +454,11 @@ pub trait KeyStore: Send + Sync + 'static {
 pub trait StoreHealth: Send + Sync + 'static {
     /// One entry per shard: its name, and the failure if it doesn't answer. Costs one cheap read per shard.
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)>;
+
+    /// The shards that take no writes now, whether or not they answer reads, with the failure of the last write. Costs
+    /// nothing while writes succeed; where they were seen to fail, or if the caller `doubts` them, a write that changes
+    /// nothing is tried, so that a shard without clients is well again by itself.
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)>;
 }
 
 /// Something that a dependency measures of itself.

@@ -159,6 +159,10 @@ impl KeyStore for Patient {
 
 #[async_trait]
 impl StoreHealth for Patient {
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        self.0.check_writes(doubts).await
+    }
+
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
