@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 use goose::config::GooseConfiguration;
@@ -58,12 +58,36 @@ struct Run {
     plan: Option<Plan>,
     links: Vec<Known>,
     zipf: Zipf,
-    began: OnceLock<Instant>,
+    began: OnceLock<Began>,
     /// How many requests users have taken.
     next: AtomicU64,
     /// How many of them are over.
     over: AtomicU64,
     ledger: Mutex<Ledger>,
+}
+
+/// When the load began, by the clock that runs evenly and by that of the calendar.
+#[derive(Clone, Copy)]
+struct Began {
+    at: Instant,
+    unix_ms: u64,
+}
+
+impl Began {
+    fn now() -> Self {
+        Self { at: Instant::now(), unix_ms: unix_ms() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.at.elapsed()
+    }
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 /// One request, and what a right answer is.
@@ -76,7 +100,8 @@ struct Asked {
 }
 
 /// Runs `scenario`; `tell` gets each second as JSON when it has ended. Ends with the plan, or when the process is
-/// told to end: then what was answered until then counts.
+/// told to end: then what was answered until then counts. Returns the ledger, and when the load began, in
+/// milliseconds since 1970.
 ///
 /// # Errors
 /// When the links can't be made or goose can't run.
@@ -84,7 +109,7 @@ pub async fn run(
     scenario: &'static Scenario,
     size: Size,
     mut tell: impl FnMut(Value) + Send + 'static,
-) -> Result<Ledger> {
+) -> Result<(Ledger, u64)> {
     let links = links(&size).await?;
     let plan = (size.rate > 0).then(|| scenario.plan(size.rate, size.seconds));
     let run = Arc::new(Run {
@@ -109,10 +134,13 @@ pub async fn run(
     });
     attack(&run).await?;
     let mut tell = teller.await.context("telling the seconds")?;
-    let mut ledger =
-        Arc::into_inner(run).context("users are left")?.ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tell(ledger.close());
-    Ok(ledger)
+    let began = run.began.get().map_or(0, |began| began.unix_ms);
+    let run = Arc::into_inner(run).context("users are left")?;
+    let mut ledger = run.ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if ledger.runs() {
+        tell(ledger.close());
+    }
+    Ok((ledger, began))
 }
 
 /// The links that are asked for.
@@ -162,7 +190,7 @@ async fn prepare(user: &mut GooseUser) -> TransactionResult {
 
 /// Takes the next request of the plan and sees it through.
 async fn step(user: &mut GooseUser, run: &Run) -> TransactionResult {
-    let began = *run.began.get_or_init(Instant::now);
+    let began = *run.began.get_or_init(Began::now);
     let number = run.next.fetch_add(1, Ordering::Relaxed);
     let Some(due) = run.due(number, began.elapsed()) else {
         // Others may still wait until theirs are due.

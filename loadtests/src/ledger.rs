@@ -136,6 +136,12 @@ impl Ledger {
         closed
     }
 
+    /// Whether the second that runs has answers.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.running.requests > 0
+    }
+
     /// Ends the second that runs.
     pub fn close(&mut self) -> Value {
         let mut told = self.running.json();
@@ -222,6 +228,7 @@ mod tests {
         assert_eq!(told.len(), 2);
         assert_eq!((&told[0]["second"], &told[0]["requests"], &told[0]["wrong"]), (&json!(0), &json!(2), &json!(1)));
         assert_eq!((&told[1]["second"], &told[1]["requests"], &told[1]["p99_ms"]), (&json!(1), &json!(0), &json!(0.0)));
+        assert!(!ledger.runs(), "nothing came since");
         assert_eq!(ledger.close()["second"], 2);
         assert_eq!(ledger.all().requests, 2, "all stays all");
     }

@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use loadtests::attack::{self, Size};
+use loadtests::attack::{self, Size, unix_ms};
 use loadtests::ledger::Ledger;
 use loadtests::scenario::{SCENARIOS, Scenario};
 use loadtests::verdict::{Threshold, thresholds};
@@ -79,15 +78,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
     // Nobody may read any more: then the result can't be told either, and that fails.
     let tell = move |second| drop(told(second));
     let runtime = tokio::runtime::Runtime::new().context("a runtime")?;
-    let ledger = runtime.block_on(attack::run(scenario, arguments.size(scenario), tell))?;
+    let (ledger, began) = runtime.block_on(attack::run(scenario, arguments.size(scenario), tell))?;
     let thresholds = thresholds(scenario, arguments.p99_ms.unwrap_or(scenario.p99_ms), &ledger);
-    print(&if json { result(scenario, &ledger, &thresholds) } else { text(&ledger, &thresholds) })?;
+    print(&if json { result(scenario, &ledger, began, &thresholds) } else { text(&ledger, &thresholds) })?;
     Ok(thresholds.iter().all(Threshold::met))
 }
 
 impl Arguments {
     fn size(&self, scenario: &Scenario) -> Size {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = self.url.clone().or_else(|| variable("TERSE_URL"));
         Size {
@@ -98,7 +96,7 @@ impl Arguments {
             links: self.links.unwrap_or(scenario.links),
             users: self.users,
             constant: self.constant.clone(),
-            run: u64::try_from(since.as_millis()).unwrap_or_default(),
+            run: unix_ms(),
         }
     }
 }
@@ -133,8 +131,9 @@ fn line(second: &Value) -> String {
     )
 }
 
-fn result(scenario: &Scenario, ledger: &Ledger, thresholds: &[Threshold]) -> String {
+fn result(scenario: &Scenario, ledger: &Ledger, began: u64, thresholds: &[Threshold]) -> String {
     let mut told = ledger.json();
+    told["began_unix_ms"] = began.into();
     told["scenario"] = scenario.name.into();
     told["thresholds"] = thresholds.iter().map(Threshold::json).collect();
     format!("{}\n", json!({ "result": told }))

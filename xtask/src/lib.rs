@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod drill;
 pub mod lint;
+pub mod load;
 pub mod process;
 pub mod services;
 pub mod suite;

@@ -32,6 +32,9 @@ pub const CHROMIUM: Program =
 /// The web server that redirects are compared with.
 pub const NGINX: Program = Program { names: &["nginx"], package: "nginx-light" };
 
+/// The load generator's version; Go's checksum database guards what it names.
+const K6_VERSION: &str = "v1.8.1";
+
 /// What to do about a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
@@ -126,6 +129,25 @@ impl<'a> Tools<'a> {
             Ok(path) => Ok(Some(path)),
             Err(error) => self.missing("schemathesis", "apt-get install python3-venv", Some(&error)),
         }
+    }
+
+    /// The path of k6 under `target/`, built by Go if it was missing or another version.
+    ///
+    /// # Errors
+    /// When it can't be had.
+    pub fn k6(&self, workspace: &Workspace) -> Result<PathBuf> {
+        let folder = workspace.target.join("k6").join(K6_VERSION);
+        let program = folder.join("k6");
+        if program.exists() {
+            return Ok(program);
+        }
+        let remedy = format!("go install go.k6.io/k6@{K6_VERSION}");
+        let go = find_program(&["go"]).with_context(|| format!("missing: go, to build k6 with ({remedy})"))?;
+        println!("building k6 {K6_VERSION}");
+        let mut command = Command::new(go);
+        command.args(["install", &format!("go.k6.io/k6@{K6_VERSION}")]).env("GOBIN", &folder).stdout(Stdio::null());
+        self.supervisor.run_ok(&mut command, INSTALL_LIMIT).with_context(|| format!("missing: k6 ({remedy})"))?;
+        Ok(program)
     }
 
     /// Makes `environment` hold what `pins` lists and returns its program `name`.

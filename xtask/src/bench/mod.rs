@@ -144,7 +144,7 @@ pub struct Bench<'a> {
 
 /// Claims `folder` for one benchmark at a time, since two would measure each
 /// other, and makes an empty folder in it. What a failed run left goes.
-fn claim(folder: &Path) -> Result<(File, PathBuf)> {
+pub(crate) fn claim(folder: &Path) -> Result<(File, PathBuf)> {
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("lock"))?;
     lock.try_lock().context("another benchmark is running")?;
