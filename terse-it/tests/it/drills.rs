@@ -42,3 +42,13 @@ fn who_tries_codes_is_stopped_and_who_reads_is_not() {
 fn a_flood_of_addresses_takes_no_memory_and_harms_nobody() {
     drill("limits-flood");
 }
+
+#[test]
+fn a_leaky_bucket_lets_requests_out_evenly() {
+    drill("limits-paced");
+}
+
+#[test]
+fn thousands_of_idle_and_slow_connections_harm_nobody() {
+    drill("idle-and-slow");
+}
