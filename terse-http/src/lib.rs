@@ -44,6 +44,6 @@ mod worker;
 
 pub use client::{Network, TrustedProxies};
 pub use lifecycle::{InFlight, Lifecycle, Phase};
-pub use limits::{Limit, LimitBy, Limits};
+pub use limits::{Limit, LimitBy, Limits, Month, Quotas};
 pub use server::{Server, ServerHandle, listen, serve, serve_without_lane};
 pub use state::{Access, Bounds, RedirectStatus, Settings, State, Surfaces};

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
 
 use crate::api::body::CreateBody;
-use crate::api::{batch, block, breakers, clicks, link, links, stats};
+use crate::api::{batch, block, breakers, clicks, link, links, stats, usage};
 use crate::problem::{self, FieldFault, Kind, ProblemBody};
 use crate::{Access, State, health, metrics, preview, redirect, site};
 
@@ -21,7 +21,7 @@ use crate::{Access, State, health, metrics, preview, redirect, site};
     ),
     paths(
         links::create, links::list, link::read, link::edit, link::delete, batch::create, stats::read, clicks::list,
-        breakers::list, breakers::read, breakers::force, block::list, block::change,
+        breakers::list, breakers::read, breakers::force, usage::read, block::list, block::change,
         redirect::follow, preview::look, health::livez, health::readyz, health::health, metrics::text, site::robots
     ),
     components(schemas(ProblemBody, FieldFault, CreateBody, stats::IntervalWord)),
@@ -29,6 +29,7 @@ use crate::{Access, State, health, metrics, preview, redirect, site};
         (name = "links", description = "Create, list, read, edit and delete links"),
         (name = "clicks", description = "What is known of the clicks of a link"),
         (name = "breakers", description = "See and force the circuit breakers of this server; for admins"),
+        (name = "usage", description = "See which keys create most links; for admins"),
         (name = "block", description = "Hosts that no link may lead to; for admins"),
         (name = "redirect", description = "What short links are for"),
         (name = "operation", description = "Probes and metrics; they need no key")
@@ -43,7 +44,7 @@ const BEARER: &str = "api_key";
 const REDIRECT_PATH: &str = "/{code}";
 
 /// How each operation can fail. 414 can happen to all of them.
-const FAILURES: [(&str, &[u16]); 15] = [
+const FAILURES: [(&str, &[u16]); 16] = [
     ("create_link", &[400, 401, 403, 408, 409, 413, 415, 421, 422, 503]),
     ("create_links", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
     ("list_links", &[400, 401, 421, 422, 503]),
@@ -55,6 +56,7 @@ const FAILURES: [(&str, &[u16]); 15] = [
     ("list_breakers", &[401, 403, 421, 503]),
     ("read_breaker", &[401, 403, 404, 421, 503]),
     ("force_breaker", &[400, 401, 403, 404, 408, 413, 415, 421, 422, 503]),
+    ("read_usage", &[401, 403, 421, 422, 503]),
     ("list_blocked", &[401, 403, 421, 503]),
     ("block", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
     ("redirect", &[404, 410, 451, 503]),
@@ -111,7 +113,7 @@ fn complete(operation: &mut Operation, state: &State) {
     };
     let limited = match id.as_str() {
         "redirect" | "preview" => state.limits.limits_redirects(),
-        "create_link" => state.limits.create.is_some(),
+        "create_link" => state.limits.create.is_some() || state.limits.quotas.is_some(),
         _ => state.limits.api.is_some(),
     };
     for status in statuses.iter().chain(&[414]).chain(limited.then_some(&429)) {

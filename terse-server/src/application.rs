@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
+use terse_core::ports::blocking::HostBlocking;
 use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{DependencyHealth, IdempotencyStore, StoreErrorKind};
 use terse_core::shorten::IDEMPOTENCY_MS;
@@ -15,6 +16,7 @@ use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 use terse_store::{CoreClock, GuardedStats, StatsGuardSettings};
 
+use crate::blocking::{self, Blocking, Hangups};
 use crate::broker;
 use crate::clicks::{Clicks, Workers};
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
@@ -26,10 +28,10 @@ use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
 use crate::limits;
 use crate::links::Links;
+use crate::overload::OverloadHealth;
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{CLOCK_EVERY, Stores, store_failure};
 use crate::system;
-use crate::overload::OverloadHealth;
 use crate::tasks::Tasks;
 use crate::warm_start::WarmStart;
 use crate::world::World;
@@ -73,6 +75,8 @@ impl Application {
         let world = World::real();
         let lifecycle = Lifecycle::starting();
         let mut signals = Signals::catch()?;
+        let hangups = Hangups::catch()?;
+        let blocklist = blocking::check(config.blocklist.as_deref())?;
         raise_file_limit();
         data_dir::create(&config.data_dir)?;
         let lock = lock_if_serving(&config)?;
@@ -93,17 +97,27 @@ impl Application {
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
         let events = Events::open(&config, &identity, &stores, &world)?;
         let links = Links::open(&config, &stores, &identity, &codes, events.as_ref(), &world)?;
+        let blocking = Blocking::open(blocklist, &config, &links.cache, stores.home(), &world).await;
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
         let broker = broker::settings(&config, &identity)?;
         let mut clicks = Clicks::open(&config, broker, &world).await?;
         clicks.start(&config, holder(address), &world)?;
         clicks.prepare(stores.home(), &world).await;
         let told = events.as_ref().map(|events| events.dependency(&world.clock));
-        let parts = Parts { stores: &stores, links: &links, clicks: &clicks, told, keys: &keys, lifecycle: &lifecycle };
+        let parts = Parts {
+            stores: &stores,
+            links: &links,
+            blocking: &blocking,
+            clicks: &clicks,
+            told,
+            keys: &keys,
+            lifecycle: &lifecycle,
+        };
         let state = state(&config, address, parts, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
         links.run(&mut tasks);
+        blocking.run(&mut tasks, hangups);
         events.iter().for_each(|events| events.run(&mut tasks, &world));
         dead_blocks::run(&mut tasks, &config, &world);
         clicks.run(&mut tasks, stores.home(), &world);
@@ -279,6 +293,7 @@ fn warm_start(
 struct Parts<'a> {
     stores: &'a Stores,
     links: &'a Links,
+    blocking: &'a Arc<Blocking>,
     clicks: &'a Clicks,
     /// What health reports tell of link events.
     told: Option<Arc<dyn DependencyHealth>>,
@@ -287,7 +302,7 @@ struct Parts<'a> {
 }
 
 fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) -> Result<State, StartError> {
-    let Parts { stores, links, clicks, told, keys, lifecycle } = parts;
+    let Parts { stores, links, blocking, clicks, told, keys, lifecycle } = parts;
     let counted = clicks.dependencies(&world.clock);
     let overload: Arc<dyn DependencyHealth> = Arc::new(OverloadHealth(stores.loads.clone()));
     let stats = guarded_stats(clicks, stores, world)?;
@@ -297,7 +312,8 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
         catalog: stores.links.clone(),
         stats: Arc::clone(&stats) as Arc<dyn ClickStats>,
         recording: clicks.recording(),
-        policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
+        blocking: Arc::clone(blocking) as Arc<dyn HostBlocking>,
+        policy: Arc::new(policy(config, &links.cache)),
         access: match config.http.auth {
             AuthMode::Open => Access::Open,
             AuthMode::Keys => Access::Keys(Arc::clone(keys) as Arc<dyn terse_core::access::Authenticator>),
@@ -312,6 +328,12 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
         entropy: Arc::clone(&world.entropy),
         settings: Arc::new(settings(&config.http, address)),
     })
+}
+
+/// Which targets are accepted; what is blocked changes with what `cache` blocks.
+fn policy(config: &Config, cache: &ReadThrough) -> UrlPolicy {
+    let policy = UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets);
+    policy.refusing(Arc::clone(cache.blocked()))
 }
 
 /// What is known of clicks, for requests: a read model that is slow or away holds none of them for long.

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod application;
+pub mod blocking;
 pub mod broker;
 pub mod cache_gauges;
 pub mod cli;
@@ -21,9 +22,9 @@ pub mod identity;
 pub mod key_directory;
 pub mod limits;
 pub mod links;
+pub mod overload;
 pub mod shared_cache;
 pub mod shutdown;
-pub mod overload;
 pub mod stores;
 pub mod system;
 pub mod tasks;

@@ -11,6 +11,7 @@ pub(crate) mod links;
 pub(crate) mod preconditions;
 pub(crate) mod query;
 pub(crate) mod stats;
+pub(crate) mod usage;
 pub(crate) mod view;
 
 use actix_web::http::header::{self, HeaderValue};

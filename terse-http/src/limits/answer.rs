@@ -17,7 +17,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) struct Told(Vec<[HeaderValue; 2]>);
 
 /// Whole seconds of `time`, rounded up.
-fn seconds(time: Duration) -> u64 {
+pub(super) fn seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
@@ -47,8 +47,13 @@ impl Limit {
 
 /// Notes that the answer to `request` is to tell of `drawn`.
 pub(crate) fn tell(request: &HttpRequest, limit: &Limit, drawn: &Draw) {
+    add(request, limit.fields(drawn));
+}
+
+/// Notes that the answer to `request` is to tell of a limit in these `fields`.
+pub(super) fn add(request: &HttpRequest, fields: Option<[HeaderValue; 2]>) {
     let mut told = Told::take(request).unwrap_or_default();
-    told.0.extend(limit.fields(drawn));
+    told.0.extend(fields);
     request.extensions_mut().insert(told);
 }
 

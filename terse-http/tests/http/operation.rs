@@ -215,7 +215,7 @@ fn the_description_names_every_operation_and_its_statuses() {
         let responses = &document["paths"][path][method]["responses"];
         responses.as_object().unwrap_or_else(|| panic!("{method} {path}")).keys().cloned().collect()
     };
-    let expected: [(&str, &str, &str); 21] = [
+    let expected = [
         ("/api/v1/links", "post", "201 400 401 403 408 409 413 414 415 421 422 503"),
         ("/api/v1/links", "get", "200 400 401 414 421 422 503"),
         ("/api/v1/links/batch", "post", "200 400 401 403 408 413 414 415 421 422 503"),
@@ -227,6 +227,7 @@ fn the_description_names_every_operation_and_its_statuses() {
         ("/api/v1/admin/breakers", "get", "200 401 403 414 421 503"),
         ("/api/v1/admin/breakers/{name}", "get", "200 401 403 404 414 421 503"),
         ("/api/v1/admin/breakers/{name}", "put", "200 400 401 403 404 408 413 414 415 421 422 503"),
+        ("/api/v1/admin/usage", "get", "200 401 403 414 421 422 503"),
         ("/api/v1/admin/block", "get", "200 401 403 414 421 503"),
         ("/api/v1/admin/block", "post", "200 400 401 403 408 413 414 415 421 422 503"),
         ("/{code}+", "get", "200 404 410 414 451 503"),
@@ -241,7 +242,7 @@ fn the_description_names_every_operation_and_its_statuses() {
     for (path, method, list) in expected {
         assert_eq!(statuses(path, method).join(" "), list, "{method} {path}");
     }
-    assert_eq!(document["paths"].as_object().unwrap().len(), 15);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 16);
     let parameters = document["paths"]["/api/v1/links/{code}"]["patch"]["parameters"].as_array().unwrap();
     assert!(parameters.iter().all(|parameter| parameter["schema"]["type"] == "string"), "{parameters:?}");
 }
