@@ -64,6 +64,8 @@ pub const CACHE_BYPASSED: &str = "terse_cache_bypassed";
 pub const CACHE_OVERFLOWS: &str = "terse_cache_overflows_total";
 /// How often the shared cache began to be bypassed.
 pub const CACHE_BYPASSES: &str = "terse_cache_bypasses_total";
+/// Hosts that no link may lead to.
+pub const BLOCKED_HOSTS: &str = "terse_blocked_hosts";
 /// Whether what is remembered of a shard is in step with its change marks, 0 or 1, by shard that other servers change.
 pub const MARKS_FRESH: &str = "terse_marks_fresh";
 /// Requests and items that a rate limit refused, by limit.

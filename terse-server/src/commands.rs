@@ -13,6 +13,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::blocking;
 use crate::cli::{self, Action, Cli, Parsed};
 use crate::config::Config;
 use crate::config::raw::Inputs;
@@ -75,6 +76,7 @@ fn later(what: &str) -> StartError {
 }
 
 fn check_config(config: &Config) -> Result<(), StartError> {
+    blocking::check(config.blocklist.as_deref())?;
     say(config.describe().trim_end())?;
     for warning in &config.warnings {
         note(&format!("warning: {warning}"));

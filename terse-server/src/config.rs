@@ -145,6 +145,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Whether targets on private addresses are fine.
     pub allow_private_targets: bool,
+    /// The file of blocked hosts.
+    pub blocklist: Option<PathBuf>,
     /// Logging.
     pub log: LogConfig,
     /// Stopping.
@@ -183,6 +185,7 @@ impl Config {
             cache: cache(&mut check)?,
             limits: limits(&mut check, http.auth)?,
             allow_private_targets: check.key(&keys::ALLOW_PRIVATE_TARGETS, boolean)?,
+            blocklist: check.key(&keys::BLOCKLIST, |text| Ok((text != "none").then(|| PathBuf::from(text))))?,
             log: log(&mut check)?,
             shutdown: shutdown(&mut check)?,
             http,
@@ -297,11 +300,11 @@ fn bounds(check: &mut Check<'_>) -> Result<terse_http::Bounds, StartError> {
     let wait = |text: &str| values::duration_within(text, Duration::from_millis(10), MAX_CLIENT_WAIT);
     Ok(terse_http::Bounds {
         connections_per_worker: check.key(&keys::CONNECTIONS_PER_WORKER, |text| values::number(text, 1, 1_000_000))?,
+        connections_per_address: check
+            .key(&keys::CONNECTIONS_PER_ADDRESS, |text| values::number(text, 1, 1_000_000))?,
         head_timeout: check.key(&keys::HEAD_TIMEOUT, wait)?,
         body_timeout: check.key(&keys::BODY_TIMEOUT, wait)?,
         keep_alive: check.key(&keys::KEEP_ALIVE, wait)?,
-        connections_per_address: check
-            .key(&keys::CONNECTIONS_PER_ADDRESS, |text| values::number(text, 1, 1_000_000))?,
         ..terse_http::Bounds::default()
     })
 }

@@ -131,6 +131,13 @@ pub static ALLOW_PRIVATE_TARGETS: Key = Key::new(
     "false",
     "allow targets on private addresses (intranets)",
 );
+/// The file of blocked hosts.
+pub static BLOCKLIST: Key = Key::new(
+    ["blocklist", "blocklist", "TERSE_BLOCKLIST"],
+    "FILE",
+    "none",
+    "file of hosts that no link may lead to, one a line, or none; read again at SIGHUP",
+);
 /// What is logged.
 pub static LOG: Key = Key::new(
     ["log", "log", "TERSE_LOG"],
@@ -156,19 +163,19 @@ pub static CONNECTIONS_PER_WORKER: Key = Key::new(
     "10000",
     "connections a worker holds; further ones wait in the kernel's queue",
 );
-/// Until a request's head must have arrived.
-pub static HEAD_TIMEOUT: Key = Key::new(
-    ["head_timeout", "head-timeout", "TERSE_HEAD_TIMEOUT"],
-    "TIME",
-    "5s",
-    "until a request's head must have arrived; then 408",
-);
 /// Connections of one address, per web worker.
 pub static CONNECTIONS_PER_ADDRESS: Key = Key::new(
     ["connections_per_address", "connections-per-address", "TERSE_CONNECTIONS_PER_ADDRESS"],
     "N",
     "1000",
     "of these, connections of one address that is no trusted proxy; further ones are closed",
+);
+/// Until a request's head must have arrived.
+pub static HEAD_TIMEOUT: Key = Key::new(
+    ["head_timeout", "head-timeout", "TERSE_HEAD_TIMEOUT"],
+    "TIME",
+    "5s",
+    "until a request's head must have arrived; then 408",
 );
 /// Until a request's body must have arrived.
 pub static BODY_TIMEOUT: Key = Key::new(
@@ -290,10 +297,12 @@ pub static KEYS: [&Key; 34] = [
     &TRUSTED_PROXIES,
     &LIMITS,
     &ALLOW_PRIVATE_TARGETS,
+    &BLOCKLIST,
     &LOG,
     &LOG_FORMAT,
     &WORKERS,
     &CONNECTIONS_PER_WORKER,
+    &CONNECTIONS_PER_ADDRESS,
     &HEAD_TIMEOUT,
     &BODY_TIMEOUT,
     &KEEP_ALIVE,
@@ -302,7 +311,6 @@ pub static KEYS: [&Key; 34] = [
     &REDIRECT_MAX_AGE,
     &CACHE_ENTRIES,
     &CACHE_BYTES,
-    &CONNECTIONS_PER_ADDRESS,
     &CACHE_MAX_AGE,
     &CACHE_STALE_FOR,
     &JOURNAL_BYTES,
