@@ -106,7 +106,7 @@ fn check_config_shows_each_key_with_its_source_and_no_secret() {
 #[test]
 fn the_help_names_every_key_of_the_contract() {
     let place = Place::new();
-    let help = place.run(&["--help"]);
+    let help = place.run(&["serve", "--help"]);
     for key in [
         "LISTEN",
         "PUBLIC_URL",
@@ -133,11 +133,13 @@ fn the_help_names_every_key_of_the_contract() {
 }
 
 #[test]
-fn what_comes_later_is_known_and_says_so() {
-    let place = Place::new();
-    for command in ["estimate", "quiz"] {
-        assert!(place.run(&[command]).refusal(69).contains("not in this version"), "{command}");
-    }
+fn an_estimate_and_a_quiz_need_no_store_and_no_configuration() {
+    let place = Place::new().with("TERSE_STORE", "no such store");
+    assert!(place.run(&["estimate"]).success().contains("redirects"));
+    assert!(place.run(&["quiz", "--seed", "7"]).success().ends_with("0 of 0 right (seed 7)\n"), "nobody answers");
+    assert!(place.run(&["estimate", "--links", "many"]).refusal(64).contains("--links must be a number"));
+    assert!(place.run(&["quiz", "--step", "6"]).refusal(64).contains("--step"));
+    assert!(!place.path().join("data").exists());
 }
 
 #[test]
