@@ -129,7 +129,7 @@ impl ProjectorConfig {
 pub enum ProjectorError {
     /// The read model is for another bus, or another number of partitions. Changing them takes drained journals and a
     /// fresh read model.
-    #[error("the read model was made for {stands:?}, not for {asked:?}")]
+    #[error("the read model was made for {stands}, not for {asked}")]
     OtherBus {
         /// What it was made for.
         stands: Bus,

@@ -270,7 +270,7 @@ impl Quarantine {
             }
             let dead = look_at(&directory, name, bytes);
             let (clicks, reason) = (dead.clicks, &dead.reason);
-            tracing::error!(block = %dead, ?clicks, reason, most, "too much is put aside: the oldest is discarded");
+            tracing::error!(block = %dead, clicks, reason, most, "too much is put aside: the oldest is discarded");
             self.discard(&dead)?;
             aside.bytes -= bytes;
             aside.blocks -= 1;

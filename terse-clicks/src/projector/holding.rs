@@ -189,7 +189,7 @@ impl Projector {
     }
 
     fn began(&mut self, track: Track) {
-        tracing::debug!(partition = %track.partition, at = ?track.at, "counting its clicks");
+        tracing::debug!(partition = %track.partition, at = track.at, "counting its clicks");
         self.tracks.insert(track.partition, track);
     }
 
@@ -211,7 +211,7 @@ impl Projector {
             return Ok(());
         };
         tracing::error!(
-            %partition, epoch = stands.at.epoch, after = ?track.included(), last = %track.last_block(),
+            %partition, epoch = stands.at.epoch, after = %track.included(), last = %track.last_block(),
             "the log of clicks began anew: what it held behind the checkpoint may be lost, or counted twice",
         );
         self.progress.epoch();
