@@ -314,7 +314,8 @@ impl From<StoreError> for Problem {
             // Lines for all of them would be an overload of their own; metrics and `/health` tell.
             tracing::debug!(error = %error, "a request was shed");
         } else {
-            tracing::warn!(kind = ?error.kind, error = %error, source = ?error.source, "a store request failed");
+            let cause = error.source.as_ref().map(ToString::to_string);
+            tracing::warn!(%error, cause, "a store request failed");
         }
         Self::store(&error)
     }
