@@ -26,6 +26,7 @@ use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
+use crate::key_uses::KeyUses;
 use crate::limits;
 use crate::links::Links;
 use crate::overload::OverloadHealth;
@@ -61,6 +62,7 @@ pub struct Application {
     tasks: Tasks,
     stores: Arc<Stores>,
     warm: Option<Arc<WarmStart>>,
+    key_uses: Option<Arc<KeyUses>>,
     clicks: Clicks,
     events: Option<Events>,
     _lock: Option<HttpLock>,
@@ -118,6 +120,8 @@ impl Application {
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
         links.run(&mut tasks);
         blocking.run(&mut tasks, hangups);
+        let key_uses = config.http.surfaces.api.then(|| Arc::clone(&links.key_uses));
+        key_uses.iter().for_each(|uses| uses.run(&mut tasks));
         events.iter().for_each(|events| events.run(&mut tasks, &world));
         dead_blocks::run(&mut tasks, &config, &world);
         clicks.run(&mut tasks, stores.home(), &world);
@@ -132,6 +136,7 @@ impl Application {
             tasks,
             stores,
             warm,
+            key_uses,
             clicks,
             events,
             _lock: lock,
@@ -178,7 +183,8 @@ impl Application {
             if let Some(events) = self.events {
                 events.end(grace, LAST_STEPS).await;
             }
-            end_tasks_and_stores(self.tasks, self.warm, self.stores, grace).await
+            let kept = Kept { warm: self.warm, key_uses: self.key_uses };
+            end_tasks_and_stores(self.tasks, kept, self.stores, grace).await
         };
         let ended = tokio::select! {
             ended = end => ended,
@@ -194,17 +200,25 @@ impl Application {
     }
 }
 
-async fn end_tasks_and_stores(
-    tasks: Tasks,
+/// What is saved for the next start, where this process saves it.
+struct Kept {
     warm: Option<Arc<WarmStart>>,
-    stores: Arc<Stores>,
-    grace: Grace,
-) -> Result<(), StartError> {
+    key_uses: Option<Arc<KeyUses>>,
+}
+
+async fn end_tasks_and_stores(tasks: Tasks, kept: Kept, stores: Arc<Stores>, grace: Grace) -> Result<(), StartError> {
     let late = tasks.join(grace.left(LAST_STEPS)).await;
     if !late.is_empty() {
         tracing::warn!(tasks = ?late, "tasks did not end in time");
     }
-    if let Some(warm) = warm {
+    if let Some(uses) = kept.key_uses {
+        match tokio::time::timeout(grace.left(LAST_STEPS), uses.save_once()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "keys gain what they created lately"),
+            Err(_) => tracing::warn!("no time is left for what keys created"),
+        }
+    }
+    if let Some(warm) = kept.warm {
         match tokio::time::timeout(grace.left(LAST_STEPS), warm.save_once()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, cause = ?error.source, "the next start is colder"),

@@ -20,6 +20,7 @@ pub mod events;
 pub mod exit;
 pub mod identity;
 pub mod key_directory;
+pub mod key_uses;
 pub mod limits;
 pub mod links;
 pub mod overload;
