@@ -317,10 +317,18 @@ impl Server {
 
     /// Sends the signal and returns at once.
     pub fn signal(&self, stop: Stop) {
-        let signal = match stop {
+        self.send(match stop {
             Stop::Politely => Signal::TERM,
             Stop::AtOnce => Signal::KILL,
-        };
+        });
+    }
+
+    /// Sends SIGHUP, at which it reads its file of blocked hosts again, and returns at once.
+    pub fn hang_up(&self) {
+        self.send(Signal::HUP);
+    }
+
+    fn send(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let sent = pid.map(|pid| kill_process(pid, signal));
         assert!(matches!(sent, Some(Ok(()))), "no signal could be sent: {sent:?}");

@@ -5,6 +5,7 @@
 //! All tests of this program that need the cluster are in this module, and no
 //! others: `cargo xtask test` runs it beside the rest.
 
+mod blocked;
 mod broker;
 mod clicks;
 mod slow_stats;

@@ -1,6 +1,7 @@
 //! The binary from outside: each module takes one promise of the contract.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod abuse;
 mod access;
 mod amqp;
 mod broker;
