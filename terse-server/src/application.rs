@@ -162,7 +162,11 @@ impl Application {
                 None
             }
             task = self.tasks.failed() => Some(format!("the task '{task}' has died")),
-            ended = &mut server => Some(format!("the HTTP server ended by itself: {ended:?}")),
+            ended = &mut server => Some(match ended {
+                Ok(Ok(())) => "the HTTP server ended by itself".to_owned(),
+                Ok(Err(error)) => format!("the HTTP server ended by itself: {error}"),
+                Err(error) => format!("the HTTP server ended by itself: {error}"),
+            }),
         };
         if let Some(text) = &failure {
             tracing::error!(reason = text, "draining after a fault");
@@ -209,7 +213,8 @@ struct Kept {
 async fn end_tasks_and_stores(tasks: Tasks, kept: Kept, stores: Arc<Stores>, grace: Grace) -> Result<(), StartError> {
     let late = tasks.join(grace.left(LAST_STEPS)).await;
     if !late.is_empty() {
-        tracing::warn!(tasks = ?late, "tasks did not end in time");
+        let late = late.join(", ");
+        tracing::warn!(tasks = late, "tasks did not end in time");
     }
     if let Some(uses) = kept.key_uses {
         match tokio::time::timeout(grace.left(LAST_STEPS), uses.save_once()).await {
@@ -221,7 +226,10 @@ async fn end_tasks_and_stores(tasks: Tasks, kept: Kept, stores: Arc<Stores>, gra
     if let Some(warm) = kept.warm {
         match tokio::time::timeout(grace.left(LAST_STEPS), warm.save_once()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, cause = ?error.source, "the next start is colder"),
+            Ok(Err(error)) => {
+                let cause = error.source.as_ref().map(ToString::to_string);
+                tracing::warn!(%error, cause, "the next start is colder");
+            }
             Err(_) => tracing::warn!("no time is left for the warm codes"),
         }
     }
@@ -340,7 +348,7 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
-        settings: Arc::new(settings(&config.http, address)),
+        settings: Arc::new(settings(config, address)),
     })
 }
 
@@ -359,9 +367,10 @@ fn guarded_stats(clicks: &Clicks, stores: &Stores, world: &World) -> Result<Arc<
     Ok(Arc::new(guarded.giving_way_to(stores.loads.clone())))
 }
 
-fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
+fn settings(config: &Config, address: SocketAddr) -> Settings {
+    let http = &config.http;
     Settings {
-        public_url: http.public_url.base.clone(),
+        public_url: config.public_base(address),
         listen: address,
         redirect_status: http.redirect_status,
         redirect_max_age_s: http.redirect_max_age_s,
