@@ -27,7 +27,7 @@ mod tally;
 mod track;
 mod writing;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,6 +170,8 @@ pub struct Projector {
     tracks: BTreeMap<Partition, Track>,
     /// Partitions that are left alone until some time; for ever, if nothing is left of them.
     aside: HashMap<Partition, u64>,
+    /// Partitions of which the log was told that they stand still; no more than there are.
+    standing: BTreeSet<Partition>,
     /// How many more there are than [`MAX_PARTITIONS`].
     unstarted: usize,
     next_look_ms: u64,
@@ -243,6 +245,7 @@ impl Projector {
             leases: HashMap::new(),
             tracks: BTreeMap::new(),
             aside: HashMap::new(),
+            standing: BTreeSet::new(),
             unstarted: 0,
             next_look_ms: 0,
             pending: VecDeque::new(),
