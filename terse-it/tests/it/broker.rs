@@ -139,6 +139,10 @@ fn redirects_go_on_without_the_broker_and_all_are_counted_when_it_is_back() {
     let health = client.get("/health").expect(200).json();
     assert_eq!(health["status"], "degraded", "{health}");
     await_true("blocks to wait", PATIENCE, || check(&client, "clicks:pending")["observedValue"] != 0);
+    // They get older, and that is told, however little the projector hears of it.
+    await_true("their age to be told", PATIENCE, || {
+        check(&client, "clicks:lag")["observedValue"].as_u64() >= Some(2_000)
+    });
     // It ends, and starts, without the broker as well.
     let ended = server.stop(Stop::Politely);
     assert!(ended.code == Some(0) && ended.took < END_LIMIT, "{ended:?}");
@@ -149,6 +153,28 @@ fn redirects_go_on_without_the_broker_and_all_are_counted_when_it_is_back() {
     await_total(&client, &code, 600);
     await_true("health to be well", PATIENCE, || check(&client, "bus")["status"] == "ok");
     verify(server.setup(), "fresh.sqlite");
+}
+
+#[test]
+fn whoever_counts_publishes_what_a_server_that_is_gone_left_in_its_directory() {
+    let _turn = heavy_turn();
+    let mut broker = Broker::start();
+    let setup = with_broker(&broker.url());
+    let mut front = setup.clone().flag("--role=redirect").flag("--role=api").start();
+    let code = front.client().shorten("https://example.com/");
+    click(&front.client(), &code, 20);
+    broker.await_declared();
+    broker.kill();
+    click(&front.client(), &code, 30);
+    front.stop(Stop::AtOnce);
+    broker.restart();
+    let api = setup.clone().flag("--role=api").start();
+    let counts = setup.clone().flag("--role=analytics");
+    let (_one, other) = (counts.start(), counts.start());
+    await_total(&api.client(), &code, 50);
+    await_true("nothing to wait", PATIENCE, || check(&other.client(), "clicks:lag")["observedValue"] == 0);
+    assert_eq!(check(&other.client(), "bus")["status"], "ok", "one stands by, and is well");
+    verify(&setup, "fresh.sqlite");
 }
 
 #[test]
