@@ -272,4 +272,46 @@ mod tests {
             assert_eq!(redirects, scenario.links > 0, "{}", scenario.name);
         }
     }
+
+    /// A value as a script has it: an array with all its brackets, anything else up to the end of the line.
+    fn value(script: &str, name: &str) -> Option<String> {
+        let (_, rest) = script.split_once(&format!("    {name}: "))?;
+        let mut depth = 0;
+        let end = rest.find(|letter| {
+            depth += i32::from(letter == '[') - i32::from(letter == ']');
+            letter == ',' && depth == 0
+        })?;
+        Some(rest[..end].split_whitespace().collect::<String>().replace(",]", "]"))
+    }
+
+    #[test]
+    fn the_k6_scripts_have_the_same_scenarios_with_the_same_sizes() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/k6");
+        let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}.js")).unwrap();
+        let library = read("lib/terse");
+        for scenario in SCENARIOS {
+            let script = read(scenario.name);
+            let said = |name| value(&script, name).or_else(|| value(&library, name));
+            let parts: Vec<String> =
+                scenario.parts.iter().map(|(share, from, to)| format!("[{share},{from},{to}]")).collect();
+            for (name, ours) in [
+                ("name", format!("'{}'", scenario.name)),
+                ("rate", scenario.rate.to_string()),
+                ("seconds", scenario.seconds.to_string()),
+                ("links", scenario.links.to_string()),
+                ("period", scenario.period.to_string()),
+                ("creates", scenario.creates.to_string()),
+                ("unknown", scenario.unknown.to_string()),
+                ("hotEvery", scenario.hot_every.to_string()),
+                ("expects429", scenario.expects_429.to_string()),
+                ("refusedPerMille", scenario.refused_per_mille.to_string()),
+                ("p99Ms", scenario.p99_ms.to_string()),
+                ("parts", format!("[{}]", parts.join(","))),
+            ] {
+                assert_eq!(said(name), Some(ours), "{name} of {}", scenario.name);
+            }
+        }
+        let scripts = std::fs::read_dir(folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file());
+        assert_eq!(scripts.count(), SCENARIOS.len());
+    }
 }

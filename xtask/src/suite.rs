@@ -3,7 +3,8 @@
 //! One build serves all of it: the programs and the tests are built together,
 //! with one set of features, and `cargo test` then finds everything built.
 //! What the integration tests need is passed by environment: `TERSE_BIN`, the
-//! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there.
+//! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there;
+//! `TERSE_K6`, for the load tests.
 //!
 //! Tests of the shared cache get a real Redis: `TERSE_REDIS`, and those of the
 //! click log a real RabbitMQ: `TERSE_AMQP`.
@@ -72,6 +73,7 @@ struct Needs {
     server: Option<PathBuf>,
     schemathesis: Option<PathBuf>,
     chromium: Option<PathBuf>,
+    k6: Option<PathBuf>,
     variables: Vec<(&'static str, OsString)>,
 }
 
@@ -93,6 +95,7 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
             let tools = Tools::new(supervisor);
             needs.schemathesis = tools.schemathesis(workspace)?;
             needs.chromium = tools.find(&CHROMIUM)?;
+            needs.k6 = tools.k6(workspace)?;
             tools.find(&NGINX).map(drop)
         })?;
     }
@@ -179,6 +182,7 @@ fn test_command(workspace: &Workspace, run: &Run, needs: &Needs) -> Command {
         ("TERSE_BIN", &needs.server),
         ("TERSE_SCHEMATHESIS", &needs.schemathesis),
         ("TERSE_CHROMIUM", &needs.chromium),
+        ("TERSE_K6", &needs.k6),
     ];
     for (name, path) in variables {
         if let Some(path) = path {

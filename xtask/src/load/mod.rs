@@ -73,6 +73,9 @@ pub struct Options {
     /// Run this server program instead of building one
     #[arg(long, value_name = "PROGRAM")]
     server: Option<PathBuf>,
+    /// Run this program of the package `loadtests`, or this k6, instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    generator: Option<PathBuf>,
     /// Requests per second
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
@@ -166,7 +169,10 @@ struct Target {
 impl Run<'_> {
     fn report(&self) -> Result<Value> {
         let tool = self.options.tool.unwrap_or(Tool::Goose);
-        let generator = Generator::find(self.workspace, self.supervisor, tool, self.options.quick, &self.folder)?;
+        let generator = match &self.options.generator {
+            Some(program) => Generator::new(self.workspace, tool, program, &self.folder),
+            None => Generator::find(self.workspace, self.supervisor, tool, self.options.quick, &self.folder)?,
+        };
         let servers = Servers { supervisor: self.supervisor, core: self.cores.server, folder: self.folder.clone() };
         let program = self.program()?;
         let busy = machine::busy_with_other_things();

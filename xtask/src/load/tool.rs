@@ -123,10 +123,16 @@ impl Generator {
             Tool::Goose => {
                 workspace.build(supervisor, &["--profile", "bench", "--package", "loadtests"], "loadtests")?
             }
-            Tool::K6 => Tools::new(supervisor).k6(workspace)?,
+            Tool::K6 => Tools::new(supervisor).k6(workspace)?.context("without k6 there is no load by k6")?,
         };
+        Ok(Self::new(workspace, tool, &program, folder))
+    }
+
+    /// The generator that `program` is; it may write in `folder`.
+    #[must_use]
+    pub fn new(workspace: &Workspace, tool: Tool, program: &Path, folder: &Path) -> Self {
         let scripts = workspace.root.join("loadtests/k6");
-        Ok(Self { tool, program, scripts, folder: folder.to_owned() })
+        Self { tool, program: program.to_owned(), scripts, folder: folder.to_owned() }
     }
 
     /// The command for `job`.
