@@ -64,6 +64,8 @@ enum What {
     Clicks(Run),
     /// Durable creates per second, 64 connections
     Create(Run),
+    /// What each rate limiter lets through over time: writes docs/measurements/limits-curves.json and the chart of it
+    Curves,
     /// Rate limits: a decision here and through Redis, a create with them and without, what passes over time
     Limits(Run),
     /// Redirects beside nginx `return 302` and others: CPU, rate, latency, memory, hit ratio
@@ -164,6 +166,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     let (run, measure): (_, fn(&Bench<'_>) -> Result<Report>) = match &options.what {
         What::Clicks(run) => (run, clicks::measure),
         What::Create(run) => (run, create::measure),
+        What::Curves => return limits::curves::draw(workspace, supervisor),
         What::Limits(run) => (run, limits::measure),
         What::Redirect(run) => (run, redirect::measure),
         What::Scale(run) => (run, scale::measure),
