@@ -86,13 +86,18 @@ fn thousands_who_wait_for_a_slow_store_cost_it_one_read() {
 }
 
 #[test]
-#[test]
 fn a_slow_store_that_is_asked_for_too_much_does_what_it_can() {
     drill("overload");
 }
 
+#[test]
 fn a_link_expires_at_its_instant_wherever_it_is_kept() {
     drill("expiry");
+}
+
+#[test]
+fn two_servers_admit_together_what_one_limit_allows() {
+    drill("limits-shared");
 }
 
 #[test]
