@@ -536,6 +536,20 @@ mod tests {
     }
 
     #[test]
+    fn a_spared_group_outlives_the_first_signal_and_not_the_grace_period() {
+        let supervisor = Supervisor::unwatched();
+        let (mut spared, mut other) =
+            (supervisor.spawn(&mut shell("sleep 100")).unwrap(), supervisor.spawn(&mut shell("sleep 100")).unwrap());
+        spared.spare();
+        let interrupter = supervisor.clone();
+        let interrupt = thread::spawn(move || interrupter.interrupt());
+        assert!(!other.wait(GRACE).unwrap().success(), "the other one is ended at once");
+        assert!(supervisor.is_interrupted() && spared.check_alive().is_ok());
+        assert!(!spared.stop().unwrap().success());
+        interrupt.join().unwrap();
+    }
+
+    #[test]
     fn an_interrupt_ends_what_runs_and_lets_nothing_start() {
         let supervisor = Supervisor::unwatched();
         let mut group = supervisor.spawn(&mut shell("sleep 100")).unwrap();

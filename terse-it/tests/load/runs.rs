@@ -7,8 +7,9 @@ use terse_it::heavy_turn;
 
 use super::{Run, TOOLS};
 
-/// By how much the two generators' latencies may differ: a millisecond's work beside a machine's other business.
-const APART_MS: f64 = 100.0;
+/// By how much the two generators' latencies may differ, of a work of a millisecond: a machine that builds and tests
+/// beside it takes the rest.
+const APART_MS: [(&str, f64); 2] = [("p50_ms", 100.0), ("p90_ms", 500.0)];
 /// k6 starts one more at the end of its time.
 const REQUESTS_APART: u64 = 3;
 /// How long an interrupted run may take to end and report.
@@ -44,10 +45,10 @@ fn both_generators_agree_on_a_real_server() {
         assert!(samples.len() >= 2 && samples.iter().any(|sample| sample["tiers"]["l1"].as_f64() > Some(0.0)));
         assert!(report["usage"]["server_memory_mb"].as_f64() > Some(5.0), "{}", report["usage"]);
     }
-    for percentile in ["p50_ms", "p90_ms"] {
+    for (percentile, most) in APART_MS {
         let ms = |report: &Value| report["result"][percentile].as_f64().unwrap();
         let (ours, theirs) = (ms(&goose), ms(&k6));
-        assert!((ours - theirs).abs() <= APART_MS, "{percentile}: {ours} with goose, {theirs} with k6");
+        assert!((ours - theirs).abs() <= most, "{percentile}: {ours} with goose, {theirs} with k6");
     }
 }
 

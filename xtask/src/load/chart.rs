@@ -10,7 +10,7 @@ use super::page::escaped;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 210.0;
 /// What axes and their numbers take.
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 24.0;
@@ -235,7 +235,7 @@ mod tests {
         let chart = Chart::new("rate", "a second", vec![line("answers", &[Some(0.0), Some(50.0), Some(100.0)])]);
         let html = chart.html();
         let path = html.split("d=\"M").nth(1).unwrap().split('"').next().unwrap();
-        assert!(path.starts_with("52.0 186.0L") && path.contains("L470.0 "), "{path}");
+        assert!(path.starts_with("64.0 186.0L") && path.contains("L470.0 "), "{path}");
         assert!(html.contains("rate, a second") && html.contains("answers ≤ 100"), "{html}");
         assert!(!html.contains("NaN") && !html.contains("inf"));
     }
