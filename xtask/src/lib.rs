@@ -8,6 +8,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bench;
+pub mod book;
+pub mod claims;
 pub mod drill;
 pub mod lint;
 pub mod load;
