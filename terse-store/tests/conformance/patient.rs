@@ -34,12 +34,15 @@ where
     let deadline = Instant::now() + PATIENCE;
     loop {
         match call().await {
-            Err(error) if error.kind == StoreErrorKind::Unavailable && Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(error) if is_away(&error) && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
             ended => return ended,
         }
     }
+}
+
+/// Whether another try may find the cluster less busy; what it has answered stands.
+fn is_away(error: &StoreError) -> bool {
+    error.kind == StoreErrorKind::Unavailable && !error.answered
 }
 
 #[async_trait]
