@@ -9,12 +9,14 @@
 
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use terse_testkit::Mode;
 
-use super::{FIRST_START_LIMIT, Stage, Wires, is_refused, shards_file};
+use super::{FIRST_START_LIMIT, Stage, Wires, ask_until_answered, is_refused, shards_file};
 use crate::load::{KnownLink, percentile, seed};
 use crate::metrics::Scrape;
 use crate::{API_LINKS, Client, Connection, Request, Response, Server, Setup, await_true};
@@ -91,17 +93,22 @@ pub(super) fn overload(stage: &mut Stage<'_>) {
     wires.set(Mode::Delay(STORE_TAKES));
     let second = Duration::from_secs(1);
     let warm = stage.form.pick(second / 2, 10 * second);
+    // They are read all the time from here on: so they stay in memory.
+    let readers = Readers::start(&client, &hot);
     press(&client, &links, FEW, warm);
     let peak_time = stage.form.pick(2 * second, 15 * second);
     let peak = press(&client, &links, FEW, peak_time);
+    let alone = readers.begin();
     let (before, from) = (server.resident_bytes(), Scrape::of(&client));
     let time = stage.form.pick(3 * second, 60 * second);
-    let (done, readers) = with_readers(&client, &hot, || press(&client, &links, MANY, time));
+    let done = press(&client, &links, MANY, time);
+    let times = readers.end();
     let ended = Instant::now();
     recover(&client, &links, &hot, stage.form.pick(RECOVERS_IN.0, RECOVERS_IN.1));
     stage.report.time("until all was answered again", ended.elapsed());
     let growth = server.resident_bytes().saturating_sub(before);
-    tell(stage, (&peak, peak_time), (&done, time), &readers, growth);
+    stage.report.time("redirects from memory before, p99", percentile(&alone, 99));
+    tell(stage, (&peak, peak_time), (&done, time), &times, growth);
     assert_told(&server, &from, &done);
     assert!(peak.shed == 0, "64 callers are never too many: {peak:?}");
     assert!(done.redirects > 0, "{done:?}");
@@ -181,33 +188,59 @@ fn receive(wire: &mut Connection) -> Response {
     wire.receive(false).unwrap_or_else(|error| panic!("no answer: {error}"))
 }
 
-/// Does `work` while links in memory are read; how long each of these redirects took, sorted.
-fn with_readers(client: &Client, hot: &[KnownLink], work: impl FnOnce() -> Done) -> (Done, Vec<Duration>) {
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let ended = &ended;
-        let readers: Vec<_> = hot.iter().map(|link| scope.spawn(move || read(client, link, ended))).collect();
-        let done = work();
-        ended.store(true, Ordering::SeqCst);
-        let times =
-            readers.into_iter().flat_map(|reader| reader.join().unwrap_or_else(|_| panic!("a reader panicked")));
-        let mut times: Vec<Duration> = times.collect();
-        times.sort_unstable();
-        (done, times)
-    })
+/// Threads that read links in memory, one each.
+struct Readers {
+    ended: Arc<AtomicBool>,
+    times: Arc<Mutex<Vec<Duration>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-fn read(client: &Client, link: &KnownLink, ended: &AtomicBool) -> Vec<Duration> {
-    let (mut wire, mut times) = (client.connect(), Vec::new());
+impl Readers {
+    fn start(client: &Client, hot: &[KnownLink]) -> Self {
+        let (ended, times) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Duration>>>::default());
+        let read = |link: &KnownLink| {
+            let (client, link) = (client.clone(), link.clone());
+            let (ended, times) = (Arc::clone(&ended), Arc::clone(&times));
+            std::thread::spawn(move || read(&client, &link, &ended, &times))
+        };
+        let threads = hot.iter().map(read).collect();
+        Self { ended, times, threads }
+    }
+
+    /// How long redirects took until now, sorted; those that count begin now.
+    fn begin(&self) -> Vec<Duration> {
+        let mut times = std::mem::take(&mut *self.times.lock().unwrap_or_else(PoisonError::into_inner));
+        times.sort_unstable();
+        times
+    }
+
+    /// Ends them; how long redirects took since then, sorted.
+    fn end(mut self) -> Vec<Duration> {
+        self.ended.store(true, Ordering::SeqCst);
+        let threads = std::mem::take(&mut self.threads);
+        threads.into_iter().for_each(|reader| reader.join().unwrap_or_else(|_| panic!("a reader panicked")));
+        self.begin()
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+fn read(client: &Client, link: &KnownLink, ended: &AtomicBool, times: &Mutex<Vec<Duration>>) {
+    let mut wire = client.connect();
     let request = Request::new("GET", &format!("/{}", link.code));
+    // The first time it may not be in memory.
+    ask_until_answered(&mut wire, &request);
     while !ended.load(Ordering::SeqCst) {
         let began = Instant::now();
         let answer = wire.call(&request).unwrap_or_else(|error| panic!("no answer: {error}"));
         assert_eq!(answer.header("location"), Some(link.target.as_str()), "{answer:?}");
-        times.push(began.elapsed());
+        times.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed());
         std::thread::sleep(READER_RESTS);
     }
-    times
 }
 
 /// Waits until redirects and creates are answered one after the other, every one of them.
