@@ -98,7 +98,7 @@ fn three_digits(value: f64) -> String {
         return "0".to_owned();
     }
     let size = value.abs().log10().floor();
-    if size >= 6.0 || size < -6.0 {
+    if !(-6.0..6.0).contains(&size) {
         return format!("{value:.2e}");
     }
     let unit = 10_f64.powf(size - 2.0);

@@ -103,7 +103,7 @@ pub const PRESETS: &[Preset] = &[
             ("row_bytes", "116 measured beyond the URL (SQLite, scale.json) and a URL of 100"),
             ("replicas", "chosen: any one node may die"),
             ("create_bytes", "chosen: a request with a browser's headers"),
-            ("redirect_bytes", "chosen: status line, Location of 100 and five headers"),
+            ("redirect_bytes", "chosen: status line, Location of 100, some headers"),
             ("click_bytes", "measured: many browsers, ADR 0014"),
             ("live_months", "chosen: older links are asked for a little, too"),
             ("entry_bytes", "measured: a million links in memory, redirect.json"),

@@ -25,7 +25,7 @@ pub fn head_share(kept: f64, links: f64, exponent: f64) -> f64 {
 fn harmonic(n: f64, s: f64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
     let exact = EXACT as f64;
-    let head: f64 = (1..=EXACT).map(|rank| f64_of(rank)).take_while(|rank| *rank <= n).map(|rank| rank.powf(-s)).sum();
+    let head: f64 = (1..=EXACT).map(f64_of).take_while(|rank| *rank <= n).map(|rank| rank.powf(-s)).sum();
     if n <= exact {
         return head;
     }

@@ -99,7 +99,7 @@ fn mdbook(workspace: &Workspace, supervisor: &Supervisor) -> Result<PathBuf> {
     let root = workspace.target.join("mdbook");
     let own = root.join("bin/mdbook");
     let there = [find_program(&["mdbook"]), Some(own.clone()).filter(|own| own.exists())];
-    if let Some(program) = there.into_iter().flatten().find(|program| is_wanted(program)) {
+    if let Some(program) = there.into_iter().flatten().find(is_wanted) {
         return Ok(program);
     }
     println!("building mdbook {MDBOOK}");
