@@ -372,9 +372,9 @@ impl Model {
             } else if half_used {
                 let tolerated = usual * f64::from(self.settings.tolerance_percent) / 100.0;
                 let given_up = window.iter().any(|(_, _, _, given_up)| *given_up);
-                let gradient = if given_up { 0.5 } else { (tolerated / mean).max(0.5).min(1.0) };
+                let gradient = if given_up { 0.5 } else { (tolerated / mean).clamp(0.5, 1.0) };
                 let wanted = limit * gradient + limit.sqrt().max(4.0);
-                limit = (limit * (1.0 - 0.2) + wanted * 0.2).max(min).min(max);
+                limit = (limit * (1.0 - 0.2) + wanted * 0.2).clamp(min, max);
                 held_down = if gradient < 1.0 { held_down + 1 } else { 0 };
                 if held_down > 50 && limit > min {
                     (probe, limit, held_down) = (Some(limit), min, 0);
