@@ -96,7 +96,8 @@ impl Seen {
         }
         let passed = directory.passed()?;
         if directory.ended()?.is_some_and(|end| passed > end) {
-            return Ok(self.rests(changed, now));
+            self.rests(changed, now);
+            return Ok(());
         }
         if let Some(sealed) = sealed_at(directory, passed)? {
             (self.oldest, self.gap) = (Some((passed, sealed)), None);
