@@ -6,8 +6,8 @@
 //! rounds twice: a turn would be up to 2 ms late, which is more than 5 % of the
 //! gap from 25 turns a second on. So each who waits has a timer of the kernel
 //! (`timerfd`), which is late by some tens of microseconds on a machine that has
-//! a core to spare: gaps are within 5 % of their length up to some 500 a second.
-//! `limits-paced` among the drills measures it.
+//! a core to spare: up to 200 turns a second that leaves gaps within 5 % of their
+//! length, which is 250 µs there. The drill `limits-paced` asserts it.
 //!
 //! Bounds: one timer for each request that waits, so there are no more than
 //! connections, and each waits for [`MAX_PACE`](terse_resilience::limit::MAX_PACE)

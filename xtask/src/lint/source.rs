@@ -118,6 +118,35 @@ impl SourceFile {
         self.places(&lines)
     }
 
+    /// Whether any code, that of tests too, has the string literal `text`.
+    #[must_use]
+    pub fn has_string(&self, text: &str) -> bool {
+        let mut found = false;
+        walk(self.tokens.clone(), &mut |token| {
+            if let Found::Literal(literal) = token
+                && let Ok(syn::Lit::Str(literal)) = syn::parse_str(&literal.to_string())
+            {
+                found |= literal.value() == text;
+            }
+        });
+        found
+    }
+
+    /// The names of the functions in test code, those in arguments of macros (`proptest!`) too.
+    #[must_use]
+    pub fn test_functions(&self) -> BTreeSet<String> {
+        let (mut names, mut after_fn) = (BTreeSet::new(), false);
+        walk(self.tokens.clone(), &mut |found| {
+            if let Found::Name(name) = found {
+                if after_fn && self.test_lines.contains(&name.span().start().line) {
+                    names.insert(name.to_string());
+                }
+                after_fn = name == "fn";
+            }
+        });
+        names
+    }
+
     fn places(&self, lines: &BTreeSet<usize>) -> Vec<String> {
         let ours = lines.iter().filter(|line| !self.test_lines.contains(line));
         ours.map(|line| format!("{}:{line}", self.path.display())).collect()
