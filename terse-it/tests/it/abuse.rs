@@ -39,6 +39,13 @@ fn await_status(client: &Client, code: &str, expected: u16) {
     await_true(&format!("/{code} to answer {expected}"), RELOADED, || status(client, code) == expected);
 }
 
+#[track_caller]
+fn assert_refused(client: &Client, url: &str) {
+    let answer = client.post(LINKS, &json!({ "url": url }));
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    assert_eq!(answer.json()["errors"][0]["code"], "blocked_host");
+}
+
 #[test]
 fn a_cached_link_answers_451_after_a_reload_and_redirects_again_after_the_next() {
     let (setup, server) = blocking("# nothing yet\n");
@@ -56,8 +63,7 @@ fn a_cached_link_answers_451_after_a_reload_and_redirects_again_after_the_next()
     let page = client.send(Request::new("GET", &format!("/{evil}+")).header("Accept", "text/html"));
     assert!(page.status == 451 && !page.text().contains("evil.example"), "{}", page.text());
     assert_eq!(client.head(&format!("/{evil}")).status, 451);
-    let refused = client.post(LINKS, &json!({"url": "https://evil.example/new"})).expect(422).json();
-    assert_eq!(refused["errors"][0]["code"], "blocked_host", "{refused}");
+    assert_refused(&client, "https://evil.example/new");
     assert_eq!(client.link(&evil)["state"], "active");
     let metrics = client.get("/metrics").text();
     assert!(metrics.contains("\nterse_blocked_hosts 1\n"), "{metrics}");
@@ -70,16 +76,16 @@ fn a_cached_link_answers_451_after_a_reload_and_redirects_again_after_the_next()
 fn a_bad_file_keeps_the_old_list_and_the_log_says_which_line() {
     let (setup, server) = blocking("evil.example\n");
     let client = server.client();
-    client.post(LINKS, &json!({"url": "https://evil.example/"})).expect(422);
+    assert_refused(&client, "https://evil.example/");
     reload(&setup, &server, "# changed\nother.example\nhttps://third.example/\n");
     await_true("the log to tell", RELOADED, || server.output().contains("line 3"));
     assert!(server.output().contains("the list before it stays in use"), "{}", server.output());
-    client.post(LINKS, &json!({"url": "https://evil.example/"})).expect(422);
+    assert_refused(&client, "https://evil.example/");
     client.shorten("https://other.example/");
     std::fs::remove_file(setup.place().join("blocked.txt")).unwrap();
     server.hang_up();
     await_true("the log to tell", RELOADED, || server.output().contains("cannot read"));
-    client.post(LINKS, &json!({"url": "https://evil.example/"})).expect(422);
+    assert_refused(&client, "https://evil.example/");
     reload(&setup, &server, "third.example\n");
     await_true("the new list", RELOADED, || {
         client.post(LINKS, &json!({"url": "https://third.example/"})).status == 422

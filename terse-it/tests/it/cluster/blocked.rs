@@ -16,7 +16,8 @@ const AT_LAST: Duration = Duration::from_secs(20);
 const CHANGES: usize = 4;
 
 fn change(client: &Client, action: &str) {
-    client.post("/api/v1/admin/block", &json!({"host": "evil.example", "action": action})).expect(200);
+    let answer = client.post("/api/v1/admin/block", &json!({"host": "evil.example", "action": action}));
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 #[test]
