@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::{Client, await_some};
 
 /// How long a start may take until `/readyz` says 200; generous, for a debug build on busy cores.
-pub const START_LIMIT: Duration = Duration::from_secs(20);
+pub const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a process may take to end.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(40);
 /// How long a signalled process may take to be in its new state.

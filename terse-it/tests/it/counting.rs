@@ -8,7 +8,7 @@ use terse_it::{API_LINKS, Client, Request, Response, Server, Setup, Stop, await_
 /// Within this time a click shows in the statistics.
 const SHOWN_WITHIN: Duration = Duration::from_secs(2);
 /// How long a test waits for what has no promised time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 const CRAWLER: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
