@@ -212,7 +212,7 @@ async fn a_redis_that_is_gone_or_mute_leaves_the_decision_to_the_process_in_time
     for _ in 0..50 {
         let asked = Instant::now();
         assert_eq!(limiter.draw(&key("a"), 1).await, None);
-        assert!(asked.elapsed() < setup.config.draw_timeout + Duration::from_millis(400), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < setup.config.draw_timeout + Duration::from_secs(1), "{:?}", asked.elapsed());
     }
     assert!(setup.count("draw", "timeout") < 50, "the breaker spares the others the wait");
     server.go_on();
