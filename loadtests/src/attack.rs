@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use goose::config::GooseConfiguration;
 use goose::prelude::*;
 use goose::{is_killswitch_triggered, trigger_killswitch};
@@ -110,6 +110,9 @@ pub async fn run(
     size: Size,
     mut tell: impl FnMut(Value) + Send + 'static,
 ) -> Result<(Ledger, u64)> {
+    if size.links == 0 && size.constant.is_none() && scenario.asks_for_links() {
+        bail!("{} asks for links: there must be at least one", scenario.name);
+    }
     let links = links(&size).await?;
     let plan = (size.rate > 0).then(|| scenario.plan(size.rate, size.seconds));
     let run = Arc::new(Run {

@@ -200,6 +200,12 @@ impl Scenario {
         }
     }
 
+    /// Whether there are redirects among its requests.
+    #[must_use]
+    pub fn asks_for_links(&self) -> bool {
+        self.period > self.creates + self.unknown
+    }
+
     /// Whether request `number`, a redirect, is for the first link whatever Zipf's law says.
     #[must_use]
     pub fn is_hot(&self, number: u64) -> bool {
@@ -269,7 +275,7 @@ mod tests {
             let plan = scenario.plan(scenario.rate, scenario.seconds);
             assert!(plan.total() > 0 && scenario.p99_ms > 0.0, "{}", scenario.name);
             let redirects = (0..scenario.period).any(|number| scenario.kind(number) == Kind::Redirect);
-            assert_eq!(redirects, scenario.links > 0, "{}", scenario.name);
+            assert_eq!((redirects, redirects), (scenario.links > 0, scenario.asks_for_links()), "{}", scenario.name);
         }
     }
 

@@ -54,6 +54,9 @@ export function define(sizes) {
     scenario.rate = number('RATE', scenario.rate);
     scenario.seconds = number('SECONDS', scenario.seconds);
     scenario.links = number('LINKS', scenario.links);
+    if (scenario.links < 1 && scenario.period > scenario.creates + scenario.unknown) {
+        throw new Error('LINKS must be at least 1: this scenario asks for links');
+    }
     const users = number('USERS', 64);
     const total = scenario.parts.reduce((sum, [share, from, to]) => sum + (share * (from + to)) / 200, 0);
     const requests = Math.round(total * scenario.rate * scenario.seconds);
@@ -165,9 +168,17 @@ function parameters(kind, wantsBody) {
     };
 }
 
-// One request, and what becomes of it.
+// One request, and what becomes of it. k6 goes on when a script throws; here that is a wrong answer.
 export function request(data) {
-    const n = exec.scenario.iterationInTest;
+    try {
+        ask(data, exec.scenario.iterationInTest);
+    } catch (error) {
+        wrong.add(1);
+        tell(`${error}`);
+    }
+}
+
+function ask(data, n) {
     const left = scenario.period - (n % scenario.period);
     if (constant === '' && left <= scenario.creates) {
         create(data, n);

@@ -59,7 +59,7 @@ pub fn table(a: &Value, b: &Value) -> String {
         let _ = writeln!(text, "{name:<30}{:>12}{:>12}{ratio:>9}", shown(a), shown(b));
     }
     if a["scenario"] != b["scenario"] || a["tool"] != b["tool"] {
-        text.push_str("\nnot the same scenario and tool: the ratios compare what can't be compared\n");
+        text.push_str("\nnot the same scenario and tool: the ratios say little\n");
     }
     text
 }

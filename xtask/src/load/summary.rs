@@ -10,6 +10,10 @@ use super::tool::Driven;
 const NEAR_CEILING: f64 = 0.7;
 /// Above this share of its core it isn't either.
 const BUSY_PERCENT: f64 = 85.0;
+/// More requests than this in a thousand that left late …
+const LATE_PER_MILLE: f64 = 10.0;
+/// … are not the doing of a server whose core is used less than this.
+const IDLE_PERCENT: f64 = 70.0;
 
 /// Adds to `report` what was driven and seen, and what follows from it.
 pub fn add(report: &mut Value, driven: Driven, samples: Vec<Value>, busy: Option<String>) {
@@ -78,6 +82,14 @@ fn bottleneck(report: &Value, seconds: &[Value]) -> Vec<String> {
     }
     if let Some(busy) = report["usage"]["generator_cpu_percent"].as_f64().filter(|busy| *busy > BUSY_PERCENT) {
         warnings.push(format!("the generator is the bottleneck: it used {busy:.0} % of its core"));
+    }
+    let (late, requests) = (numbers(seconds, "late").sum::<f64>(), numbers(seconds, "requests").sum::<f64>());
+    let idle = report["usage"]["server_cpu_percent"].as_f64().filter(|busy| *busy < IDLE_PERCENT);
+    if let Some(busy) = idle.filter(|_| late * 1e3 > requests * LATE_PER_MILLE) {
+        warnings.push(format!(
+            "the generator is the bottleneck, or the store: {late:.0} requests left late or never, \
+             while the server used {busy:.0} % of its core"
+        ));
     }
     warnings
 }
@@ -159,6 +171,15 @@ mod tests {
     fn a_busy_generator_is_warned_of() {
         let warnings = bottleneck(&json!({ "usage": { "generator_cpu_percent": 93.0 } }), &[]);
         assert_eq!(warnings, ["the generator is the bottleneck: it used 93 % of its core"]);
+    }
+
+    #[test]
+    fn requests_that_left_late_although_the_server_was_idle_are_warned_of() {
+        let seconds = [json!({ "requests": 900, "late": 50 }), json!({ "requests": 1_000, "late": 0 })];
+        let warned = |percent: f64| bottleneck(&json!({ "usage": { "server_cpu_percent": percent } }), &seconds);
+        assert!(warned(20.0)[0].contains("50 requests left late or never, while the server used 20 %"));
+        assert!(warned(95.0).is_empty(), "that is the server's doing");
+        assert!(bottleneck(&json!({ "usage": { "server_cpu_percent": 20.0 } }), &seconds[1..]).is_empty());
     }
 
     #[test]

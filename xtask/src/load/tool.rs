@@ -185,6 +185,8 @@ impl Generator {
         let said = || fs::read_to_string(&log).unwrap_or_default();
         let mut driven = driven.with_context(|| format!("{} says: {}", self.tool.name(), tail(&said())))?;
         driven.passed = group.wait(END_LIMIT)?.success();
+        // A load of nothing shows nothing.
+        driven.passed &= driven.result["requests"].as_u64() > Some(0);
         if driven.result["requests"].as_u64().is_none() {
             bail!("{} told no result, it says: {}", self.tool.name(), tail(&said()));
         }
@@ -301,6 +303,13 @@ mod tests {
         let done = done.unwrap();
         assert_eq!((seconds, done.seconds.len(), &done.result["requests"]), (1, 1, &Value::from(3)));
         assert!(!done.passed, "its exit status says so");
+    }
+
+    #[test]
+    fn a_load_of_nothing_has_not_passed() {
+        let folder = tempfile::tempdir().unwrap();
+        let generator = scripted(Tool::Goose, folder.path(), "echo '{\"result\":{\"requests\":0}}'");
+        assert!(!driven(&generator, END_LIMIT).0.unwrap().passed);
     }
 
     #[test]
