@@ -2,7 +2,7 @@
 //! a while, and then asks to be spared. Clicks wait on disk meanwhile, redirects don't notice, and each click is
 //! counted once when the broker is well again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::rounds::Rounds;
 use super::way::Way;
@@ -11,6 +11,8 @@ use crate::await_true;
 use crate::broker::Broker;
 use crate::drills::Stage;
 
+/// How late a broker tells at most how many messages a stream has: it looks every five seconds.
+const TOLD_LATE: Duration = Duration::from_secs(6);
 /// How long it may take until blocks wait because the broker asks to be spared.
 const SPARED_LIMIT: Duration = Duration::from_secs(30);
 /// In the full form it stands still for half a minute: so long, and the rounds that are compared.
@@ -64,13 +66,13 @@ pub(in crate::drills) fn broker_stopped(stage: &mut Stage<'_>, way: Way) {
         std::thread::sleep(LOOK);
         deployment.pending() >= SPARED_BLOCKS
     });
-    let streamed = deployment.broker().streamed();
+    let streamed = deployment.await_streams_at_rest();
     let pending = deployment.pending();
     await_true("more clicks to wait", SPARED_LIMIT, || {
         std::thread::sleep(LOOK);
         deployment.pending() >= pending + SPARED_BLOCKS
     });
-    assert_eq!(deployment.broker().streamed(), streamed, "a broker that asked to be spared was given clicks");
+    assert_eq!(deployment.await_streams_at_rest(), streamed, "a broker that asked to be spared was given clicks");
     deployment.broker().feed();
     deployment.await_counting();
     rounds.add(load.stop());
@@ -89,6 +91,21 @@ impl Deployment {
     #[track_caller]
     pub(super) fn broker(&mut self) -> &mut Broker {
         self.backing.broker.as_mut().unwrap_or_else(|| panic!("there is no broker"))
+    }
+
+    /// Messages in the streams, once no more come; the broker tells their number some seconds late.
+    #[track_caller]
+    fn await_streams_at_rest(&mut self) -> u64 {
+        let (mut streamed, mut since) = (self.broker().streamed(), Instant::now());
+        await_true("streams to stand still", SPARED_LIMIT, || {
+            std::thread::sleep(LOOK);
+            let now = self.broker().streamed();
+            if now != streamed {
+                (streamed, since) = (now, Instant::now());
+            }
+            since.elapsed() > TOLD_LATE
+        });
+        streamed
     }
 
     /// Waits until hardly any block waits, while clicks go on.
