@@ -351,7 +351,9 @@ fn is_test_path(path: &Path) -> bool {
 fn list_rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        if path.is_dir() && !path.join("Cargo.toml").exists() && !path.ends_with("target") {
+        // What cargo builds says so in a file; a module may be called `target`, too.
+        let built = path.join("CACHEDIR.TAG").exists();
+        if path.is_dir() && !path.join("Cargo.toml").exists() && !built {
             list_rust_files(&path, found)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
@@ -511,5 +513,18 @@ mod tests {
     fn what_is_not_rust_is_an_error_with_its_path() {
         let error = SourceFile::parse("p", Path::new("p/a.rs"), "fn (", false).err().unwrap();
         assert!(error.to_string().starts_with("p/a.rs: "), "{error}");
+    }
+
+    #[test]
+    fn a_module_called_target_is_read_and_what_cargo_builds_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        for folder in ["src/target", "target/debug"] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+            fs::write(place.path().join(folder).join("a.rs"), "").unwrap();
+        }
+        fs::write(place.path().join("target/CACHEDIR.TAG"), "").unwrap();
+        let mut found = vec![];
+        list_rust_files(place.path(), &mut found).unwrap();
+        assert_eq!(found, [place.path().join("src/target/a.rs")]);
     }
 }

@@ -107,7 +107,7 @@ fn data(curves: &[Curve]) -> Value {
 
 /// One panel for each rule, below each other, and for each schedule, side by side.
 fn chart(curves: &[Curve]) -> String {
-    let size = (PANEL.0 * SCHEDULES.len() as f64 + MARGIN.0, PANEL.1 * RULES.len() as f64 + MARGIN.1);
+    let size = (PANEL.0 * SCHEDULES.len() as f64 + 2.0 * MARGIN.0, PANEL.1 * RULES.len() as f64 + MARGIN.1);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" \
          font-family=\"system-ui, sans-serif\" font-size=\"11\">\n\
