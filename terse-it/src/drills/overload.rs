@@ -3,7 +3,8 @@
 //!
 //! The store is the cluster behind wires that hold every answer back by
 //! [`STORE_TAKES`]. What it can do at best is measured first, with as many
-//! callers as the server promises never to refuse; then ten times as many come.
+//! callers as the server promises never to refuse; then ten times as many ask
+//! for three times that, whatever they are told.
 //!
 //! Bounds: [`THREADS`] here and the connections of [`MANY`], one request on each.
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use terse_testkit::Mode;
 
-use super::{FIRST_START_LIMIT, Stage, Wires, ask_until_answered, is_refused, shards_file};
+use super::{FIRST_START_LIMIT, Form, Stage, Wires, ask_until_answered, is_refused, shards_file};
 use crate::load::{KnownLink, percentile, seed};
 use crate::metrics::Scrape;
 use crate::{API_LINKS, Client, Connection, Request, Response, Server, Setup, await_true};
@@ -28,6 +29,8 @@ const THREADS: usize = 8;
 /// Connections that redirect, and that create: as many as are never refused, and far more.
 const FEW: [usize; 2] = [48, 16];
 const MANY: [usize; 2] = [480, 160];
+/// How many times the best the many ask for.
+const TIMES: f64 = 3.0;
 /// Links that stay in memory, and how often each of their readers asks.
 const HOT: usize = 8;
 const READER_RESTS: Duration = Duration::from_millis(5);
@@ -95,13 +98,15 @@ pub(super) fn overload(stage: &mut Stage<'_>) {
     let warm = stage.form.pick(second / 2, 10 * second);
     // They are read all the time from here on: so they stay in memory.
     let readers = Readers::start(&client, &hot);
-    press(&client, &links, FEW, warm);
+    press(&client, &links, FEW, warm, None);
     let peak_time = stage.form.pick(2 * second, 15 * second);
-    let peak = press(&client, &links, FEW, peak_time);
+    let peak = press(&client, &links, FEW, peak_time, None);
     let alone = readers.begin();
     let (before, from) = (server.resident_bytes(), Scrape::of(&client));
     let time = stage.form.pick(3 * second, 60 * second);
-    let done = press(&client, &links, MANY, time);
+    let rate = TIMES * peak.per_second(peak_time).max(1.0);
+    // In the quick form the server may be what takes longest: then it is not held back as well.
+    let done = press(&client, &links, MANY, time, stage.form.pick(None, Some(rate)));
     let times = readers.end();
     let ended = Instant::now();
     recover(&client, &links, &hot, stage.form.pick(RECOVERS_IN.0, RECOVERS_IN.1));
@@ -110,6 +115,7 @@ pub(super) fn overload(stage: &mut Stage<'_>) {
     stage.report.time("redirects from memory before, p99", percentile(&alone, 99));
     tell(stage, (&peak, peak_time), (&done, time), &times, growth);
     assert_told(&server, &from, &done);
+    assert!(stage.form == Form::Quick || done.shed > 0, "nothing was shed: {done:?}");
     assert!(peak.shed == 0, "64 callers are never too many: {peak:?}");
     assert!(done.redirects > 0, "{done:?}");
     assert!(growth <= GROWTH_BYTES, "it took {growth} bytes of memory");
@@ -134,21 +140,28 @@ fn tell(
     let p99 = percentile(readers, 99);
     report.time("redirects from memory, p99", p99);
     report.count("memory that it took, KiB", usize::try_from(growth / 1_024).unwrap_or(usize::MAX));
-    stage.assert_within("a redirect from memory", p99, HOT_P99);
     let share = 100.0 * goodput / best;
-    stage.report.count("overloaded, percent of the best", share as usize);
-    let least = stage.form.pick(0.0, GOODPUT_PERCENT);
-    assert!(share >= least, "{goodput:.0} a second of {best:.0} at best");
+    report.count("overloaded, percent of the best", share as usize);
+    let (least, latest) = stage.form.pick((0.0, Duration::MAX), (GOODPUT_PERCENT, HOT_P99));
+    assert!(share >= least && p99 <= latest, "{least} % of the best and {latest:?} are promised:\n{}", stage.report);
 }
 
-/// Redirects of `links` and creates over so many connections for so long.
-fn press(client: &Client, links: &[KnownLink], [redirects, creates]: [usize; 2], time: Duration) -> Done {
+/// Redirects of `links` and creates over so many connections for so long, at most `rate` of them a second.
+fn press(
+    client: &Client,
+    links: &[KnownLink],
+    [redirects, creates]: [usize; 2],
+    time: Duration,
+    rate: Option<f64>,
+) -> Done {
+    let turn_takes = rate.map(|rate| Duration::from_secs_f64((redirects + creates) as f64 / rate)).unwrap_or_default();
     let part = |all: usize, number: usize| (all + number) / THREADS;
     let work = |number: usize| {
         let (mut done, began, mut turn) = (Done::default(), Instant::now(), 0);
         let mut readers: Vec<Connection> = (0..part(redirects, number)).map(|_| client.connect()).collect();
         let mut writers: Vec<Connection> = (0..part(creates, number)).map(|_| client.connect()).collect();
         while began.elapsed() < time {
+            let turn_began = Instant::now();
             // Every thread has links of its own: no two look-ups are one.
             let link = |at: usize| &links[(number + THREADS * (turn * readers_of(redirects) + at)) % links.len()];
             for (at, wire) in readers.iter_mut().enumerate() {
@@ -165,6 +178,8 @@ fn press(client: &Client, links: &[KnownLink], [redirects, creates]: [usize; 2],
                 done.note(201, "", &receive(wire));
             }
             turn += 1;
+            let left = time.saturating_sub(began.elapsed());
+            std::thread::sleep(turn_takes.saturating_sub(turn_began.elapsed()).min(left));
         }
         done
     };
@@ -263,12 +278,12 @@ fn assert_told(server: &Server, from: &Scrape, done: &Done) {
     let client = server.client();
     let shed = |scrape: &Scrape| scrape.sum("terse_shed_total", &[]);
     let counted = shed(&Scrape::of(&client)) - shed(from);
-    assert!(done.shed > 0 && counted >= done.shed as u64 / 2, "{done:?}, {counted} were counted");
-    let health = client.get("/health");
-    assert_eq!(health.status, 200, "{health:?}");
-    let health = health.json();
+    assert!(counted >= done.shed as u64 / 2, "{done:?}, {counted} were counted");
+    let health = client.get("/health").json();
     let told = health["checks"].as_array().into_iter().flatten().any(|check| check["name"] == "overload:shed");
     assert!(told, "{health}");
+    // A breaker may stay open for some seconds.
+    await_true("/health to be 200", RECOVERS_IN.0, || client.get("/health").status == 200);
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub struct GuardSettings {
 ///   last of them still ends within the store's deadline of 2 s.
 /// - Calls at once by how long they take: never fewer than 128. A file on a disk
 ///   that takes 5 ms for a read answers 800 a second with its four readers, the
-///   last of 128 after 160 ms: a quarter of the time that a read has.
+///   last of 128 after 160 ms: a quarter of the time that a read has. Creates have
+///   four times as long, and never fewer than four batches of links fit side by side.
 impl Default for GuardSettings {
     fn default() -> Self {
         Self {
@@ -80,7 +81,7 @@ impl Default for GuardSettings {
             write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: BreakerSettings::cheap_to_probe(3_000) },
             check_timeout_ms: 800,
             redirects: ConcurrencySettings::default(),
-            creates: ConcurrencySettings { max: 512, ..ConcurrencySettings::default() },
+            creates: ConcurrencySettings { initial: 512, min: 256, max: 512, ..ConcurrencySettings::default() },
         }
     }
 }
