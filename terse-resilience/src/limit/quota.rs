@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn what_was_granted_alone_is_told_afterwards_and_once() {
         let (one, other, count) = (uses(), uses(), Together::default());
-        [&one, &other].map(|uses| assert_eq!(shared(uses, &count, 100, 10).granted, 10));
+        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 100, 10).granted, 10));
         count.away(true);
         assert_eq!(shared(&one, &count, 100, 5), QuotaDraw { granted: 5, used: 15, alone: true });
         assert_eq!(shared(&other, &count, 100, 7), QuotaDraw { granted: 7, used: 27, alone: true });
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn alone_each_grants_what_was_left_and_no_more() {
         let (one, other, count) = (uses(), uses(), Together::default());
-        [&one, &other].map(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
+        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
         count.away(true);
         assert_eq!(shared(&one, &count, 30, 100).granted, 20, "it knows of ten");
         assert_eq!(shared(&other, &count, 30, 100).granted, 10, "it knows of twenty");
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn a_shared_count_that_loses_its_memory_gets_it_back() {
         let (one, other, count) = (uses(), uses(), Together::default());
-        [&one, &other].map(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
+        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
         lock(&count.used).clear();
         assert_eq!(shared(&other, &count, 30, 100).granted, 10);
     }
@@ -418,7 +418,9 @@ mod tests {
             let most = if ever_away { 2 * limit } else { limit };
             prop_assert!(sum <= most, "{} of {}", sum, most);
             count.away(false);
-            processes.iter().for_each(|process| drop(shared(process, &count, limit, 0)));
+            for process in &processes {
+                prop_assert_eq!(shared(process, &count, limit, 0).granted, 0);
+            }
             prop_assert_eq!(count.used("a"), sum, "the shared count knows of every unit");
         }
     }
