@@ -187,7 +187,7 @@ fn table(title: &str, object: &Value) -> String {
         format!("<tr><td>{}</td><td>{}</td></tr>\n", escaped(&name.replace('_', " ")), escaped(&shown(value)))
     };
     let rows: String = object.iter().map(row).collect();
-    format!("<h2>{}</h2>\n<table>{rows}</table>\n", escaped(title))
+    format!("<h2>{}</h2>\n<table class=\"facts\">{rows}</table>\n", escaped(title))
 }
 
 fn list(title: &str, items: &Value) -> String {
