@@ -91,6 +91,8 @@ fn build(workspace: &Workspace, supervisor: &Supervisor) -> Result<()> {
     let into = workspace.target.join("book");
     let mut command = Command::new(program);
     command.arg("build").arg(workspace.root.join("docs")).arg("--dest-dir").arg(&into);
+    // This very program, so that mdBook need not ask cargo for it.
+    command.env("MDBOOK_PREPROCESSOR__CLAIMS__COMMAND", format!("{} book preprocess", workspace.program.display()));
     supervisor.run_ok(&mut command, BUILD_LIMIT)?;
     println!("ok    {}", into.join("index.html").display());
     Ok(())
