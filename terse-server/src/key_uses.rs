@@ -55,6 +55,9 @@ pub struct KeyUses {
     saved: Mutex<String>,
 }
 
+/// A month, and what keys created in it.
+type Saved = (u32, Vec<(Key, Use)>);
+
 /// Why there is nothing to take back.
 #[derive(Debug, thiserror::Error)]
 enum Unfit {
@@ -123,7 +126,7 @@ impl KeyUses {
         Ok(())
     }
 
-    fn read(&self) -> Result<Option<(u32, Vec<(Key, Use)>)>, Unfit> {
+    fn read(&self) -> Result<Option<Saved>, Unfit> {
         let path = self.data_dir.join(FILE);
         // Opening a pipe would wait for its writer.
         match std::fs::metadata(&path) {
@@ -151,7 +154,7 @@ fn encode(deployment: &str, month: u32, mut keys: Vec<(Key, Use)>) -> String {
     format!("{FORMAT} {VERSION} {:08x}\n{rest}", crc32fast::hash(rest.as_bytes()))
 }
 
-fn decode(deployment: &str, text: &str) -> Result<(u32, Vec<(Key, Use)>), Unfit> {
+fn decode(deployment: &str, text: &str) -> Result<Saved, Unfit> {
     let (first, rest) = text.split_once('\n').ok_or(Unfit::Damaged)?;
     if first != format!("{FORMAT} {VERSION} {:08x}", crc32fast::hash(rest.as_bytes())) {
         return Err(Unfit::Damaged);
