@@ -204,7 +204,7 @@ static OTHERS: [Drill; 24] = [
     },
     Drill {
         name: "limits-paced",
-        about: "a leaky bucket with more than it takes: requests leave it evenly, up to 500 a second",
+        about: "a leaky bucket with more than it takes: requests leave it evenly, up to 200 a second",
         needs_cluster: false,
         run: paced::paced,
     },

@@ -84,7 +84,10 @@ fn a_quota_lasts_over_a_restart_and_an_admin_sees_who_used_it() {
     let server = place.serve(&[]);
     let (made, refused) = creates(&server, &[&writer], 9);
     assert_eq!(made, 1, "of three, two were made before: {refused}");
-    assert!(refused.starts_with("http/1.1 429 ") && refused.contains("ratelimit-policy: \"quota\";q=3;w="), "{refused}");
+    assert!(
+        refused.starts_with("http/1.1 429 ") && refused.contains("ratelimit-policy: \"quota\";q=3;w="),
+        "{refused}"
+    );
     let (status, usage) = server.request("GET", "/api/v1/admin/usage", &[&admin], "");
     assert!(status == 200 && usage.contains("\"links\":3,\"quota\":3,\"refused\":1}"), "{usage}");
     assert_eq!(server.request("GET", "/api/v1/admin/usage", &[&writer], "").0, 403);
