@@ -75,6 +75,8 @@ fn graded(question: &Drawn<'_>, input: &mut impl BufRead, output: &mut dyn Write
 
 #[cfg(test)]
 mod tests {
+    use terse_estimate::quiz::Answer;
+
     use super::*;
 
     fn asked(step: u8, number: usize, answers: &[u8]) -> (Score, String) {
@@ -93,6 +95,18 @@ mod tests {
             let of_step = questions.iter().filter(|question| question.step == step).count();
             assert!(of_step >= 8, "step {step}: {of_step}");
         }
+    }
+
+    #[test]
+    fn the_longest_choice_is_no_better_guess_than_another() {
+        let (mut longest, mut all) = (0, 0);
+        for question in questions().unwrap() {
+            if let Answer::Choice { choices, right } = question.answer {
+                all += 1;
+                longest += usize::from(choices.iter().all(|choice| choice.len() <= choices[right].len()));
+            }
+        }
+        assert!(longest * 5 < all * 2, "{longest} of {all}");
     }
 
     #[test]
