@@ -132,7 +132,7 @@ impl Tab {
         self.await_load_after(loads);
     }
 
-    /// What the console told of errors since the tab was opened, the first [`ERRORS`] of it.
+    /// What the console told of errors since the tab was opened, the first hundred lines of it.
     #[must_use]
     pub fn errors(&self) -> &[String] {
         &self.errors

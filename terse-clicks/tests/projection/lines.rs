@@ -49,6 +49,5 @@ impl Subscriber for Lines {
 pub(crate) fn logged(work: impl FnOnce()) -> Vec<String> {
     let lines = Lines::default();
     tracing::subscriber::with_default(lines.clone(), work);
-    let logged = lines.0.lock().clone();
-    logged
+    lines.0.lock().clone()
 }

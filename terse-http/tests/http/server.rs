@@ -103,12 +103,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-        let reader = Arc::new(Remembering {
-            inner: store.clone(),
-            known: Mutex::default(),
-            near: Mutex::default(),
-            asked: AtomicUsize::new(0),
-        });
+        let reader = Arc::new(Remembering::nothing(store.clone()));
         let clock = Arc::new(TestClock::default());
         let entropy = Arc::new(SeededEntropy::new(7));
         let breakers = Arc::new(breakers(&clock));
@@ -403,6 +398,12 @@ pub(crate) struct Remembering {
     /// What a cache that nodes share would know.
     pub(crate) near: Mutex<HashMap<String, Resolution>>,
     pub(crate) asked: AtomicUsize,
+}
+
+impl Remembering {
+    fn nothing(inner: Arc<FaultyStore<MemoryStore>>) -> Self {
+        Self { inner, known: Mutex::default(), near: Mutex::default(), asked: AtomicUsize::new(0) }
+    }
 }
 
 #[async_trait]
