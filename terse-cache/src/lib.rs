@@ -48,6 +48,13 @@
 //!    from it unless the shard is polled, the least version of every change of
 //!    the last half hour (its longest memory) is known, and the flight is still current.
 //!
+//! # Blocked hosts
+//!
+//! Whether a link leads to a blocked host is decided when it comes into memory,
+//! and for all that is there when the blocked hosts change (see `blocked`). A hit
+//! doesn't look at hosts: a link that may not be followed stands there as a blocked one. Flights and the shared cache
+//! have links as they are, since hosts are blocked by server.
+//!
 //! # Bounds
 //!
 //! All of them are fields of [`CacheConfig`] with the answer when they are hit.
@@ -57,6 +64,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod blocked;
 mod config;
 mod flight;
 mod key;

@@ -7,13 +7,14 @@
 //! "compare, then put" one step.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, UnitWeighter, Weighter};
 use terse_core::link::PackedResolution;
 use terse_core::ports::{Lookup, Tier};
-use terse_core::{Resolution, ShortCode, Version};
+use terse_core::{BlockedHosts, LinkState, Resolution, ShortCode, Version};
 
 use crate::CacheConfig;
 use crate::key::CodeKey;
@@ -100,6 +101,7 @@ pub(crate) struct Memory {
     marked: MarkedCodes,
     shards: Shards,
     heat: Heat,
+    blocked: Arc<BlockedHosts>,
     outdated_ms: u64,
     fresh_ms: u64,
     negative_ms: u64,
@@ -116,6 +118,7 @@ impl Memory {
             marked: MarkedCodes::new(config.max_marked, millis(config.doubt_for)),
             shards,
             heat: Heat::new(config.max_links),
+            blocked: Arc::default(),
             outdated_ms: millis(config.outdated_for),
             fresh_ms: millis(config.fresh_for),
             negative_ms: millis(config.negative_for),
@@ -175,6 +178,7 @@ impl Memory {
     /// `as_of_ms`. It takes nothing's place; nothing newer was [`seen`](Self::see).
     pub(crate) fn put_outdated(&self, code: &ShortCode, link: Resolution, as_of_ms: u64) {
         let until_ms = as_of_ms.saturating_add(self.outdated_ms);
+        let link = self.judged(&link);
         self.outdated.insert(code.clone(), Outdated { link, until_ms });
     }
 
@@ -214,7 +218,7 @@ impl Memory {
         self.forget_negative(code);
         let aged_at_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
         let age = Age::new(aged_at_ms, self.shards.of(code));
-        self.links.insert(CodeKey::of(code), Entry { link: PackedResolution::of(link), age });
+        self.links.insert(CodeKey::of(code), Entry { link: PackedResolution::of(&self.judged(link)), age });
     }
 
     /// Notes a mark of `code` that was seen at `now_ms`, and drops what it outdates.
@@ -316,6 +320,51 @@ impl Memory {
     /// The entry of `code`, fresh or not, without making it hotter.
     fn peek(&self, code: &ShortCode) -> Option<Entry> {
         self.links.peek(code.as_str().as_bytes())
+    }
+
+    /// Which hosts are blocked.
+    pub(crate) fn blocked(&self) -> &Arc<BlockedHosts> {
+        &self.blocked
+    }
+
+    /// `link` as it is kept here: blocked if it leads to a blocked host, so that a hit needs no look at hosts.
+    fn judged(&self, link: &Resolution) -> Resolution {
+        Resolution { state: self.blocked.state_of(link), ..link.clone() }
+    }
+
+    /// Whether what is kept of a link is other than it would be if it came now.
+    fn is_misjudged(&self, entry: &Entry) -> bool {
+        let link = entry.link.clone().into_resolution();
+        match link.state {
+            LinkState::Active => self.blocked.blocks(&link.target),
+            // That may be for its host, or for its own sake.
+            LinkState::Blocked => !self.blocked.blocks(&link.target),
+            LinkState::Disabled | LinkState::Deleted => false,
+        }
+    }
+
+    /// The codes whose links would be kept otherwise if they came now.
+    pub(crate) fn misjudged(&self) -> Vec<ShortCode> {
+        let entries = self.links.iter().filter(|(_, entry)| self.is_misjudged(entry));
+        entries.filter_map(|(code, _)| code.code()).collect()
+    }
+
+    /// Keeps the link of `code` as it would be kept if it came now. What it is if it isn't blocked any more only its
+    /// store knows: then it is forgotten.
+    pub(crate) fn rejudge(&self, code: &ShortCode) {
+        let Some(entry) = self.peek(code).filter(|entry| self.is_misjudged(entry)) else { return };
+        let link = entry.link.into_resolution();
+        if link.state == LinkState::Active {
+            let link = PackedResolution::of(&self.judged(&link));
+            self.links.insert(CodeKey::of(code), Entry { link, age: entry.age });
+        } else {
+            self.forget(code);
+        }
+    }
+
+    /// Forgets all answers that the inner reader itself called stale.
+    pub(crate) fn forget_outdated(&self) {
+        self.outdated.clear();
     }
 
     pub(crate) fn heat(&self) -> &Heat {

@@ -217,6 +217,23 @@ impl ReadThrough {
         known.link.as_ref().is_some_and(|known| known.version > link.version).then_some(known)
     }
 
+    /// What memory, or else a flight, says of `code`.
+    async fn look_up(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        if let Some(found) = self.peek(code.as_str()) {
+            return Ok(found);
+        }
+        let answer = match self.board(code) {
+            Ok(Boarding::Answered(found)) => return Ok(found),
+            Ok(Boarding::Aboard(waiter)) => match timeout(self.wait, waiter.answer()).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_lost)) => Err(unavailable("the look-up ended without an answer")),
+                Err(_) => Err(unavailable("the look-up took too long")),
+            },
+            Err(refused) => Err(refused),
+        };
+        answer.or_else(|error| self.memory.stale(code.as_str(), self.clock.monotonic_ms()).ok_or(error))
+    }
+
     /// Joins the current flight of `code`, or starts one.
     pub(crate) fn board(&self, code: &ShortCode) -> Result<Boarding, StoreError> {
         let mut stripe = self.stripes.lock(code);
@@ -332,23 +349,12 @@ impl LinkReader for ReadThrough {
     }
 
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
-        if let Some(found) = self.peek(code.as_str()) {
-            return Ok(found);
-        }
-        let answer = match self.board(code) {
-            Ok(Boarding::Answered(found)) => return Ok(found),
-            Ok(Boarding::Aboard(waiter)) => match timeout(self.wait, waiter.answer()).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_lost)) => Err(unavailable("the look-up ended without an answer")),
-                Err(_) => Err(unavailable("the look-up took too long")),
-            },
-            Err(refused) => Err(refused),
-        };
-        answer.or_else(|error| self.memory.stale(code.as_str(), self.clock.monotonic_ms()).ok_or(error))
+        // What comes from memory has been judged already. Flights carry links as they are.
+        self.look_up(code).await.map(|found| self.memory.blocked().judged(found))
     }
 
     async fn resolve_near(&self, code: &ShortCode) -> Option<Lookup> {
-        self.near(code).await
+        self.near(code).await.map(|found| self.memory.blocked().judged(found))
     }
 }
 

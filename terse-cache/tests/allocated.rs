@@ -3,40 +3,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use terse_cache::{CacheConfig, ReadThrough, Stats};
 use terse_core::ports::{LinkReader, Lookup, StoreError, Tier};
 use terse_core::{Resolution, ShortCode};
-use terse_testkit::{TestClock, links};
+use terse_testkit::{CountingAllocator, TestClock, links};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Bytes that are allocated and not freed yet.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's allocator, counted.
-struct Counting;
-
-#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
-// SAFETY: every call goes to the system's allocator with the arguments that came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Slots that the tables shall have, just below a power of two, up to which they grow by doubling, and just above one.
 const SLOTS: [usize; 2] = [130_500, 133_000];
@@ -57,7 +33,7 @@ impl LinkReader for EveryCode {
 
 /// A cache that was asked for many more codes than it may keep, and what it takes.
 async fn full(target_bytes: usize, max_links: usize, max_bytes: usize) -> (Stats, usize) {
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = ALLOCATOR.live_bytes();
     let target = links::target(&"x".repeat(target_bytes));
     let store = EveryCode(Resolution { target, ..links::resolution("abc", 1) });
     let config = CacheConfig { max_bytes: max_bytes as u64, max_links, ..CacheConfig::default() };
@@ -65,7 +41,7 @@ async fn full(target_bytes: usize, max_links: usize, max_bytes: usize) -> (Stats
     for n in 0..2 * max_links {
         cache.resolve(&links::code(&format!("c{n:06}"))).await.unwrap();
     }
-    (cache.stats(), LIVE.load(Ordering::Relaxed) - before)
+    (cache.stats(), ALLOCATOR.live_bytes() - before)
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ use self::preparing::Preparer;
 use self::recorder::Recorder;
 use self::sealing::{Sealer, SyncFile};
 use self::supervision::Supervised;
+use crate::outage::Outage;
 
 pub(crate) use self::block::{BlockError, read, sealed_at, sealed_records};
 pub(crate) use self::recovery::{read_bounded, read_head};
@@ -175,7 +176,7 @@ impl Journal {
             zeros: vec![0; block_bytes],
             budget_bytes: config.budget_bytes,
             number: 0,
-            told: None,
+            shortage: Outage::default(),
             readied_at_ms: 0,
             blind: false,
         };

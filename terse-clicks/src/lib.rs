@@ -18,6 +18,7 @@ pub mod enrich;
 pub mod frame;
 pub mod journal;
 pub mod log;
+mod outage;
 pub mod part;
 pub mod projector;
 pub mod rabbit;

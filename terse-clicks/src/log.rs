@@ -3,6 +3,7 @@
 //! An offset names a place in its partition for ever. A log may deliver a part again, and may begin before the asked
 //! offset; the projector passes each block once all the same.
 
+pub mod backlog;
 pub mod local;
 pub mod quarantine;
 mod returned;

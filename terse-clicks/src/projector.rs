@@ -27,7 +27,7 @@ mod tally;
 mod track;
 mod writing;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ use self::track::Track;
 use self::writing::Flight;
 use crate::enrich::Enrichment;
 use crate::log::{ClickLog, Delivery, LogError};
+use crate::outage::Outage;
 
 /// Most partitions that one projector reads at a time; more journals wait until some of them were retired or are there
 /// no more, and are told as stopped so long.
@@ -128,7 +129,7 @@ impl ProjectorConfig {
 pub enum ProjectorError {
     /// The read model is for another bus, or another number of partitions. Changing them takes drained journals and a
     /// fresh read model.
-    #[error("the read model was made for {stands:?}, not for {asked:?}")]
+    #[error("the read model was made for {stands}, not for {asked}")]
     OtherBus {
         /// What it was made for.
         stands: Bus,
@@ -158,6 +159,7 @@ pub struct Projector {
     enrichment: Enrichment,
     clock: Arc<dyn Clock>,
     backoff: Backoff,
+    outage: Outage,
     progress: Arc<Progress>,
     /// Whether the read model is known to be for this bus.
     settled: bool,
@@ -168,6 +170,8 @@ pub struct Projector {
     tracks: BTreeMap<Partition, Track>,
     /// Partitions that are left alone until some time; for ever, if nothing is left of them.
     aside: HashMap<Partition, u64>,
+    /// Partitions of which the log was told that they stand still; no more than there are.
+    standing: BTreeSet<Partition>,
     /// How many more there are than [`MAX_PARTITIONS`].
     unstarted: usize,
     next_look_ms: u64,
@@ -234,12 +238,14 @@ impl Projector {
             enrichment,
             clock,
             backoff,
+            outage: Outage::default(),
             progress: Arc::default(),
             settled: false,
             attached: false,
             leases: HashMap::new(),
             tracks: BTreeMap::new(),
             aside: HashMap::new(),
+            standing: BTreeSet::new(),
             unstarted: 0,
             next_look_ms: 0,
             pending: VecDeque::new(),
@@ -309,7 +315,7 @@ impl Projector {
     fn conclude(&mut self, done: Result<(), Fault>) -> Result<Step, ProjectorError> {
         match done {
             Ok(()) => {
-                if self.backoff.attempts() > 0 {
+                if self.outage.is_over(self.clock.monotonic_ms()) {
                     tracing::info!("clicks are counted again");
                 }
                 self.backoff.reset();
@@ -327,7 +333,7 @@ impl Projector {
     }
 
     fn pause(&mut self, error: &(dyn std::error::Error + 'static)) {
-        if self.backoff.attempts() == 0 {
+        if self.outage.begins(self.clock.monotonic_ms()) {
             tracing::warn!(error, "clicks are not counted now; trying again");
         }
         self.progress.fault();

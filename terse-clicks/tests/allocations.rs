@@ -2,51 +2,15 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use terse_clicks::journal::{DayKey, Journal, JournalConfig, MIN_BLOCK_BYTES};
 use terse_core::click::{Click, ClickRecording, Signals};
 use terse_core::{Clock, Version};
-use terse_testkit::{SeededEntropy, TestClock};
+use terse_testkit::{CountingAllocator, SeededEntropy, TestClock};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    /// Allocations of this thread.
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counted.
-struct Counting;
-
-fn count() {
-    // A thread that is ending has no such cell any more, and records nothing.
-    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-}
-
-#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
-// SAFETY: every call goes to the system's allocator with the arguments that came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Clicks of some 180 bytes: these fill several blocks, and fewer than are prepared.
 const CLICKS: u64 = 1_200;
@@ -79,10 +43,10 @@ fn recording_allocates_nothing() {
         };
         recorder.record(&click).is_ok()
     };
-    let before = COUNT.get();
+    let before = CountingAllocator::of_this_thread();
     let recorded = agents.iter().map(&mut record).filter(|recorded| *recorded).count();
     recorder.seal_if_old(u64::MAX);
-    assert_eq!(COUNT.get() - before, 0);
+    assert_eq!(CountingAllocator::of_this_thread() - before, 0);
     assert_eq!(recorded as u64, CLICKS);
     drop(recorder);
     journal.end().unwrap();

@@ -2,82 +2,59 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod journals;
+
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tempfile::TempDir;
 use terse_clicks::enrich::Enrichment;
-use terse_clicks::journal::{Journal, JournalConfig};
 use terse_clicks::log::local::LocalLog;
 use terse_clicks::log::quarantine::{ASIDE_SHARE, Aside, DeadBlock, DeadKind, GAP_AGE, Quarantine, RequeueError};
 use terse_clicks::projector::{Projector, ProjectorConfig};
-use terse_core::click::{Click, ClickRecorder, ClickRecording, JournalId, Signals};
+use terse_core::click::{ClickRecording, JournalId};
 use terse_core::ports::clicks::Bus;
 use terse_core::stats::{RowKey, Span};
-use terse_core::{Clock, ShortCode, Version};
+use terse_core::{Clock, ShortCode};
 use terse_testkit::clicks::{ClickStore, ClickStoreKind};
 use terse_testkit::{SeededEntropy, TestClock};
 use tokio::runtime::Runtime;
+
+use journals::Journals;
 
 const CODES: [&str; 3] = ["one", "two", "three"];
 
 /// A directory of journals, and a read model.
 struct World {
-    root: TempDir,
-    clock: Arc<TestClock>,
-    entropy: SeededEntropy,
+    journals: Journals,
     store: Arc<ClickStore>,
+}
+
+impl Deref for World {
+    type Target = Journals;
+
+    fn deref(&self) -> &Journals {
+        &self.journals
+    }
 }
 
 impl World {
     fn new() -> Self {
-        let store = ClickStore::new(ClickStoreKind::Transactions, 1);
-        Self { root: tempfile::tempdir().unwrap(), clock: Arc::default(), entropy: SeededEntropy::new(3), store }
+        Self { journals: Journals::new(), store: ClickStore::new(ClickStoreKind::Transactions, 1) }
     }
 
     fn quarantine(&self) -> Quarantine {
         Quarantine::new(self.root.path())
     }
 
-    fn journal(&self) -> Arc<Journal> {
-        let config = JournalConfig::new(self.root.path().to_owned());
-        Journal::open(&config, Arc::clone(&self.clock) as Arc<dyn Clock>, &self.entropy).unwrap()
-    }
-
-    /// A process that records a block for each code, and ends.
-    fn record(&self, codes: &[&str]) -> JournalId {
-        let journal = self.journal();
-        let mut recorder = journal.of_a_worker();
-        codes.iter().for_each(|code| self.click(&mut *recorder, code));
-        drop(recorder);
-        journal.end().unwrap();
-        journal.id()
-    }
-
-    /// Records a block with one click.
-    fn click(&self, recorder: &mut dyn ClickRecorder, code: &str) {
-        let click = Click {
-            at: self.clock.now(),
-            code,
-            version: Version::FIRST,
-            client: None,
-            referrer: b"",
-            user_agent: b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-            language: b"",
-            signals: Signals::default(),
-        };
-        recorder.record(&click).unwrap();
-        recorder.seal_if_old(u64::MAX);
-    }
-
     fn block(&self, journal: JournalId, seq: u64) -> PathBuf {
-        self.root.path().join(journal.to_string()).join(format!("{seq:020}.block"))
+        self.directory(journal).join(format!("{seq:020}.block"))
     }
 
     fn aside(&self, journal: JournalId, seq: u64) -> PathBuf {
-        self.root.path().join(journal.to_string()).join("quarantine").join(format!("{seq:020}.block"))
+        self.directory(journal).join("quarantine").join(format!("{seq:020}.block"))
     }
 
     fn counting(&self, log: LocalLog) -> Counting {

@@ -2,56 +2,21 @@
 
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use terse_clicks::enrich::Enrichment;
 use terse_clicks::record::Record;
 use terse_core::click::Signals;
 use terse_core::stats::{Dimension, Sketch};
 use terse_core::{Timestamp, Version};
+use terse_testkit::CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counted.
-struct Counting;
-
-fn count() {
-    // A thread that is ending has no such cell any more; no test looks at it then.
-    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-}
-
-#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
-// SAFETY: every call goes to the system's allocator with the arguments that came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// How often `work` allocated.
 fn allocations(work: impl FnOnce()) -> u64 {
-    let before = COUNT.get();
+    let before = CountingAllocator::of_this_thread();
     work();
-    COUNT.get() - before
+    CountingAllocator::of_this_thread() - before
 }
 
 fn record(agent: &[u8], prefetch: bool) -> Record<'_> {

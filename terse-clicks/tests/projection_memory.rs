@@ -5,9 +5,8 @@
 
 mod one_journal;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use terse_clicks::enrich::Enrichment;
@@ -17,45 +16,12 @@ use terse_clicks::record::Record;
 use terse_core::click::Signals;
 use terse_core::ports::clicks::{Bus, ReadModel};
 use terse_core::{Clock, Version};
-use terse_testkit::{SeededEntropy, TestClock};
+use terse_testkit::{CountingAllocator, SeededEntropy, TestClock};
 
 use one_journal::{AT, OneJournal, Sink, header};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Bytes that are allocated now.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's allocator, counted.
-struct Counting;
-
-#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
-// SAFETY: every call goes to the system's allocator with the arguments that came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_add(size, Ordering::Relaxed);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
-
-fn live() -> usize {
-    LIVE.load(Ordering::Relaxed)
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Each gets as many clicks as a row has names, each with a referrer of its own.
 const CODES: usize = 2_000;
@@ -99,22 +65,22 @@ fn rows_that_clients_filled_stay_within_the_bounds_of_memory() {
     let read_model = Arc::clone(&model) as Arc<dyn ReadModel>;
     // Rules and their tables are made before memory is measured.
     let enrichment = Enrichment::new([], None);
-    let before = live();
+    let before = ALLOCATOR.live_bytes();
     let mut projector = Projector::new(config, log, read_model, enrichment, clock, &entropy).unwrap();
     let (mut most_kept, mut most) = (0, 0);
     loop {
         // Time stands still: only what is full is written.
         let step = projector.run_once(0).now_or_never().unwrap().unwrap();
-        most = most.max(live() - before);
+        most = most.max(ALLOCATOR.live_bytes() - before);
         if step.wrote {
-            most_kept = most_kept.max(live() - before);
+            most_kept = most_kept.max(ALLOCATOR.live_bytes() - before);
         }
         if step.taken == 0 {
             break;
         }
     }
     projector.write_now().now_or_never().unwrap().unwrap();
-    let kept = live() - before;
+    let kept = ALLOCATOR.live_bytes() - before;
     let (rows, heaviest) = (model.rows.load(Ordering::Relaxed), model.heaviest.load(Ordering::Relaxed));
     assert_eq!(rows, CODES * 3, "each code is in one block, so each row is written once");
     assert!(heaviest >= MAX_BATCH_BYTES * 3 / 4, "the bound was reached: {heaviest} bytes in a write");

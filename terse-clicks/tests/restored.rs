@@ -2,61 +2,39 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod journals;
+
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use terse_clicks::enrich::Enrichment;
-use terse_clicks::journal::{Journal, JournalConfig};
 use terse_clicks::log::local::LocalLog;
 use terse_clicks::projector::{Projector, ProjectorConfig};
-use terse_core::click::{Click, ClickRecording, JournalId, Signals};
 use terse_core::ports::clicks::Bus;
 use terse_core::stats::{RowKey, Span};
-use terse_core::{Clock, ShortCode, Version};
+use terse_core::{Clock, ShortCode};
+use terse_testkit::SeededEntropy;
 use terse_testkit::clicks::{ClickStore, ClickStoreKind};
-use terse_testkit::{SeededEntropy, TestClock};
+
+use journals::Journals;
 
 /// A directory of journals whose processes have ended.
-struct World {
-    root: TempDir,
-    clock: Arc<TestClock>,
-    entropy: SeededEntropy,
+struct World(Journals);
+
+impl Deref for World {
+    type Target = Journals;
+
+    fn deref(&self) -> &Journals {
+        &self.0
+    }
 }
 
 impl World {
     fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), clock: Arc::default(), entropy: SeededEntropy::new(3) }
-    }
-
-    /// A process that records a block for each code, and ends.
-    fn record(&self, codes: &[&str]) -> JournalId {
-        let config = JournalConfig::new(self.root.path().to_owned());
-        let journal = Journal::open(&config, Arc::clone(&self.clock) as Arc<dyn Clock>, &self.entropy).unwrap();
-        let mut recorder = journal.of_a_worker();
-        for code in codes {
-            let click = Click {
-                at: self.clock.now(),
-                code,
-                version: Version::FIRST,
-                client: None,
-                referrer: b"",
-                user_agent: b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-                language: b"",
-                signals: Signals::default(),
-            };
-            recorder.record(&click).unwrap();
-            recorder.seal_if_old(u64::MAX);
-        }
-        drop(recorder);
-        journal.end().unwrap();
-        journal.id()
-    }
-
-    fn directory(&self, journal: JournalId) -> PathBuf {
-        self.root.path().join(journal.to_string())
+        Self(Journals::new())
     }
 
     /// A new process counts what it finds; returns how many deliveries it took, and how many partitions are stopped.

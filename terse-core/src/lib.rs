@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod access;
+pub mod block;
 pub mod click;
 pub mod code;
 pub mod codegen;
@@ -25,6 +26,7 @@ pub mod target;
 pub mod time;
 
 pub use access::{ApiKey, KeyId, Owner, Role};
+pub use block::{BlockList, BlockedHost, BlockedHosts};
 pub use code::{Alias, CodeError, ShortCode, Slot};
 pub use link::{Link, LinkState, Resolution, Tags, Title, Verdict, Version};
 pub use target::{TargetUrl, UrlPolicy};

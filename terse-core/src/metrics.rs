@@ -8,6 +8,7 @@ mod dead;
 mod events;
 mod families;
 mod limits;
+mod overload;
 mod redirects;
 mod workers;
 
@@ -22,12 +23,15 @@ use self::cache::CacheGauges;
 use self::clicks::ClickSums;
 use self::dead::DeadGauges;
 use self::events::EventGauges;
+use self::overload::OverloadGauges;
 use self::redirects::RedirectSums;
 
 pub use self::bus::{BusGauges, PartsCounted};
 pub use self::cache::CacheReading;
 pub use self::clicks::ClickCounts;
+pub use self::dead::StoppedAt;
 pub use self::limits::LimitCounts;
+pub use self::overload::{RefusedConnections, Shed};
 pub use self::redirects::RedirectCounts;
 
 /// Redirects answered, by tier and outcome.
@@ -60,12 +64,22 @@ pub const CACHE_BYPASSED: &str = "terse_cache_bypassed";
 pub const CACHE_OVERFLOWS: &str = "terse_cache_overflows_total";
 /// How often the shared cache began to be bypassed.
 pub const CACHE_BYPASSES: &str = "terse_cache_bypasses_total";
+/// Hosts that no link may lead to.
+pub const BLOCKED_HOSTS: &str = "terse_blocked_hosts";
 /// Whether what is remembered of a shard is in step with its change marks, 0 or 1, by shard that other servers change.
 pub const MARKS_FRESH: &str = "terse_marks_fresh";
 /// Requests and items that a rate limit refused, by limit.
 pub const RATE_LIMITED: &str = "terse_rate_limited_total";
 /// Decisions about a shared rate limit that a process made alone, because the shared cache was of no use, by limit.
 pub const LIMITS_ALONE: &str = "terse_limits_alone_total";
+/// Calls that were refused because there are too many, by kind.
+pub const SHED: &str = "terse_shed_total";
+/// How many calls may run at once, by the guard that they pass.
+pub const CONCURRENCY_LIMIT: &str = "terse_concurrency_limit";
+/// How many of these do.
+pub const CONCURRENCY_IN_FLIGHT: &str = "terse_concurrency_in_flight";
+/// Connections that were refused because their address has too many.
+pub const CONNECTIONS_REFUSED: &str = "terse_connections_refused_total";
 /// Calls that found a bulkhead full.
 pub const BULKHEAD_REJECTED: &str = "terse_bulkhead_rejected_total";
 /// Clicks written down.
@@ -84,6 +98,9 @@ pub const CLICK_BLOCKS_ASIDE: &str = "terse_click_blocks_aside";
 pub const CLICK_BYTES_ASIDE: &str = "terse_click_bytes_aside";
 /// Blocks that were put aside and are discarded, because they took more than they may.
 pub const CLICK_BLOCKS_DISCARDED: &str = "terse_click_blocks_discarded_total";
+/// Journals and streams of which this server can't count or publish clicks until somebody looks, by where they stand:
+/// `gap` (blocks are gone), `projector`, `relay`.
+pub const CLICKS_STOPPED: &str = "terse_clicks_stopped";
 /// Link events, by what became of them: `told` or `dropped`.
 pub const LINK_EVENTS: &str = "terse_link_events_total";
 /// Bytes of link events that wait to be published.
@@ -159,6 +176,7 @@ pub struct Metrics {
     dead: DeadGauges,
     events: EventGauges,
     bus: BusGauges,
+    overload: OverloadGauges,
 }
 
 /// Bounds of latency buckets, in seconds: 50 µs to 10 s.
@@ -205,6 +223,7 @@ impl Metrics {
             dead: DeadGauges::new(&registry),
             events: EventGauges::new(&registry),
             bus: BusGauges::new(&registry),
+            overload: OverloadGauges::new(&registry),
             registry,
         }
     }

@@ -5,14 +5,17 @@
 //! [`LinkReader`] around a `LinkReader`, can't be asked to create. Behaviour is
 //! added by wrapping a port (cache, sharding, guards), never by a flag.
 
+pub mod blocking;
 pub mod clicks;
 pub mod events;
+mod health;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::health::{DependencyHealth, Observation, StoreHealth};
 use crate::cursor::Cursor;
 use crate::{ApiKey, KeyId, Link, LinkState, Owner, Resolution, ShortCode, Tags, TargetUrl, Timestamp, Title, Version};
 
@@ -446,44 +449,6 @@ pub trait KeyStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the store could not answer.
     async fn keys_revision(&self) -> Result<u64, StoreError>;
-}
-
-/// Tells whether a store works.
-#[async_trait]
-pub trait StoreHealth: Send + Sync + 'static {
-    /// One entry per shard: its name, and the failure if it doesn't answer. Costs one cheap read per shard.
-    async fn check(&self) -> Vec<(String, Result<(), StoreError>)>;
-}
-
-/// Something that a dependency measures of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// What is measured: one word, which `/health` puts behind the dependency's name.
-    pub name: &'static str,
-    /// How much.
-    pub value: u64,
-    /// Of what.
-    pub unit: &'static str,
-    /// Why this is too much, in one word; `None` = it isn't.
-    pub trouble: Option<&'static str>,
-}
-
-/// Tells whether something works that terse can do without.
-#[async_trait]
-pub trait DependencyHealth: Send + Sync + 'static {
-    /// What it is, as `/health` names it.
-    fn name(&self) -> &'static str;
-
-    /// Asks it, at the cost of one cheap request.
-    ///
-    /// # Errors
-    /// Why it doesn't work, without addresses or credentials.
-    async fn check(&self) -> Result<(), String>;
-
-    /// What it measures of itself, always in the same order. It costs no request.
-    fn observe(&self) -> Vec<Observation> {
-        Vec::new()
-    }
 }
 
 /// All that a shard keeps: links, their idempotency keys, and what the shard knows of itself.

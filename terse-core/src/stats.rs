@@ -134,6 +134,16 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// As `3:1200` of epoch and offset, or the offset alone in the first epoch.
+impl fmt::Display for Position {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.epoch {
+            0 => write!(out, "{}", self.offset),
+            epoch => write!(out, "{epoch}:{}", self.offset),
+        }
+    }
+}
+
 impl Position {
     /// Bits of an offset.
     pub const OFFSET_BITS: u32 = 40;

@@ -16,11 +16,14 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use idna::AsciiDenyList;
 use idna::uts46::{DnsLength, Hyphens, Uts46};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use url::{Host, Url};
+
+use crate::BlockedHosts;
 
 /// Most bytes of a host name, a trailing dot not counted (RFC 1035).
 const MAX_HOST: usize = 253;
@@ -38,6 +41,7 @@ pub struct TargetUrl(bytes::Bytes);
 pub struct UrlPolicy {
     own_host: Host,
     allow_private: bool,
+    blocked: Arc<BlockedHosts>,
 }
 
 /// Why a URL is refused. `code` goes to clients as it is; `Display` says it in a sentence.
@@ -76,6 +80,9 @@ pub enum TargetError {
     /// An address, or `localhost`, that can't be reached from everywhere.
     #[error("leads to an address that is not reachable from the internet")]
     NotPublic,
+    /// A host that is blocked, or one beneath such a domain.
+    #[error("leads to a host that is blocked here")]
+    Blocked,
 }
 
 impl TargetError {
@@ -94,6 +101,7 @@ impl TargetError {
             Self::Port => "invalid_port",
             Self::OwnHost => "own_host",
             Self::NotPublic => "not_public",
+            Self::Blocked => "blocked_host",
         }
     }
 }
@@ -107,7 +115,13 @@ impl UrlPolicy {
         let parsed = own_host.parse().map(Host::Ipv6).or_else(|_| Host::parse(own_host));
         // What is no host can't be the host of a target either, so any value that never matches does.
         let own_host = parsed.unwrap_or_else(|_| Host::Domain(own_host.to_owned()));
-        Self { own_host: comparable(own_host), allow_private }
+        Self { own_host: comparable(own_host), allow_private, blocked: Arc::default() }
+    }
+
+    /// The same policy that refuses what is in `blocked` as well, whatever that is at the time.
+    #[must_use]
+    pub fn refusing(self, blocked: Arc<BlockedHosts>) -> Self {
+        Self { blocked, ..self }
     }
 
     /// Checks what a client sent as a target.
@@ -139,10 +153,14 @@ impl UrlPolicy {
             Host::Ipv4(address) => address::is_global_v4(*address),
             Host::Ipv6(address) => address::is_global_v6(*address),
         };
-        if comparable(host) == self.own_host {
+        let host = comparable(host);
+        if host == self.own_host {
             return Err(TargetError::OwnHost);
         }
-        if public || self.allow_private { Ok(()) } else { Err(TargetError::NotPublic) }
+        if !public && !self.allow_private {
+            return Err(TargetError::NotPublic);
+        }
+        if self.blocked.holds(&host) { Err(TargetError::Blocked) } else { Ok(()) }
     }
 }
 
@@ -279,9 +297,32 @@ fn comparable(host: Host) -> Host {
     }
 }
 
+/// The host that `text` names, in any spelling that a target may have and an IPv6 address also without brackets, in
+/// the one in which hosts are compared.
+pub(crate) fn host_named(text: &str) -> Option<Host> {
+    if let Ok(address) = text.parse() {
+        return Some(comparable(Host::Ipv6(address)));
+    }
+    let host = Host::parse(&ascii_host(text).ok()?).ok()?;
+    Some(comparable(host))
+}
+
 impl TargetUrl {
     /// Most bytes of a target, as it is stored and sent.
     pub const MAX_LEN: usize = 8_192;
+
+    /// Whether `text` is an address of the web by its scheme, as every target is that was checked.
+    #[must_use]
+    pub fn is_web(text: &str) -> bool {
+        let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+        begins("http://") || begins("https://")
+    }
+
+    /// The host that it leads to, in the spelling in which hosts are compared. `None` = no target that was checked.
+    pub(crate) fn host(&self) -> Option<Host> {
+        let parts = Parts::split(self.as_str()).ok()?;
+        Some(comparable(Host::parse(parts.host).ok()?))
+    }
 
     /// Takes a target out of a store, where only checked ones are put. `None`
     /// when it can't have been one: then what is stored is corrupt. The policy

@@ -30,7 +30,7 @@ use crate::look::Looks;
 use crate::open::{Active, Activity};
 use crate::problem::{Kind, Problem};
 use crate::redirect::{METHODS, Redirects};
-use crate::{InFlight, Phase, State, request_id};
+use crate::{InFlight, Phase, State, preview, request_id};
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -61,6 +61,8 @@ enum Step {
     Look(ShortCode),
     /// A redirect that may be refused.
     Limited,
+    /// Where a link leads is to be told.
+    Preview(ShortCode),
     /// Anything else.
     Route,
 }
@@ -126,6 +128,13 @@ where
                     Ok(leave(answer, in_flight, request.take_payload()))
                 }))
             }
+            Step::Preview(code) => {
+                let looks = Rc::clone(&self.looks);
+                Answer::Later(Box::pin(async move {
+                    let answer = looks.preview(&request, &code).await;
+                    Ok(leave(answer, in_flight, request.take_payload()))
+                }))
+            }
             Step::Route => {
                 let incoming = Incoming(request.take_payload());
                 request.extensions_mut().insert(incoming);
@@ -152,6 +161,9 @@ impl<S> Front<S> {
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Step::Answered(refuse(request, &Problem::method_not_allowed(METHODS)));
+        }
+        if let Some(code) = preview::code(code) {
+            return Step::Preview(code);
         }
         if self.state.limits.redirect.is_some() {
             return Step::Limited;

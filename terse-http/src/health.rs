@@ -14,6 +14,9 @@ use crate::{Phase, State};
 /// How long a dependency may take to answer; after that it counts as down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What stands before the name of a shard.
+const STORE: &str = "store:";
+
 /// The content type of `/health`.
 pub(crate) const CONTENT_TYPE: &str = "application/health+json";
 
@@ -48,6 +51,10 @@ pub(crate) struct Check {
     #[serde(rename = "observedUnit", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false, example = "ms")]
     observed_unit: Option<&'static str>,
+    /// What an operator is to know, if there is more than a reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "see terse dead list")]
+    output: Option<String>,
 }
 
 /// The answer of `/health`.
@@ -93,7 +100,8 @@ pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
     response.content_type("text/plain; charset=utf-8").body(word)
 }
 
-/// What terse depends on, and whether that works. One of several shards down is `degraded`.
+/// What terse depends on, and whether that works. One of several shards down is `degraded`, and so is a shard that takes
+/// no writes (`reason` is `writes`): its links redirect.
 #[utoipa::path(get, path = "/health", operation_id = "health", tag = "operation",
     responses((status = 200, description = "Everything works, or what is down can be done without",
             body = Report, content_type = "application/health+json"),
@@ -101,9 +109,13 @@ pub(crate) async fn readyz(state: web::Data<State>) -> HttpResponse {
             headers(("Retry-After" = u64, description = "Seconds")))))]
 pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs>) -> HttpResponse {
     let stores = async {
-        match tokio::time::timeout(CHECK_TIMEOUT, state.store_health.check()).await {
-            Ok(shards) => (of_shards(&shards), shards.into_iter().map(check).collect()),
-            Err(_) => (Status::Down, vec![down("store".to_owned(), "timeout")]),
+        let store = &state.store_health;
+        // One that hangs says nothing of the other.
+        let reads = tokio::time::timeout(CHECK_TIMEOUT, store.check());
+        let writes = tokio::time::timeout(CHECK_TIMEOUT, store.check_writes(false));
+        match join(reads, writes).await {
+            (Ok(shards), writes) => of_shards(shards, writes.ok().as_deref()),
+            (Err(_), _) => (Status::Down, vec![down("store".to_owned(), "timeout")]),
         }
     };
     let dependencies = join_all(state.dependencies.iter().map(|dependency| ask(&**dependency)));
@@ -128,14 +140,27 @@ pub(crate) async fn health(state: web::Data<State>, started: web::Data<StartedMs
     response.insert_header(("Content-Type", CONTENT_TYPE)).body(serde_json::to_vec(&report).unwrap_or_default())
 }
 
-/// All shards down = down; some = degraded, since the others' links work.
-fn of_shards(shards: &[(String, Result<(), StoreError>)]) -> Status {
-    let down = shards.iter().filter(|(_, answer)| answer.is_err()).count();
-    match down {
-        0 => Status::Ok,
-        n if n == shards.len() => Status::Down,
-        _ => Status::Degraded,
+/// All shards down = down; some = degraded, since the others' links work. One that takes no writes is degraded: its links
+/// redirect. `unwritable` = those; `None` = nobody could tell in time.
+fn of_shards(
+    shards: Vec<(String, Result<(), StoreError>)>,
+    unwritable: Option<&[(String, StoreError)]>,
+) -> (Status, Vec<Check>) {
+    let mut checks: Vec<Check> = shards.into_iter().map(check).collect();
+    for shard in checks.iter_mut().filter(|shard| shard.status == Status::Ok) {
+        let is_its = |(name, _): &(String, StoreError)| shard.name.strip_prefix(STORE) == Some(name);
+        let writes = unwritable.map(|all| all.iter().any(is_its));
+        if writes != Some(false) {
+            (shard.status, shard.reason) =
+                (Status::Degraded, Some(if writes.is_some() { "writes" } else { "timeout" }));
+        }
     }
+    let status = match checks.iter().filter(|shard| shard.status == Status::Down).count() {
+        0 if checks.iter().all(|shard| shard.status == Status::Ok) => Status::Ok,
+        down if down == checks.len() => Status::Down,
+        _ => Status::Degraded,
+    };
+    (status, checks)
 }
 
 /// What `dependency` says of itself. A value that is too large makes it degraded.
@@ -152,7 +177,12 @@ async fn ask(dependency: &dyn DependencyHealth) -> Vec<Check> {
     };
     let values = observations.iter().map(|value| {
         let judged = judged(format!("{}:{}", dependency.name(), value.name), value.trouble);
-        Check { observed_value: Some(value.value), observed_unit: Some(value.unit), ..judged }
+        Check {
+            observed_value: Some(value.value),
+            observed_unit: Some(value.unit),
+            output: value.detail.clone(),
+            ..judged
+        }
     });
     std::iter::once(own).chain(values).collect()
 }
@@ -163,7 +193,7 @@ fn judged(name: String, trouble: Option<&'static str>) -> Check {
 }
 
 fn entry(name: String, status: Status, reason: Option<&'static str>) -> Check {
-    Check { name, status, reason, observed_value: None, observed_unit: None }
+    Check { name, status, reason, observed_value: None, observed_unit: None, output: None }
 }
 
 fn down(name: String, reason: &'static str) -> Check {
@@ -177,5 +207,5 @@ fn check((shard, answer): (String, Result<(), StoreError>)) -> Check {
         StoreErrorKind::Corrupt => "corrupt",
     });
     let status = if reason.is_none() { Status::Ok } else { Status::Down };
-    entry(format!("store:{shard}"), status, reason)
+    entry(format!("{STORE}{shard}"), status, reason)
 }

@@ -73,19 +73,16 @@ pub(crate) fn page(nonce: &Nonce, title: &str, main: &str, script: &str) -> Stri
     )
 }
 
-/// Sets the headers that confine a page to its own style, script and form.
+/// Sets the policy that confines a page to its own style, script and form. All else that protects it comes with every answer.
 pub(crate) fn confine(response: &mut HttpResponse, nonce: &Nonce) {
     let nonce = nonce.as_str();
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self'; \
          form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     );
-    let headers = response.headers_mut();
     if let Ok(policy) = HeaderValue::try_from(policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 #[cfg(test)]

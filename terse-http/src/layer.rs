@@ -5,14 +5,17 @@ use std::net::IpAddr;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::HeaderValue;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use terse_core::KeyId;
 
 use crate::limits::Told;
 use crate::problem::Problem;
-use crate::{State, request_id};
+use crate::{State, headers, request_id};
+
+/// The routes that crawlers may list, or whose answers are none to be listed.
+const LISTED: [&str; 3] = ["/", "/robots.txt", "/favicon.ico"];
 
 /// The id of the current request. It rests in the request's extensions.
 #[derive(Clone)]
@@ -44,15 +47,13 @@ pub(crate) async fn around(
     let took_ns = state.clock.monotonic_ns().saturating_sub(started_ns);
     log(&response, &state, id.as_str(), took_ns);
     let told = Told::take(response.request());
+    let listed = response.request().match_pattern().is_some_and(|route| LISTED.contains(&route.as_str()));
     let headers = response.headers_mut();
     if let Some(told) = told {
         told.write(headers);
     }
     headers.insert(request_id::HEADER, id.0);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
+    headers::protect(headers, listed);
     Ok(response)
 }
 

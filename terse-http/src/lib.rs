@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accept;
+mod addresses;
 mod api;
 mod auth;
 mod body;
@@ -31,6 +32,7 @@ mod metrics;
 mod open;
 mod openapi;
 mod page;
+mod preview;
 mod problem;
 mod redirect;
 mod request_id;
@@ -42,6 +44,6 @@ mod worker;
 
 pub use client::{Network, TrustedProxies};
 pub use lifecycle::{InFlight, Lifecycle, Phase};
-pub use limits::{Limit, LimitBy, Limits};
+pub use limits::{Limit, LimitBy, Limits, Month, Quotas};
 pub use server::{Server, ServerHandle, listen, serve, serve_without_lane};
 pub use state::{Access, Bounds, RedirectStatus, Settings, State, Surfaces};

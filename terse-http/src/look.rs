@@ -1,15 +1,16 @@
-//! Redirects that memory can't answer, or that are limited.
+//! Redirects that memory can't answer, or that are limited, and previews.
 
 use std::rc::Rc;
 
 use actix_http::body::BoxBody;
 use actix_http::{HttpMessage, Request, Response};
 use terse_core::ShortCode;
+use terse_core::ports::{Lookup, StoreError};
 use terse_resilience::limit::Draw;
 
-use crate::State;
 use crate::limits::{Limit, Who};
-use crate::redirect::Redirects;
+use crate::redirect::{self, Redirects};
+use crate::{State, preview};
 
 /// Looks links up for one web worker.
 pub(crate) struct Looks {
@@ -24,11 +25,8 @@ impl Looks {
 
     /// Answers for the only segment of the path, if who asks has not used up what redirects are limited to.
     pub(crate) async fn limited(&self, request: &Request, started_ns: u64) -> Response<BoxBody> {
-        if let Some(limit) = &self.state.limits.redirect {
-            let drawn = limit.draw(&self.who(request), 1).await;
-            if drawn.granted == 0 {
-                return self.refuse(request, limit, &drawn);
-            }
+        if let Some(refusal) = self.draw(request).await {
+            return refusal;
         }
         let code = request.path().strip_prefix('/').unwrap_or_default();
         if let Some(found) = self.state.resolver.peek(code) {
@@ -42,33 +40,60 @@ impl Looks {
 
     /// Answers for `code`, which memory can't.
     pub(crate) async fn look(&self, request: &Request, code: &ShortCode, started_ns: u64) -> Response<BoxBody> {
+        self.find(request, code, &|found| match found {
+            Ok(found) => self.redirects.answer(request, started_ns, found),
+            Err(error) => self.redirects.unavailable(request, started_ns, &error),
+        })
+        .await
+    }
+
+    /// Answers with where the link of `code` leads. Previews are limited as redirects are.
+    pub(crate) async fn preview(&self, request: &Request, code: &ShortCode) -> Response<BoxBody> {
+        if let Some(refusal) = self.draw(request).await {
+            return refusal;
+        }
+        let answer = |found: Result<Lookup, StoreError>| match found {
+            Ok(found) => preview::answer(request, &self.state, &self.redirects, code, found),
+            Err(error) => self.redirects.refuse(request, &redirect::out_of_reach(&error)),
+        };
+        match self.state.resolver.peek(code.as_str()) {
+            Some(found) => answer(Ok(found)),
+            None => self.find(request, code, &answer).await,
+        }
+    }
+
+    /// The refusal, if who asks has used up what redirects are limited to.
+    async fn draw(&self, request: &Request) -> Option<Response<BoxBody>> {
+        let limit = self.state.limits.redirect.as_ref()?;
+        let drawn = limit.draw(&self.who(request), 1).await;
+        (drawn.granted == 0).then(|| self.refuse(request, limit, &drawn))
+    }
+
+    /// The `answer` to what is found of `code`, or the refusal to look for it.
+    async fn find(
+        &self,
+        request: &Request,
+        code: &ShortCode,
+        answer: &impl Fn(Result<Lookup, StoreError>) -> Response<BoxBody>,
+    ) -> Response<BoxBody> {
         let Some(limit) = &self.state.limits.not_found else {
-            return self.resolve(request, code, started_ns).await.0;
+            return answer(self.state.resolver.resolve(code).await);
         };
         let who = self.who(request);
         if let Some(seen) = limit.used_up(&who) {
             return match self.state.resolver.resolve_near(code).await {
-                Some(found) => self.redirects.answer(request, started_ns, found),
+                Some(found) => answer(Ok(found)),
                 None => self.refuse(request, limit, &seen),
             };
         }
-        let (mut answer, exists) = self.resolve(request, code, started_ns).await;
-        if exists == Some(false) {
+        let found = self.state.resolver.resolve(code).await;
+        let missing = found.as_ref().is_ok_and(|found| found.link.is_none());
+        let mut answer = answer(found);
+        if missing {
             let drawn = limit.draw(&who, 1).await;
             limit.write(&drawn, answer.headers_mut());
         }
         answer
-    }
-
-    /// The answer for `code`, and whether there is such a link, if that could be found out.
-    async fn resolve(&self, request: &Request, code: &ShortCode, started_ns: u64) -> (Response<BoxBody>, Option<bool>) {
-        match self.state.resolver.resolve(code).await {
-            Ok(found) => {
-                let exists = found.link.is_some();
-                (self.redirects.answer(request, started_ns, found), Some(exists))
-            }
-            Err(error) => (self.redirects.unavailable(request, started_ns, &error), None),
-        }
     }
 
     fn who(&self, request: &Request) -> Who {

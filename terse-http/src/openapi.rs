@@ -7,9 +7,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type};
 
 use crate::api::body::CreateBody;
-use crate::api::{batch, breakers, clicks, link, links, stats};
+use crate::api::{batch, block, breakers, clicks, link, links, stats, usage};
 use crate::problem::{self, FieldFault, Kind, ProblemBody};
-use crate::{Access, State, health, metrics, redirect, site};
+use crate::{Access, State, health, metrics, preview, redirect, site};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,14 +21,16 @@ use crate::{Access, State, health, metrics, redirect, site};
     ),
     paths(
         links::create, links::list, link::read, link::edit, link::delete, batch::create, stats::read, clicks::list,
-        breakers::list, breakers::read, breakers::force,
-        redirect::follow, health::livez, health::readyz, health::health, metrics::text, site::robots
+        breakers::list, breakers::read, breakers::force, usage::read, block::list, block::change,
+        redirect::follow, preview::look, health::livez, health::readyz, health::health, metrics::text, site::robots
     ),
     components(schemas(ProblemBody, FieldFault, CreateBody, stats::IntervalWord)),
     tags(
         (name = "links", description = "Create, list, read, edit and delete links"),
         (name = "clicks", description = "What is known of the clicks of a link"),
         (name = "breakers", description = "See and force the circuit breakers of this server; for admins"),
+        (name = "usage", description = "See which keys create most links; for admins"),
+        (name = "block", description = "Hosts that no link may lead to; for admins"),
         (name = "redirect", description = "What short links are for"),
         (name = "operation", description = "Probes and metrics; they need no key")
     )
@@ -42,7 +44,7 @@ const BEARER: &str = "api_key";
 const REDIRECT_PATH: &str = "/{code}";
 
 /// How each operation can fail. 414 can happen to all of them.
-const FAILURES: [(&str, &[u16]); 12] = [
+const FAILURES: [(&str, &[u16]); 16] = [
     ("create_link", &[400, 401, 403, 408, 409, 413, 415, 421, 422, 503]),
     ("create_links", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
     ("list_links", &[400, 401, 421, 422, 503]),
@@ -54,7 +56,11 @@ const FAILURES: [(&str, &[u16]); 12] = [
     ("list_breakers", &[401, 403, 421, 503]),
     ("read_breaker", &[401, 403, 404, 421, 503]),
     ("force_breaker", &[400, 401, 403, 404, 408, 413, 415, 421, 422, 503]),
+    ("read_usage", &[401, 403, 421, 422, 503]),
+    ("list_blocked", &[401, 403, 421, 503]),
+    ("block", &[400, 401, 403, 408, 413, 415, 421, 422, 503]),
     ("redirect", &[404, 410, 451, 503]),
+    ("preview", &[404, 410, 451, 503]),
 ];
 
 /// The description of what `state` serves.
@@ -106,15 +112,15 @@ fn complete(operation: &mut Operation, state: &State) {
         return;
     };
     let limited = match id.as_str() {
-        "redirect" => state.limits.limits_redirects(),
-        "create_link" => state.limits.create.is_some(),
+        "redirect" | "preview" => state.limits.limits_redirects(),
+        "create_link" => state.limits.create.is_some() || state.limits.quotas.is_some(),
         _ => state.limits.api.is_some(),
     };
     for status in statuses.iter().chain(&[414]).chain(limited.then_some(&429)) {
         let reference = Ref::from_response_name(response_name(*status));
         operation.responses.responses.insert(status.to_string(), RefOr::Ref(reference));
     }
-    if matches!(state.access, Access::Keys(_)) && id != "redirect" {
+    if matches!(state.access, Access::Keys(_)) && !["redirect", "preview"].contains(&id.as_str()) {
         operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]);
     }
 }

@@ -15,6 +15,8 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::shorten::{Fault, ServiceError};
 use utoipa::ToSchema;
 
+use crate::headers;
+
 /// The content type of every problem.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -46,12 +48,13 @@ pub(crate) enum Kind {
     Blocked,
     Internal,
     StoreUnavailable,
+    Overloaded,
     KeysUnavailable,
 }
 
 impl Kind {
     /// Every kind, for the description of the API.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::MalformedJson,
         Self::BadCursor,
         Self::MalformedHeader,
@@ -74,6 +77,7 @@ impl Kind {
         Self::Blocked,
         Self::Internal,
         Self::StoreUnavailable,
+        Self::Overloaded,
         Self::KeysUnavailable,
     ];
 
@@ -101,6 +105,7 @@ impl Kind {
             Self::Blocked => (451, "blocked", "The link is blocked"),
             Self::Internal => (500, "internal", "Something is wrong with the server"),
             Self::StoreUnavailable => (503, "store_unavailable", "The store is out of reach"),
+            Self::Overloaded => (503, "overloaded", "There is too much to do"),
             Self::KeysUnavailable => (503, "keys_unavailable", "API keys can't be checked now"),
         }
     }
@@ -108,6 +113,16 @@ impl Kind {
     /// The status that it is answered with.
     pub(crate) fn status(self) -> StatusCode {
         StatusCode::from_u16(self.parts().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// What a store's failure of `kind` is.
+    pub(crate) const fn of(kind: StoreErrorKind) -> Self {
+        match kind {
+            StoreErrorKind::Overloaded => Self::Overloaded,
+            StoreErrorKind::Unavailable | StoreErrorKind::UnknownOutcome | StoreErrorKind::Corrupt => {
+                Self::StoreUnavailable
+            }
+        }
     }
 
     /// The stable word for programs.
@@ -230,11 +245,11 @@ impl Problem {
     pub(crate) fn store(error: &StoreError) -> Self {
         let detail = match error.kind {
             StoreErrorKind::Unavailable => "the store could not be reached; nothing was changed",
-            StoreErrorKind::Overloaded => "too much is waiting for the store; nothing was changed",
+            StoreErrorKind::Overloaded => "there is too much to do right now; nothing was changed",
             StoreErrorKind::UnknownOutcome => "the change may or may not have been made; read it back or repeat it",
             StoreErrorKind::Corrupt => "what is stored can't be understood",
         };
-        Self::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms)
+        Self::unavailable(Kind::of(error.kind), detail, error.retry_after_ms)
     }
 
     /// The body, with the id of the request that failed.
@@ -260,8 +275,6 @@ impl Problem {
     pub(crate) fn response_with(&self, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
         let mut response = HttpResponse::build(self.kind.status());
         response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static(content_type)));
-        response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
-        response.insert_header((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
@@ -271,7 +284,9 @@ impl Problem {
         if self.kind == Kind::Unauthorized {
             response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        response.body(body)
+        let mut response = response.body(body);
+        headers::protect(response.headers_mut(), false);
+        response
     }
 }
 
@@ -295,7 +310,13 @@ impl From<ServiceError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(kind = ?error.kind, error = %error, source = ?error.source, "a store request failed");
+        if error.kind == StoreErrorKind::Overloaded {
+            // Lines for all of them would be an overload of their own; metrics and `/health` tell.
+            tracing::debug!(error = %error, "a request was shed");
+        } else {
+            let cause = error.source.as_ref().map(ToString::to_string);
+            tracing::warn!(%error, cause, "a store request failed");
+        }
         Self::store(&error)
     }
 }
@@ -361,7 +382,8 @@ mod tests {
             StoreErrorKind::Corrupt,
         ] {
             let problem = Problem::from(StoreError::new(kind, "secret words"));
-            assert_eq!(problem.kind, Kind::StoreUnavailable);
+            let overloaded = kind == StoreErrorKind::Overloaded;
+            assert_eq!(problem.kind, if overloaded { Kind::Overloaded } else { Kind::StoreUnavailable });
             assert!(!problem.detail.contains("secret"), "{problem}");
         }
     }

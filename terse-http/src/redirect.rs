@@ -17,7 +17,7 @@ use terse_core::{Clock, Entropy, Resolution, Timestamp};
 
 use crate::accept::thousandths;
 use crate::clicks::{Asked, Clicks};
-use crate::headers::Headers;
+use crate::headers::{self, Headers};
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{self, Kind, Problem};
 use crate::{RedirectStatus, State, front, request_id};
@@ -78,18 +78,27 @@ impl Redirects {
                 }
                 None => self.unsendable(request, started_ns),
             },
-            (Verdict::Gone, _) => {
-                self.count(lookup.tier, Outcome::Gone, started_ns);
-                self.refuse(request, &Problem::new(Kind::Gone, "the link has expired, or was disabled or deleted"))
+            (verdict, _) => {
+                let outcome = match verdict {
+                    Verdict::Gone => Outcome::Gone,
+                    Verdict::Blocked => Outcome::Blocked,
+                    Verdict::Missing | Verdict::Found => Outcome::Missing,
+                };
+                self.count(lookup.tier, outcome, started_ns);
+                self.refuse(request, &leads_nowhere(verdict))
             }
-            (Verdict::Blocked, _) => {
-                self.count(lookup.tier, Outcome::Blocked, started_ns);
-                self.refuse(request, &Problem::new(Kind::Blocked, "an administrator has blocked the link"))
-            }
-            (Verdict::Missing | Verdict::Found, _) => {
-                self.count(lookup.tier, Outcome::Missing, started_ns);
-                self.refuse(request, &no_such_link())
-            }
+        }
+    }
+
+    /// Where `link` leads at this moment.
+    ///
+    /// # Errors
+    /// What says why it leads nowhere.
+    pub(crate) fn target_of(&self, link: Option<Resolution>) -> Result<TargetUrl, Problem> {
+        let Some(link) = link else { return Err(leads_nowhere(Verdict::Missing)) };
+        match self.verdict(&link).0 {
+            Verdict::Found => Ok(link.target),
+            verdict => Err(leads_nowhere(verdict)),
         }
     }
 
@@ -133,8 +142,7 @@ impl Redirects {
     pub(crate) fn unavailable(&self, request: &Request, started_ns: u64, error: &StoreError) -> Response<BoxBody> {
         tracing::debug!(kind = ?error.kind, error = %error, "a redirect could not be resolved");
         self.count(Tier::None, Outcome::Unavailable, started_ns);
-        let detail = "the link can't be looked up right now";
-        self.refuse(request, &Problem::unavailable(Kind::StoreUnavailable, detail, error.retry_after_ms))
+        self.refuse(request, &out_of_reach(error))
     }
 
     /// A target that is no header value can only come from a damaged store.
@@ -147,11 +155,12 @@ impl Redirects {
     fn found(&self, request: &Request, target: TargetUrl) -> Option<Response<BoxBody>> {
         let location = HeaderValue::from_maybe_shared(target.into_bytes()).ok()?;
         let mut response = Response::with_body(self.status, BoxBody::new(()));
-        let headers = response.headers_mut();
-        headers.insert(header::LOCATION, location);
-        headers.insert(header::CACHE_CONTROL, self.cache_control.clone());
+        let told = response.headers_mut();
+        told.insert(header::LOCATION, location);
+        told.insert(header::CACHE_CONTROL, self.cache_control.clone());
+        told.insert(headers::ROBOTS, headers::NOINDEX);
         if let Some(id) = request_id::sent(request.headers()) {
-            headers.insert(request_id::HEADER, id.clone());
+            told.insert(request_id::HEADER, id.clone());
         }
         Some(response)
     }
@@ -193,8 +202,22 @@ fn no_such_link() -> Problem {
     Problem::new(Kind::NotFound, "no link has this code")
 }
 
+/// Why a link of this verdict leads nowhere.
+fn leads_nowhere(verdict: Verdict) -> Problem {
+    match verdict {
+        Verdict::Gone => Problem::new(Kind::Gone, "the link has expired, or was disabled or deleted"),
+        Verdict::Blocked => Problem::new(Kind::Blocked, "an administrator has blocked the link, or where it leads"),
+        Verdict::Missing | Verdict::Found => no_such_link(),
+    }
+}
+
+/// 503, because no layer could say anything.
+pub(crate) fn out_of_reach(error: &StoreError) -> Problem {
+    Problem::unavailable(Kind::of(error.kind), "the link can't be looked up right now", error.retry_after_ms)
+}
+
 /// Whether the client is a browser: it asks for HTML, and not rather for JSON.
-fn prefers_html(headers: &HeaderMap) -> bool {
+pub(crate) fn prefers_html(headers: &HeaderMap) -> bool {
     let (mut html, mut json) = (0, 0);
     for value in headers.get_all(header::ACCEPT) {
         for range in value.to_str().unwrap_or_default().split(',') {

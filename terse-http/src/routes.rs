@@ -4,7 +4,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, HttpResponse, Resource, Route, guard};
 
-use crate::api::{batch, breakers, clicks, link, links, stats};
+use crate::api::{batch, block, breakers, clicks, link, links, stats, usage};
 use crate::problem::Problem;
 use crate::{State, docs, health, host, limits, metrics, page, site};
 
@@ -45,8 +45,11 @@ fn api(config: &mut ServiceConfig) {
     let breaker = at("/api/v1/admin/breakers/{name:.*}", "GET, HEAD, PUT")
         .route(get(breakers::read))
         .route(web::put().to(breakers::force));
+    let usage = at("/api/v1/admin/usage", "GET, HEAD").route(get(usage::read));
+    let block =
+        at("/api/v1/admin/block", "GET, HEAD, POST").route(get(block::list)).route(web::post().to(block::change));
     config.service(links.wrap(from_fn(limits::creating)).wrap(from_fn(host::guarded)));
-    for resource in [batch, link, stats, clicks, breakers, breaker] {
+    for resource in [batch, link, stats, clicks, breakers, breaker, usage, block] {
         config.service(resource.wrap(from_fn(limits::asking)).wrap(from_fn(host::guarded)));
     }
 }

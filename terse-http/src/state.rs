@@ -6,6 +6,7 @@ use std::time::Duration;
 use terse_core::access::Authenticator;
 use terse_core::click::ClickRecording;
 use terse_core::metrics::Metrics;
+use terse_core::ports::blocking::HostBlocking;
 use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{DependencyHealth, LinkCatalog, LinkReader, StoreHealth};
 use terse_core::shorten::Shortener;
@@ -59,6 +60,9 @@ pub struct Bounds {
     /// share no connections: the kernel deals new ones out evenly, so those of
     /// a worker at its bound wait also while another has room.
     pub connections_per_worker: usize,
+    /// Of these, connections of one address, or one /64 of IPv6, that is no
+    /// trusted proxy; beyond, a new one is closed unanswered.
+    pub connections_per_address: usize,
     /// Until a request's head must have arrived; then 408 and the connection is closed.
     pub head_timeout: Duration,
     /// Until a request's body must have arrived; then 408.
@@ -75,6 +79,7 @@ impl Default for Bounds {
             batch_bytes: 12 * 1024 * 1024,
             uri_bytes: 8 * 1024,
             connections_per_worker: 10_000,
+            connections_per_address: 1_000,
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(30),
@@ -116,6 +121,8 @@ pub struct State {
     pub stats: Arc<dyn ClickStats>,
     /// Where redirects note their clicks; `None` = nowhere.
     pub recording: Option<Arc<dyn ClickRecording>>,
+    /// The hosts that admins block.
+    pub blocking: Arc<dyn HostBlocking>,
     /// Which targets are accepted.
     pub policy: Arc<UrlPolicy>,
     /// Who may call.

@@ -2,8 +2,9 @@
 //! socket, so that no connection is handed from thread to thread.
 //!
 //! Bounds: so many connections at a time, beyond which new ones wait in the
-//! kernel's queue, until idle ones were closed for them or others end; so many accepted in one go, so that those that are there
-//! get their turn. Where the system has no more descriptors or memory, the
+//! kernel's queue, until idle ones were closed for them or others end; so many
+//! of one address, beyond which they are closed; so many accepted in one go, so
+//! that those that are there get their turn. Where the system has no more descriptors or memory, the
 //! worker pauses before it tries again, and tells of it once a second.
 
 use std::future::{Future, poll_fn};
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::addresses::{Addresses, Counted};
 use crate::connection::Connection;
 use crate::docs::Description;
 use crate::front::FrontFactory;
@@ -76,6 +78,7 @@ struct Serving<H> {
     handler: Rc<H>,
     lane: Option<Rc<Lane>>,
     open: Rc<Open>,
+    addresses: Rc<Addresses>,
 }
 
 /// Serves on `listener`, which is non-blocking, until ordered to end.
@@ -93,6 +96,9 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
     let open = Rc::new(Open::default());
     let (address, listener) = (listener.local_addr()?, watch_listener(listener)?);
     let finishing = Rc::clone(&open);
+    let refused = site.state.metrics.connections_refused();
+    let addresses =
+        Addresses::new(bounds.connections_per_address, site.state.settings.trusted_proxies.clone(), refused);
     let redirects = Rc::new(Redirects::new(&site.state));
     let lane = site.lane.then(|| Rc::new(Lane::new(site.state.clone(), Rc::clone(&redirects))));
     let service = HttpService::build()
@@ -108,7 +114,7 @@ async fn serve(listener: TcpListener, site: Site, orders: &mut watch::Receiver<O
         .local_addr(address)
         .finish(map_config(front(site, redirects), |()| AppConfig::default()));
     let handler = service.new_service(()).await.map_err(|()| io::Error::other("the services can't be made"))?;
-    let serving = Serving { handler: Rc::new(handler), lane, open: Rc::clone(&open) };
+    let serving = Serving { handler: Rc::new(handler), lane, open: Rc::clone(&open), addresses };
     let closing = Rc::clone(&open);
     let patience = bounds.keep_alive.max(bounds.body_timeout);
     spawn_local(async move { closing.close_idle(bounds.keep_alive, patience).await });
@@ -223,29 +229,30 @@ where
     H: Service<(Upper, Protocol, Option<SocketAddr>)> + 'static,
     H::Future: 'static,
 {
-    /// Starts serving `socket`, on which `peer` was accepted.
+    /// Starts serving `socket`, on which `peer` was accepted, unless that has too many.
     fn start(&self, socket: TcpStream, peer: Option<SocketAddr>) {
+        let Some(counted) = self.addresses.enter(peer) else { return };
         let activity = self.open.activity();
         let connection = Connection::bare(socket, Rc::clone(&activity));
         self.open.add(activity, |place| match &self.lane {
             Some(lane) => {
                 let (handler, open) = (Rc::clone(&self.handler), Rc::clone(&self.open));
                 let served = lane::serve(Rc::clone(lane), handler, open, connection, peer);
-                spawn_local(until_ended(place, served)).abort_handle()
+                spawn_local(until_ended((place, counted), served)).abort_handle()
             }
             None => {
                 let served = self.handler.call((Upper::whole(connection), Protocol::Http1, peer));
                 // What went wrong on a connection was logged where it did.
-                spawn_local(until_ended(place, served.map(|_| ()))).abort_handle()
+                spawn_local(until_ended((place, counted), served.map(|_| ()))).abort_handle()
             }
         });
     }
 }
 
-/// Holds a connection's place until `served` has ended.
-async fn until_ended(place: Place, served: impl Future<Output = ()>) {
+/// Holds a connection's place and its address' until `served` has ended.
+async fn until_ended(places: (Place, Counted), served: impl Future<Output = ()>) {
     served.await;
-    drop(place);
+    drop(places);
 }
 
 /// Whether there is a connection in the kernel's queue.

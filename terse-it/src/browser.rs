@@ -21,6 +21,8 @@ const FRAME_BYTES: usize = 32 * 1024 * 1024;
 const START_LIMIT: Duration = Duration::from_secs(40);
 /// How many messages may come before the awaited one.
 const MESSAGES: usize = 10_000;
+/// How many errors of a page are kept.
+const ERRORS: usize = 100;
 /// The event that tells of a page that has loaded. It may overtake the answer to what caused it.
 const LOADED: &str = "Page.loadEventFired";
 
@@ -64,8 +66,10 @@ impl Browser {
         let url = page["webSocketDebuggerUrl"].as_str().unwrap_or_else(|| panic!("no page: {page}"));
         let path = &url[url.find("/devtools").unwrap_or_else(|| panic!("no path in {url}"))..];
         let socket = Socket::open(self.address, path).unwrap_or_else(|e| panic!("no debugging socket: {e}"));
-        let mut tab = Tab { socket, last_id: 0, loads: 0 };
-        tab.ask("Page.enable", json!({}));
+        let mut tab = Tab { socket, last_id: 0, loads: 0, errors: Vec::new() };
+        for domain in ["Page", "Runtime", "Log"] {
+            tab.ask(&format!("{domain}.enable"), json!({}));
+        }
         tab
     }
 }
@@ -85,6 +89,7 @@ pub struct Tab {
     socket: Socket,
     last_id: u64,
     loads: usize,
+    errors: Vec<String>,
 }
 
 impl Tab {
@@ -127,6 +132,12 @@ impl Tab {
         self.await_load_after(loads);
     }
 
+    /// What the console told of errors since the tab was opened, the first hundred lines of it.
+    #[must_use]
+    pub fn errors(&self) -> &[String] {
+        &self.errors
+    }
+
     /// A picture of the viewport as PNG.
     pub fn picture(&mut self) -> Vec<u8> {
         let told = self.ask("Page.captureScreenshot", json!({ "format": "png" }));
@@ -155,11 +166,24 @@ impl Tab {
             let text = self.socket.receive().unwrap_or_else(|e| panic!("{what}: {e}"));
             let message: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{what}: {e}"));
             self.loads += usize::from(message["method"] == LOADED);
+            if is_error(&message) && self.errors.len() < ERRORS {
+                self.errors.push(message["params"].to_string());
+            }
             if wanted(&message) {
                 return message;
             }
         }
         panic!("{MESSAGES} messages without {what}");
+    }
+}
+
+/// Whether `message` tells of an error on the console, by the page or about it.
+fn is_error(message: &Value) -> bool {
+    match message["method"].as_str() {
+        Some("Runtime.exceptionThrown") => true,
+        Some("Runtime.consoleAPICalled") => message["params"]["type"] == "error",
+        Some("Log.entryAdded") => message["params"]["entry"]["level"] == "error",
+        _ => false,
     }
 }
 
@@ -288,6 +312,18 @@ mod tests {
         assert_eq!(frame(b"ab"), [0x81, 0x82, 0, 0, 0, 0, b'a', b'b']);
         assert_eq!(&frame(&[7; 300])[..4], &[0x81, 0xfe, 1, 44]);
         assert_eq!(&frame(&vec![7; 70_000])[..10], &[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
+    }
+
+    #[test]
+    fn errors_of_a_page_are_told() {
+        let browser = Browser::start();
+        let mut tab = browser.open_tab();
+        tab.go("data:text/html,<p>fine</p>");
+        assert!(tab.errors().is_empty());
+        tab.go("data:text/html,<script>console.error('one'); throw new Error('two')</script>");
+        tab.value("1");
+        let told = tab.errors().join("\n");
+        assert!(tab.errors().len() == 2 && told.contains("one") && told.contains("two"), "{told}");
     }
 
     #[test]

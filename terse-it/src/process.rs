@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::{Client, await_some};
 
 /// How long a start may take until `/readyz` says 200; generous, for a debug build on busy cores.
-pub const START_LIMIT: Duration = Duration::from_secs(20);
+pub const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a process may take to end.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(40);
 /// How long a signalled process may take to be in its new state.
@@ -317,10 +317,18 @@ impl Server {
 
     /// Sends the signal and returns at once.
     pub fn signal(&self, stop: Stop) {
-        let signal = match stop {
+        self.send(match stop {
             Stop::Politely => Signal::TERM,
             Stop::AtOnce => Signal::KILL,
-        };
+        });
+    }
+
+    /// Sends SIGHUP, at which it reads its file of blocked hosts again, and returns at once.
+    pub fn hang_up(&self) {
+        self.send(Signal::HUP);
+    }
+
+    fn send(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let sent = pid.map(|pid| kill_process(pid, signal));
         assert!(matches!(sent, Some(Ok(()))), "no signal could be sent: {sent:?}");

@@ -1,6 +1,7 @@
 //! Guards for calls to something that may fail: [`Breaker`], [`Bulkhead`],
 //! [`Backoff`], [`RetryBudget`]; and [`Breakers`], a process's breakers by name.
-//! And against callers that ask for too much: the rate limiters of [`limit`].
+//! And against callers that ask for too much: the rate limiters of [`limit`],
+//! and [`ConcurrencyLimit`], which follows how long calls take.
 //!
 //! Nothing here knows what is called, waits, spawns, or does I/O. Time comes
 //! from an injected [`MonotonicClock`], randomness from an injected seed, so
@@ -22,6 +23,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod bulkhead;
 mod clock;
+pub mod concurrency;
 pub mod limit;
 mod random;
 mod registry;
@@ -38,6 +40,7 @@ pub use breaker::{
 };
 pub use bulkhead::{Bulkhead, BulkheadFull, BulkheadSnapshot, Slot};
 pub use clock::MonotonicClock;
+pub use concurrency::{ConcurrencyLimit, ConcurrencySettings, ConcurrencySnapshot, LimitReached, Running};
 pub use registry::{Breakers, NameTaken};
 pub use retry_budget::{RetryBudget, RetryBudgetSettings, RetryBudgetSnapshot};
 pub use settings::SettingsError;

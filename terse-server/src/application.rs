@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use terse_cache::ReadThrough;
 use terse_core::codegen::{CodeSpace, LeasedCodes};
+use terse_core::ports::blocking::HostBlocking;
 use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{DependencyHealth, IdempotencyStore, StoreErrorKind};
 use terse_core::shorten::IDEMPOTENCY_MS;
@@ -15,6 +16,7 @@ use terse_core::{Clock, UrlPolicy};
 use terse_http::{Access, Lifecycle, Phase, Server, Settings, State};
 use terse_store::{CoreClock, GuardedStats, StatsGuardSettings};
 
+use crate::blocking::{self, Blocking, Hangups};
 use crate::broker;
 use crate::clicks::{Clicks, Workers};
 use crate::config::{AuthMode, Config, HttpConfig, ShutdownConfig};
@@ -24,8 +26,10 @@ use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::{self, Identity};
 use crate::key_directory::{self, KeyDirectory};
+use crate::key_uses::KeyUses;
 use crate::limits;
 use crate::links::Links;
+use crate::overload::OverloadHealth;
 use crate::shutdown::{self, Grace, LAST_STEPS, Signals};
 use crate::stores::{CLOCK_EVERY, Stores, store_failure};
 use crate::system;
@@ -58,6 +62,7 @@ pub struct Application {
     tasks: Tasks,
     stores: Arc<Stores>,
     warm: Option<Arc<WarmStart>>,
+    key_uses: Option<Arc<KeyUses>>,
     clicks: Clicks,
     events: Option<Events>,
     _lock: Option<HttpLock>,
@@ -72,6 +77,8 @@ impl Application {
         let world = World::real();
         let lifecycle = Lifecycle::starting();
         let mut signals = Signals::catch()?;
+        let hangups = Hangups::catch()?;
+        let blocklist = blocking::check(config.blocklist.as_deref())?;
         raise_file_limit();
         data_dir::create(&config.data_dir)?;
         let lock = lock_if_serving(&config)?;
@@ -92,17 +99,29 @@ impl Application {
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
         let events = Events::open(&config, &identity, &stores, &world)?;
         let links = Links::open(&config, &stores, &identity, &codes, events.as_ref(), &world)?;
+        let blocking = Blocking::open(blocklist, &config, &links.cache, stores.home(), &world).await;
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
         let broker = broker::settings(&config, &identity)?;
         let mut clicks = Clicks::open(&config, broker, &world).await?;
         clicks.start(&config, holder(address), &world)?;
         clicks.prepare(stores.home(), &world).await;
         let told = events.as_ref().map(|events| events.dependency(&world.clock));
-        let parts = Parts { stores: &stores, links: &links, clicks: &clicks, told, keys: &keys, lifecycle: &lifecycle };
+        let parts = Parts {
+            stores: &stores,
+            links: &links,
+            blocking: &blocking,
+            clicks: &clicks,
+            told,
+            keys: &keys,
+            lifecycle: &lifecycle,
+        };
         let state = state(&config, address, parts, &world)?;
         let server = terse_http::serve(listeners, state).map_err(|error| cannot_listen(address, &error))?;
         let mut tasks = tasks(&config, &stores, identity, codes, keys, &world);
         links.run(&mut tasks);
+        blocking.run(&mut tasks, hangups);
+        let key_uses = config.http.surfaces.api.then(|| Arc::clone(&links.key_uses));
+        key_uses.iter().for_each(|uses| uses.run(&mut tasks));
         events.iter().for_each(|events| events.run(&mut tasks, &world));
         dead_blocks::run(&mut tasks, &config, &world);
         clicks.run(&mut tasks, stores.home(), &world);
@@ -117,6 +136,7 @@ impl Application {
             tasks,
             stores,
             warm,
+            key_uses,
             clicks,
             events,
             _lock: lock,
@@ -142,7 +162,11 @@ impl Application {
                 None
             }
             task = self.tasks.failed() => Some(format!("the task '{task}' has died")),
-            ended = &mut server => Some(format!("the HTTP server ended by itself: {ended:?}")),
+            ended = &mut server => Some(match ended {
+                Ok(Ok(())) => "the HTTP server ended by itself".to_owned(),
+                Ok(Err(error)) => format!("the HTTP server ended by itself: {error}"),
+                Err(error) => format!("the HTTP server ended by itself: {error}"),
+            }),
         };
         if let Some(text) = &failure {
             tracing::error!(reason = text, "draining after a fault");
@@ -163,7 +187,8 @@ impl Application {
             if let Some(events) = self.events {
                 events.end(grace, LAST_STEPS).await;
             }
-            end_tasks_and_stores(self.tasks, self.warm, self.stores, grace).await
+            let kept = Kept { warm: self.warm, key_uses: self.key_uses };
+            end_tasks_and_stores(self.tasks, kept, self.stores, grace).await
         };
         let ended = tokio::select! {
             ended = end => ended,
@@ -179,20 +204,32 @@ impl Application {
     }
 }
 
-async fn end_tasks_and_stores(
-    tasks: Tasks,
+/// What is saved for the next start, where this process saves it.
+struct Kept {
     warm: Option<Arc<WarmStart>>,
-    stores: Arc<Stores>,
-    grace: Grace,
-) -> Result<(), StartError> {
+    key_uses: Option<Arc<KeyUses>>,
+}
+
+async fn end_tasks_and_stores(tasks: Tasks, kept: Kept, stores: Arc<Stores>, grace: Grace) -> Result<(), StartError> {
     let late = tasks.join(grace.left(LAST_STEPS)).await;
     if !late.is_empty() {
-        tracing::warn!(tasks = ?late, "tasks did not end in time");
+        let late = late.join(", ");
+        tracing::warn!(tasks = late, "tasks did not end in time");
     }
-    if let Some(warm) = warm {
+    if let Some(uses) = kept.key_uses {
+        match tokio::time::timeout(grace.left(LAST_STEPS), uses.save_once()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "keys gain what they created lately"),
+            Err(_) => tracing::warn!("no time is left for what keys created"),
+        }
+    }
+    if let Some(warm) = kept.warm {
         match tokio::time::timeout(grace.left(LAST_STEPS), warm.save_once()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, cause = ?error.source, "the next start is colder"),
+            Ok(Err(error)) => {
+                let cause = error.source.as_ref().map(ToString::to_string);
+                tracing::warn!(%error, cause, "the next start is colder");
+            }
             Err(_) => tracing::warn!("no time is left for the warm codes"),
         }
     }
@@ -278,6 +315,7 @@ fn warm_start(
 struct Parts<'a> {
     stores: &'a Stores,
     links: &'a Links,
+    blocking: &'a Arc<Blocking>,
     clicks: &'a Clicks,
     /// What health reports tell of link events.
     told: Option<Arc<dyn DependencyHealth>>,
@@ -286,43 +324,53 @@ struct Parts<'a> {
 }
 
 fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) -> Result<State, StartError> {
-    let Parts { stores, links, clicks, told, keys, lifecycle } = parts;
+    let Parts { stores, links, blocking, clicks, told, keys, lifecycle } = parts;
     let counted = clicks.dependencies(&world.clock);
-    let stats = guarded_stats(clicks, world)?;
+    let overload: Arc<dyn DependencyHealth> = Arc::new(OverloadHealth(stores.loads.clone()));
+    let stats = guarded_stats(clicks, stores, world)?;
     Ok(State {
         shortener: Arc::clone(&links.shortener),
         resolver: links.cache.clone(),
         catalog: stores.links.clone(),
         stats: Arc::clone(&stats) as Arc<dyn ClickStats>,
         recording: clicks.recording(),
-        policy: Arc::new(UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets)),
+        blocking: Arc::clone(blocking) as Arc<dyn HostBlocking>,
+        policy: Arc::new(policy(config, &links.cache)),
         access: match config.http.auth {
             AuthMode::Open => Access::Open,
             AuthMode::Keys => Access::Keys(Arc::clone(keys) as Arc<dyn terse_core::access::Authenticator>),
         },
         store_health: stores.links.clone(),
-        dependencies: links.dependencies().into_iter().chain(counted).chain(told).collect(),
+        dependencies: links.dependencies().into_iter().chain(counted).chain(told).chain([overload]).collect(),
         breakers: links.breakers(stores, &stats)?,
         limits: links.limits(config, world)?,
         lifecycle: Arc::clone(lifecycle),
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
-        settings: Arc::new(settings(&config.http, address)),
+        settings: Arc::new(settings(config, address)),
     })
 }
 
+/// Which targets are accepted; what is blocked changes with what `cache` blocks.
+fn policy(config: &Config, cache: &ReadThrough) -> UrlPolicy {
+    let policy = UrlPolicy::new(&config.http.public_url.host, config.allow_private_targets);
+    policy.refusing(Arc::clone(cache.blocked()))
+}
+
 /// What is known of clicks, for requests: a read model that is slow or away holds none of them for long.
-fn guarded_stats(clicks: &Clicks, world: &World) -> Result<Arc<GuardedStats>, StartError> {
+fn guarded_stats(clicks: &Clicks, stores: &Stores, world: &World) -> Result<Arc<GuardedStats>, StartError> {
     let clock = Arc::new(CoreClock(Arc::clone(&world.clock)));
     let seed = u64::from_be_bytes(random_bytes(world.entropy.as_ref()));
     let guarded = GuardedStats::new(clicks.stats(), &StatsGuardSettings::default(), clock, seed, &world.metrics);
-    guarded.map(Arc::new).map_err(|error| StartError::new(Exit::Internal, error))
+    let guarded = guarded.map_err(|error| StartError::new(Exit::Internal, error))?;
+    Ok(Arc::new(guarded.giving_way_to(stores.loads.clone())))
 }
 
-fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
+fn settings(config: &Config, address: SocketAddr) -> Settings {
+    let http = &config.http;
     Settings {
-        public_url: http.public_url.base.clone(),
+        public_url: config.public_base(address),
         listen: address,
         redirect_status: http.redirect_status,
         redirect_max_age_s: http.redirect_max_age_s,

@@ -24,6 +24,7 @@ pub fn show(metrics: &Metrics, cache: &Arc<ReadThrough>, polled: Vec<Polled>) ->
 
 fn reading(cache: &ReadThrough, polled: &[Polled]) -> CacheReading {
     let stats = cache.stats();
+    let (of_file, shared) = cache.blocked().len();
     CacheReading {
         links: stats.links as u64,
         bytes: stats.bytes,
@@ -31,6 +32,7 @@ fn reading(cache: &ReadThrough, polled: &[Polled]) -> CacheReading {
         bypassed: stats.bypassed,
         overflows: stats.overflows,
         bypasses: stats.bypasses,
+        blocked_hosts: (of_file + shared) as u64,
         marks_fresh: polled.iter().map(|(number, name)| (name.clone(), cache.is_fresh(*number))).collect(),
     }
 }

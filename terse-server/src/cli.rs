@@ -7,14 +7,18 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+mod estimate;
+
+pub use estimate::{EstimateOrder, InputFlags, PeriodName, QuizOrder};
 
 use crate::config::keys::{FILE_SUFFIX, KEYS, Key};
 use crate::exit::{Exit, StartError};
 
 /// A URL shortener that keeps its promises.
 #[derive(Debug, Parser)]
-#[command(name = "terse", version, after_long_help = after_help(), max_term_width = 120)]
+#[command(name = "terse", version, after_help = SETTINGS_HELP, max_term_width = 120)]
 #[command(arg_required_else_help = true, subcommand_required = true, infer_long_args = false)]
 pub struct Cli {
     /// What to do.
@@ -30,10 +34,16 @@ pub struct Cli {
 
 const HEADING: &str = "Configuration";
 
+/// Where the rest of the help is.
+const SETTINGS_HELP: &str = "All settings, where they come from, and the exit codes: terse serve --help";
+/// What the short help says of the long one.
+const MORE: &str = " (see more with '--help')";
+
 /// A subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Serve redirects and the API
+    #[command(after_long_help = after_help())]
     Serve {
         /// What this process serves; may be repeated
         #[arg(long, value_enum, value_name = "ROLE", default_value = "all")]
@@ -55,19 +65,17 @@ pub enum Action {
     /// Build a read model anew from what the click log retains; servers may run meanwhile
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayOrder),
-    /// Work out a capacity estimate (in a later version)
-    Estimate {
-        /// Its assumptions
-        #[arg(value_name = "ASSUMPTION")]
-        assumptions: Vec<String>,
-    },
-    /// Practise the design interview (in a later version)
-    Quiz {
-        /// What to ask about
-        #[arg(value_name = "TOPIC")]
-        topics: Vec<String>,
-    },
+    /// Work out a capacity estimate: rates, bytes, cache, codes, machines
+    #[command(after_help = ESTIMATE_HELP)]
+    Estimate(EstimateOrder),
+    /// Practise the design interview: questions, answers, a score
+    Quiz(QuizOrder),
 }
+
+/// How numbers are written.
+const ESTIMATE_HELP: &str = "\
+Numbers may end in k, M, G, T, P or %: --links 100M --cache-share 1%. Results are to three digits; --json has them in
+full. A preset of a guide is followed by what the guide says itself, beside what its inputs come to.";
 
 /// What a process may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -305,6 +313,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, St
     match Cli::try_parse_from(arguments) {
         Ok(cli) => Ok(Parsed::Do(Box::new(cli))),
         Err(error) => match error.kind() {
+            // All settings would bury the commands.
+            ErrorKind::DisplayHelp if usage_of(&error.to_string()) == "terse" => {
+                Ok(Parsed::Print(Cli::command().render_help().to_string().replace(MORE, "")))
+            }
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Print(error.to_string())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Parsed::Nothing(error.to_string())),
             _ => Err(StartError::config(one_line(&error.to_string()))),
@@ -356,7 +368,6 @@ fn after_help() -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use proptest::prelude::*;
 
     use super::*;
@@ -420,13 +431,29 @@ mod tests {
 
     #[test]
     fn the_long_help_names_every_key_and_every_exit_code() {
-        let Parsed::Print(help) = parsed("terse --help").unwrap() else { panic!("no help") };
+        let Parsed::Print(help) = parsed("terse serve --help").unwrap() else { panic!("no help") };
         for key in KEYS {
             assert!(help.contains(key.variable) && help.contains(key.flag), "{}", key.name);
         }
         for (exit, meaning) in Exit::ALL {
             assert!(help.contains(&format!("{} {meaning}", exit as u8)));
         }
+    }
+
+    #[test]
+    fn the_first_help_names_the_commands_and_where_the_settings_are() {
+        let help = |line| match parsed(line).unwrap() {
+            Parsed::Print(help) => help,
+            other => panic!("{line}: {other:?}"),
+        };
+        let first = help("terse --help");
+        assert_eq!(first, help("terse -h"));
+        assert!(first.lines().count() < 30 && first.contains("terse serve --help"), "{first}");
+        for command in Cli::command().get_subcommands() {
+            assert!(first.contains(command.get_name()), "{first}");
+        }
+        assert!(!KEYS.iter().any(|key| first.contains(&format!("--{}", key.flag))), "{first}");
+        assert!(help("terse keys --help").contains("--data-dir"), "each command's own help has them");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod projection;
 mod read_model;
 mod recording;
 mod relaying;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use terse_clicks::projector::{Projector, ProjectorConfig};
 use terse_clicks::rabbit::{BrokerConfig, CheckpointNeeds, Relay, RelayConfig, StreamLog};
 use terse_core::Clock;
 use terse_core::click::ClickRecording;
-use terse_core::metrics::Metrics;
+use terse_core::metrics::{Metrics, StoppedAt};
 use terse_core::ports::clicks::{Bus, ClickStats, ReadModel};
 use terse_core::ports::{DependencyHealth, HomeStore, StoreError, StoreErrorKind};
 use terse_core::stats::Partition;
@@ -43,7 +44,8 @@ use self::health::{ClickHealth, Recorded};
 use self::model::{Model, NoReadModel};
 use self::projection::{Life, Projection, Supervised};
 use self::recording::Recording;
-use self::relaying::Relaying;
+use self::relaying::{RelayOf, Relaying};
+use self::waiting::Watch;
 use crate::config::Config;
 use crate::config::clicks::{BusConfig, StatsConfig};
 use crate::exit::{Exit, StartError};
@@ -83,6 +85,8 @@ pub struct Clicks {
     reader: Arc<Reader>,
     /// What the journal counted, as it was seen last.
     recorded: Arc<Recorded>,
+    /// What waits in the journals of the data directory, where this process has to do with them.
+    watch: Option<Watch>,
     /// Recovers journals of servers that are gone, where no journal of this process does.
     recovery: Option<RecoveryThread>,
     /// The file that knows countries, where this process counts.
@@ -98,8 +102,8 @@ impl Clicks {
     pub async fn open(config: &Config, broker: Option<BrokerConfig>, world: &World) -> Result<Self, StartError> {
         let surfaces = config.http.surfaces;
         let (records, reads_journals) = (surfaces.redirect, config.analytics && broker.is_none());
-        // Whoever publishes has to know how far clicks are counted.
-        let (bus, publishes) = (bus(broker.as_ref()), records && broker.is_some());
+        // Whoever publishes has to know how far clicks are counted. Who counts publishes what others left behind.
+        let (bus, publishes) = (bus(broker.as_ref()), (records || config.analytics) && broker.is_some());
         if records || reads_journals {
             refuse_other_kind(&journals(config), bus)?;
         }
@@ -114,11 +118,13 @@ impl Clicks {
         {
             tracing::error!(%error, "starting without a click journal: clicks are dropped until it can be opened");
         }
-        let recovery = (reads_journals && recording.is_none()).then(|| recovery(config, world)).transpose()?;
+        let recovers = config.analytics && recording.is_none();
+        let recovery = recovers.then(|| recovery(config, bus, world)).transpose()?;
         let countries = config.clicks.countries.as_deref().filter(|_| config.analytics);
         let countries = countries.map(CountryFile::open);
         let (projection, relaying, reader, recorded) = (None, None, Arc::default(), Arc::default());
-        Ok(Self { broker, recording, model, projection, relaying, reader, recorded, recovery, countries })
+        let watch = (records || config.analytics).then(|| Watch::new(&journals(config)));
+        Ok(Self { broker, recording, model, projection, relaying, reader, recorded, watch, recovery, countries })
     }
 
     /// Where redirects note their clicks.
@@ -140,7 +146,8 @@ impl Clicks {
         let counting = self.projection.as_ref().map(Projection::supervised);
         let works = (self.recording.is_some() || counting.is_some()).then(|| {
             let recording = self.recording.clone().map(|recording| (recording, Arc::clone(&self.recorded)));
-            Arc::new(ClickHealth { recording, counting, clock: Arc::clone(clock) }) as Arc<dyn DependencyHealth>
+            let (watch, clock) = (self.watch.clone(), Arc::clone(clock));
+            Arc::new(ClickHealth { recording, counting, watch, clock }) as Arc<dyn DependencyHealth>
         });
         let bus = self.bus_health().map(|bus| Arc::new(bus) as Arc<dyn DependencyHealth>);
         let countries = self.countries.clone().map(|file| file as Arc<dyn DependencyHealth>);
@@ -162,9 +169,13 @@ impl Clicks {
     /// [`StartError`] when a thread can't be started.
     pub fn start(&mut self, config: &Config, holder: String, world: &World) -> Result<(), StartError> {
         let Some(model) = self.model.clone() else { return Ok(()) };
-        if let (Some(broker), Some(recording)) = (&self.broker, &self.recording) {
+        if let Some(broker) = self.broker.as_ref().filter(|_| self.recording.is_some() || config.analytics) {
             let relay = RelayConfig::new(broker.clone(), journals(config));
-            self.relaying = Some(Relaying::start(relays(relay, &model, world), recording.clone())?);
+            let of = match &self.recording {
+                Some(recording) => RelayOf::Recording(recording.clone()),
+                None => RelayOf::Remains(config.data_dir.clone()),
+            };
+            self.relaying = Some(Relaying::start(relays(relay, &model, world), of)?);
         }
         if config.analytics {
             self.project(config, &model, holder, world)?;
@@ -236,14 +247,17 @@ impl Clicks {
     fn run_gauges(&self, tasks: &mut Tasks, world: &World) {
         let (counting, bus) = (self.projection.as_ref().map(Projection::supervised), self.bus_health());
         let (recording, recorded, seen) = (self.recording.clone(), Arc::clone(&self.recorded), world.clone());
+        let watch = self.watch.clone();
         tasks.every("click gauges", GAUGES_EVERY, move || {
             let (recording, counting, bus) = (recording.clone(), counting.clone(), bus.clone());
-            let (recorded, world) = (Arc::clone(&recorded), seen.clone());
+            let (recorded, watch, world) = (Arc::clone(&recorded), watch.clone(), seen.clone());
             async move {
                 if let Some(bus) = bus {
                     bus.show(&world.metrics);
                 }
-                show(recording, counting.as_deref(), &recorded, &world).await
+                show_recorded(recording, &recorded, &world)
+                    .await
+                    .and(show_waiting(watch, counting.as_deref(), &world).await)
             }
         });
         if let (Some(model), Some(_)) = (&self.model, &self.broker) {
@@ -378,8 +392,8 @@ fn refuse_other_kind(directory: &Path, bus: Bus) -> Result<(), StartError> {
     }
 }
 
-fn recovery(config: &Config, world: &World) -> Result<RecoveryThread, StartError> {
-    let recovery = Recovery::new(&journals(config), LOCAL_PARTITIONS, Arc::clone(&world.clock));
+fn recovery(config: &Config, bus: Bus, world: &World) -> Result<RecoveryThread, StartError> {
+    let recovery = Recovery::new(&journals(config), partitions_of(bus), Arc::clone(&world.clock));
     let failed = |error| StartError::new(Exit::Internal, format_args!("cannot recover click journals: {error}"));
     RecoveryThread::start(recovery).map_err(failed)
 }
@@ -434,30 +448,41 @@ fn countries(config: &Config) -> Result<Option<Arc<Countries>>, StartError> {
     config.clicks.countries.as_deref().map(open).transpose()
 }
 
-/// Brings the gauges up to date. Counting blocks reads directories, so not here.
-async fn show(
-    recording: Option<Recording>,
-    counting: Option<&Supervised>,
-    recorded: &Recorded,
-    world: &World,
-) -> Result<(), StoreError> {
-    let unreadable = |error: &dyn std::fmt::Display| {
-        StoreError::new(StoreErrorKind::Unavailable, format!("blocks of clicks can't be counted: {error}"))
-    };
+/// Brings the gauges of what is recorded up to date. Counting blocks reads directories, so not here.
+async fn show_recorded(recording: Option<Recording>, recorded: &Recorded, world: &World) -> Result<(), StoreError> {
+    let Some(recording) = recording else { return Ok(()) };
+    let counts = on_disk("blocks of clicks can't be counted", move || recording.counts()).await?;
+    recorded.note(&counts, world.clock.monotonic_ms());
+    world.metrics.click_blocks_pending().set(i64::try_from(counts.pending).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+/// Brings the gauges of what waits, and of what is counted, up to date.
+async fn show_waiting(watch: Option<Watch>, counting: Option<&Supervised>, world: &World) -> Result<(), StoreError> {
+    let Some(watch) = watch else { return Ok(()) };
+    let (looking, clock) = (watch.clone(), Arc::clone(&world.clock));
+    let looked = on_disk("what waits in journals can't be looked at", move || looking.look_once(clock.as_ref())).await;
+    let (metrics, now) = (&world.metrics, world.clock.now());
+    let mut lag_ms = watch.lag_ms(now);
     if let Some(counting) = counting {
         let report = counting.report();
-        let applied = world.metrics.clicks_applied();
+        let applied = metrics.clicks_applied();
         applied.inc_by(report.applied.saturating_sub(applied.get()));
-        world.metrics.click_lag_seconds().set(report.lag_ms(world.clock.now()) as f64 / 1_000.0);
+        metrics.clicks_stopped(StoppedAt::Projector, report.stopped);
+        lag_ms = lag_ms.max(report.lag_ms(now));
     }
-    if let Some(recording) = recording {
-        let counted =
-            tokio::task::spawn_blocking(move || recording.counts()).await.map_err(|error| unreadable(&error))?;
-        let counts = counted.map_err(|error| unreadable(&error))?;
-        recorded.note(&counts, world.clock.monotonic_ms());
-        world.metrics.click_blocks_pending().set(i64::try_from(counts.pending).unwrap_or(i64::MAX));
-    }
-    Ok(())
+    metrics.clicks_stopped(StoppedAt::Gap, watch.gaps());
+    metrics.click_lag_seconds().set(lag_ms as f64 / 1_000.0);
+    looked
+}
+
+/// Does what blocks on the disk.
+async fn on_disk<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other).flatten();
+    done.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, format!("{what}: {error}")))
 }
 
 /// Brings up to date how far each stream is counted: by whoever does it, so that each server tells.

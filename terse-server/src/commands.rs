@@ -2,7 +2,9 @@
 //! is one line and an exit code.
 
 mod dead;
+mod estimate;
 mod keys;
+mod quiz;
 mod replay;
 mod serve;
 mod shards;
@@ -13,6 +15,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::blocking;
 use crate::cli::{self, Action, Cli, Parsed};
 use crate::config::Config;
 use crate::config::raw::Inputs;
@@ -63,18 +66,13 @@ fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Resul
         Action::Shards(action) => shards::shards(&load()?, &action),
         Action::Dead(action) => dead::dead(&load()?, &action),
         Action::Replay(order) => replay::replay(&load()?, &order),
-        Action::Estimate { .. } => Err(later("estimate")),
-        Action::Quiz { .. } => Err(later("quiz")),
+        Action::Estimate(order) => estimate::estimate(&order),
+        Action::Quiz(order) => quiz::quiz(&order),
     }
 }
 
-/// What is known but comes with a later version.
-fn later(what: &str) -> StartError {
-    let version = env!("CARGO_PKG_VERSION");
-    StartError::new(Exit::Unavailable, format_args!("{what}: not in this version ({version}) yet"))
-}
-
 fn check_config(config: &Config) -> Result<(), StartError> {
+    blocking::check(config.blocklist.as_deref())?;
     say(config.describe().trim_end())?;
     for warning in &config.warnings {
         note(&format!("warning: {warning}"));
@@ -119,6 +117,10 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T,
 fn say(text: &str) -> Result<(), StartError> {
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    // Whoever reads has enough, as head does.
+    if written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        return Ok(());
+    }
     written.map_err(|error| StartError::new(Exit::Io, format_args!("cannot write to stdout: {error}")))
 }
 

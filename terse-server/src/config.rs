@@ -145,6 +145,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Whether targets on private addresses are fine.
     pub allow_private_targets: bool,
+    /// The file of blocked hosts.
+    pub blocklist: Option<PathBuf>,
     /// Logging.
     pub log: LogConfig,
     /// Stopping.
@@ -183,6 +185,7 @@ impl Config {
             cache: cache(&mut check)?,
             limits: limits(&mut check, http.auth)?,
             allow_private_targets: check.key(&keys::ALLOW_PRIVATE_TARGETS, boolean)?,
+            blocklist: check.key(&keys::BLOCKLIST, |text| Ok((text != "none").then(|| PathBuf::from(text))))?,
             log: log(&mut check)?,
             shutdown: shutdown(&mut check)?,
             http,
@@ -192,6 +195,15 @@ impl Config {
         };
         config.warnings = show::warnings(&config);
         Ok(config)
+    }
+
+    /// The base of short URLs of a server that really listens on `address`.
+    #[must_use]
+    pub fn public_base(&self, address: SocketAddr) -> String {
+        match self.source(&keys::PUBLIC_URL) {
+            Source::Default => self.http.public_url.on_port_of(address).base,
+            _ => self.http.public_url.base.clone(),
+        }
     }
 
     fn source(&self, key: &Key) -> &Source {
@@ -260,7 +272,7 @@ fn http(check: &mut Check<'_>) -> Result<HttpConfig, StartError> {
     let listen = check.key(&keys::LISTEN, values::socket_address)?;
     Ok(HttpConfig {
         listen,
-        public_url: check.key(&keys::PUBLIC_URL, values::public_url)?,
+        public_url: public_url(check, listen)?,
         auth: auth(check, listen)?,
         redirect_status: check.key(&keys::REDIRECT_STATUS, |text| values::one_of(text, &STATUSES))?,
         redirect_max_age_s: check.key(&keys::REDIRECT_MAX_AGE, |text| {
@@ -272,6 +284,17 @@ fn http(check: &mut Check<'_>) -> Result<HttpConfig, StartError> {
         workers: workers(check)?,
         bounds: bounds(check)?,
     })
+}
+
+/// Unless it is set, it follows the port on loopback.
+fn public_url(check: &mut Check<'_>, listen: SocketAddr) -> Result<PublicUrl, StartError> {
+    let public_url = check.key(&keys::PUBLIC_URL, values::public_url)?;
+    let Some(shown) = check.shown.last_mut().filter(|shown| shown.source == Source::Default) else {
+        return Ok(public_url);
+    };
+    let followed = public_url.on_port_of(listen);
+    shown.value.clone_from(&followed.base);
+    Ok(followed)
 }
 
 fn auth(check: &mut Check<'_>, listen: SocketAddr) -> Result<AuthMode, StartError> {
@@ -297,6 +320,8 @@ fn bounds(check: &mut Check<'_>) -> Result<terse_http::Bounds, StartError> {
     let wait = |text: &str| values::duration_within(text, Duration::from_millis(10), MAX_CLIENT_WAIT);
     Ok(terse_http::Bounds {
         connections_per_worker: check.key(&keys::CONNECTIONS_PER_WORKER, |text| values::number(text, 1, 1_000_000))?,
+        connections_per_address: check
+            .key(&keys::CONNECTIONS_PER_ADDRESS, |text| values::number(text, 1, 1_000_000))?,
         head_timeout: check.key(&keys::HEAD_TIMEOUT, wait)?,
         body_timeout: check.key(&keys::BODY_TIMEOUT, wait)?,
         keep_alive: check.key(&keys::KEEP_ALIVE, wait)?,

@@ -310,12 +310,14 @@ impl DependencyHealth for EventHealth {
                 value: report.waiting_bytes,
                 unit: "bytes",
                 trouble: full.then_some("filling"),
+                detail: None,
             },
             Observation {
                 name: "dropped",
                 value: report.dropped,
                 unit: "events",
                 trouble: dropping.then_some("dropping"),
+                detail: None,
             },
         ]
     }

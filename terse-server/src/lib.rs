@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod application;
+pub mod blocking;
 pub mod broker;
 pub mod cache_gauges;
 pub mod cli;
@@ -19,8 +20,10 @@ pub mod events;
 pub mod exit;
 pub mod identity;
 pub mod key_directory;
+pub mod key_uses;
 pub mod limits;
 pub mod links;
+pub mod overload;
 pub mod shared_cache;
 pub mod shutdown;
 pub mod stores;

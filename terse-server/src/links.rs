@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::exit::{Exit, StartError};
 use crate::identity::Identity;
+use crate::key_uses::KeyUses;
 use crate::shared_cache::{self, CacheHealth, SharedCache};
 use crate::stores::Stores;
 use crate::tasks::Tasks;
@@ -35,6 +36,8 @@ pub struct Links {
     pub cache: Arc<ReadThrough>,
     /// Creates, edits, deletes.
     pub shortener: Arc<Shortener>,
+    /// What keys created this month.
+    pub key_uses: Arc<KeyUses>,
     shared: Option<SharedCache>,
     /// One for each shard that other servers write to, with the shard's name.
     pollers: Vec<(String, Arc<MarkPoller>)>,
@@ -76,7 +79,9 @@ impl Links {
         let polled = polled(stores);
         let pollers = pollers(stores, &cache, &polled);
         cache_gauges::show(&world.metrics, &cache, polled)?;
-        Ok(Self { cache, shortener: Arc::new(shortener), shared, pollers })
+        let clock = Arc::clone(&world.clock);
+        let key_uses = KeyUses::open(config.data_dir.clone(), identity.deployment_text(), clock)?;
+        Ok(Self { cache, shortener: Arc::new(shortener), key_uses, shared, pollers })
     }
 
     /// What health reports tell besides the shards.
@@ -91,7 +96,8 @@ impl Links {
     /// # Errors
     /// As [`crate::limits::limits`].
     pub fn limits(&self, config: &Config, world: &World) -> Result<Arc<Limits>, StartError> {
-        crate::limits::limits(config, self.shared.as_ref().map(|shared| &shared.redis), world).map(Arc::new)
+        let redis = self.shared.as_ref().map(|shared| &shared.redis);
+        crate::limits::limits(config, redis, self.key_uses.uses(), world).map(Arc::new)
     }
 
     /// All breakers: those of the shards, that of the shared cache, and that of `stats`.

@@ -14,7 +14,7 @@ use terse_core::ShortCode;
 use terse_core::metrics::Metrics;
 use terse_core::ports::{ChangeFeed, HomeStore, SettingsStore, ShardStore, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
-use terse_resilience::{Breaker, Breakers, MonotonicClock};
+use terse_resilience::{Breaker, Breakers, ConcurrencyLimit, MonotonicClock};
 use terse_store::{
     CoreClock, CqlConfig, CqlLimits, CqlStore, GuardSettings, Guarded, Sharded, SqliteConfig, SqliteStore,
     watched_breaker,
@@ -45,6 +45,8 @@ pub struct Stores {
     pub feeds: Vec<Option<Arc<dyn ChangeFeed>>>,
     /// The breakers of all shards' guards.
     pub breakers: Breakers,
+    /// How many calls may wait for each shard at once.
+    pub loads: Vec<Arc<ConcurrencyLimit>>,
 }
 
 /// One shard's store.
@@ -67,6 +69,7 @@ struct Guards {
     home: Arc<dyn HomeStore>,
     feed: Option<Arc<dyn ChangeFeed>>,
     breakers: Vec<(String, Arc<Breaker>)>,
+    loads: Vec<Arc<ConcurrencyLimit>>,
 }
 
 /// A shard that could not be connected.
@@ -154,6 +157,7 @@ impl Stores {
     pub fn open(config: &Config, world: &World) -> Result<Self, StartError> {
         let internal = |error: &dyn std::fmt::Display| StartError::new(Exit::Internal, error);
         let (mut shards, mut ports, mut feeds, mut breakers) = (vec![], vec![], vec![], Breakers::new());
+        let mut loads = vec![];
         let mut home = None;
         for shard in &config.store.shards {
             let (shard, guards) = open_shard(config, shard, world)?;
@@ -163,11 +167,12 @@ impl Stores {
             shards.push(shard);
             ports.push(guards.links);
             feeds.push(guards.feed);
+            loads.extend(guards.loads);
             home.get_or_insert(guards.home);
         }
         let links = Sharded::new(config.store.map.clone(), ports).map_err(|error| internal(&error))?;
         let home = home.ok_or_else(|| internal(&"there is no shard"))?;
-        Ok(Self { shards, home, links: Arc::new(links), feeds, breakers })
+        Ok(Self { shards, home, links: Arc::new(links), feeds, breakers, loads })
     }
 
     /// The first shard, home to settings, keys and leases.
@@ -306,7 +311,8 @@ fn guard<S>(shard: &str, store: Arc<S>, world: &World) -> Result<Arc<Guarded<S>>
 impl Guards {
     fn new<S: ShardStore + HomeStore>(guarded: &Arc<Guarded<S>>, feed: Option<Arc<dyn ChangeFeed>>) -> Self {
         let named = guarded.breakers().map(|(name, breaker)| (name.to_owned(), Arc::clone(breaker)));
-        Self { links: guarded.clone(), home: guarded.clone(), feed, breakers: named.collect() }
+        let loads = guarded.loads().map(|(_, limit)| Arc::clone(limit)).collect();
+        Self { links: guarded.clone(), home: guarded.clone(), feed, breakers: named.collect(), loads }
     }
 }
 

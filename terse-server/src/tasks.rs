@@ -10,6 +10,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use terse_core::ports::{StoreError, StoreErrorKind};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -70,10 +71,32 @@ impl Tasks {
                     _ = tick.tick() => {}
                 }
                 // Not cut short at the end: a step is bounded, and half of one helps nobody.
-                let outcome = timeout(limit, step()).await.unwrap_or_else(|_| {
-                    Err(StoreError::new(StoreErrorKind::Unavailable, "took longer than its time limit"))
-                });
-                failing = report(&told, failing, outcome);
+                failing = report(&told, failing, within(limit, step()).await);
+            }
+        };
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Runs `step`, which may take up to `limit`, each time that `signal` comes, until the end. Signals that come
+    /// during a step are one.
+    pub fn at_each<F, R>(&mut self, name: impl Into<Name>, mut signal: Signal, limit: Duration, mut step: F)
+    where
+        F: FnMut() -> R + Send + 'static,
+        R: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        let mut stop = self.stop.subscribe();
+        let name = name.into();
+        let told = name.clone();
+        let task = async move {
+            let mut failing = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    Some(()) = signal.recv() => {}
+                }
+                failing = report(&told, failing, within(limit, step()).await);
             }
         };
         let id = self.set.spawn(task).id();
@@ -109,6 +132,12 @@ impl Tasks {
         let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
         self.names.remove(&id).unwrap_or(Cow::Borrowed("unnamed"))
     }
+}
+
+/// The outcome of a step, if it comes within `limit`.
+async fn within(limit: Duration, step: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    let late = || StoreError::new(StoreErrorKind::Unavailable, "took longer than its time limit");
+    timeout(limit, step).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Logs a change between working and failing; returns whether it fails now.
@@ -201,6 +230,22 @@ mod tests {
         tasks.every("late", SECOND, std::future::pending);
         tokio::task::yield_now().await;
         assert_eq!(tasks.join(SECOND * 2).await, ["late"]);
+    }
+
+    #[tokio::test]
+    async fn a_step_is_done_at_each_signal_until_the_end() {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut tasks = Tasks::new();
+        let (sender, mut steps) = tokio::sync::mpsc::channel(8);
+        tasks.at_each("told", signal(SignalKind::window_change()).unwrap(), SECOND, move || {
+            let sender = sender.clone();
+            async move { sender.send(()).await.map_err(|_| StoreError::new(StoreErrorKind::Unavailable, "gone")) }
+        });
+        for _ in 0..3 {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::WINCH).unwrap();
+            timeout(SECOND * 30, steps.recv()).await.unwrap().unwrap();
+        }
+        assert_eq!(tasks.join(SECOND * 30).await, Vec::<Name>::new());
     }
 
     #[test]

@@ -238,6 +238,10 @@ impl KeyStore for MemoryStore {
 
 #[async_trait]
 impl StoreHealth for MemoryStore {
+    async fn check_writes(&self, _: bool) -> Vec<(String, StoreError)> {
+        Vec::new()
+    }
+
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
         vec![("memory".to_owned(), Ok(()))]
     }

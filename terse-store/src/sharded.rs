@@ -181,6 +181,10 @@ impl StoreHealth for Sharded {
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
         join_all(self.shards.iter().map(|shard| shard.check())).await.into_iter().flatten().collect()
     }
+
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        join_all(self.shards.iter().map(|shard| shard.check_writes(doubts))).await.into_iter().flatten().collect()
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum Operation {
     RevokeKey,
     KeysRevision,
     Check,
+    /// [`StoreHealth::check_writes`](terse_core::ports::StoreHealth::check_writes).
+    CheckWrites,
 }
 
 /// Which calls of an operation go wrong.

@@ -150,12 +150,20 @@ impl<S: KeyStore + ?Sized> KeyStore for FaultyStore<S> {
 
 #[async_trait]
 impl<S: StoreHealth + ?Sized> StoreHealth for FaultyStore<S> {
-    /// A fault shows as one failing shard named `faulty`.
+    /// A fault shows as one failing shard named `faulty`; with writes, as all shards failing.
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
         let work = async { Ok(self.inner.check().await) };
         match self.faults.apply(Operation::Check, work).await {
             Ok(shards) => shards,
             Err(error) => vec![("faulty".to_owned(), Err(error))],
+        }
+    }
+
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        let work = async { Ok(self.inner.check_writes(doubts).await) };
+        match self.faults.apply(Operation::CheckWrites, work).await {
+            Ok(shards) => shards,
+            Err(error) => self.inner.check().await.into_iter().map(|(shard, _)| (shard, error.clone())).collect(),
         }
     }
 }
@@ -192,6 +200,10 @@ mod tests {
     impl StoreHealth for Counter {
         async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
             vec![("main".to_owned(), Ok(()))]
+        }
+
+        async fn check_writes(&self, _: bool) -> Vec<(String, StoreError)> {
+            Vec::new()
         }
     }
 

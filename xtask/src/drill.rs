@@ -23,7 +23,8 @@ use crate::workspace::{Workspace, cargo};
 const DRILLS_LIMIT: Duration = Duration::from_secs(90 * 60);
 
 /// Drills of a server with a SQLite file, which need no cluster.
-const ALONE: &[&str] = &["stampede", "scan", "celebrity"];
+const ALONE: &[&str] =
+    &["stampede", "scan", "celebrity", "enumeration", "limits-flood", "limits-paced", "idle-and-slow"];
 /// What the names of the drills of the counting begin with.
 const CLICKS: &str = "clicks-";
 /// What the names of those end with that need the cluster.

@@ -8,8 +8,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bench;
+pub mod book;
+pub mod claims;
 pub mod drill;
 pub mod lint;
+pub mod load;
 pub mod process;
 pub mod services;
 pub mod suite;

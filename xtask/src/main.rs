@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::process::Supervisor;
 use xtask::workspace::Workspace;
-use xtask::{bench, drill, lint, services, suite};
+use xtask::{bench, book, claims, drill, lint, load, services, suite};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -30,6 +30,14 @@ enum Command {
     Bench(bench::Options),
     /// Break one thing of the running cluster, and check what was promised for that case
     Drill(drill::Options),
+    /// Work out the numbers of the book and check them
+    #[command(subcommand)]
+    Claims(claims::Options),
+    /// Check the book and build it
+    #[command(subcommand)]
+    Book(book::Options),
+    /// Put load on a server, check every answer, and write a report with charts
+    Load(load::Options),
     /// Answer everything with one redirect until ended: what the kernel alone costs
     #[command(hide = true)]
     Floor {
@@ -74,6 +82,9 @@ fn supervised(command: &Command, supervisor: &Supervisor) -> anyhow::Result<()> 
         Command::Lint(options) => lint::run(&workspace, supervisor, options),
         Command::Bench(options) => bench::run(&workspace, supervisor, options),
         Command::Drill(options) => drill::run(&workspace, supervisor, options),
+        Command::Claims(options) => claims::run(&workspace, supervisor, options),
+        Command::Book(options) => book::run(&workspace, supervisor, options),
+        Command::Load(options) => load::run(&workspace, supervisor, options),
         Command::Floor { .. } => Ok(()),
     }
 }

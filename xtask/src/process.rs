@@ -60,6 +60,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     groups: BTreeSet<i32>,
+    /// Those that whoever holds them ends, within the grace period.
+    spared: BTreeSet<i32>,
     interrupted: bool,
 }
 
@@ -208,7 +210,11 @@ fn end_groups(shared: &Shared) {
     let mut state = shared.state();
     let again = std::mem::replace(&mut state.interrupted, true);
     let first = if again { Signal::KILL } else { Signal::TERM };
-    state.groups.iter().for_each(|group| signal_group(*group, first));
+    state
+        .groups
+        .iter()
+        .filter(|group| again || !state.spared.contains(group))
+        .for_each(|group| signal_group(*group, first));
     let (state, timed_out) = shared
         .changed
         .wait_timeout_while(state, GRACE, |state| !state.groups.is_empty())
@@ -241,6 +247,12 @@ impl Group {
         self.leader.as_raw_pid().unsigned_abs()
     }
 
+    /// Leaves the group alone at a first signal: whoever holds it sees [`Supervisor::is_interrupted`] and ends it.
+    /// What is left of it is killed when the grace period is over.
+    pub fn spare(&self) {
+        self.shared.state().spared.insert(self.leader.as_raw_pid());
+    }
+
     /// The leader's output, if it was piped and not taken yet.
     pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
@@ -260,7 +272,14 @@ impl Group {
     /// Lets the group go on by itself: neither a signal nor the end of this program ends it.
     pub fn detach(mut self) {
         self.ended = true;
-        self.shared.state().groups.remove(&self.leader.as_raw_pid());
+        self.forget();
+    }
+
+    /// The supervisor needn't end it any more.
+    fn forget(&self) {
+        let mut state = self.shared.state();
+        state.groups.remove(&self.leader.as_raw_pid());
+        state.spared.remove(&self.leader.as_raw_pid());
         self.shared.changed.notify_all();
     }
 
@@ -305,8 +324,7 @@ impl Group {
         signal_group(self.leader.as_raw_pid(), Signal::KILL);
         // Reaps the leader; its status is known or of no interest.
         let _ = self.child.wait();
-        self.shared.state().groups.remove(&self.leader.as_raw_pid());
-        self.shared.changed.notify_all();
+        self.forget();
     }
 }
 
@@ -515,6 +533,20 @@ mod tests {
         assert_eq!(error.to_string(), "bash took longer than 0 s");
         drop(group);
         await_gone(pid);
+    }
+
+    #[test]
+    fn a_spared_group_outlives_the_first_signal_and_not_the_grace_period() {
+        let supervisor = Supervisor::unwatched();
+        let (mut spared, mut other) =
+            (supervisor.spawn(&mut shell("sleep 100")).unwrap(), supervisor.spawn(&mut shell("sleep 100")).unwrap());
+        spared.spare();
+        let interrupter = supervisor.clone();
+        let interrupt = thread::spawn(move || interrupter.interrupt());
+        assert!(!other.wait(GRACE).unwrap().success(), "the other one is ended at once");
+        assert!(supervisor.is_interrupted() && spared.check_alive().is_ok());
+        assert!(!spared.stop().unwrap().success());
+        interrupt.join().unwrap();
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! One build serves all of it: the programs and the tests are built together,
 //! with one set of features, and `cargo test` then finds everything built.
 //! What the integration tests need is passed by environment: `TERSE_BIN`, the
-//! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there.
+//! built server; `TERSE_SCHEMATHESIS` and `TERSE_CHROMIUM`, when they are there;
+//! `TERSE_K6`, for the load tests.
 //!
 //! Tests of the shared cache get a real Redis: `TERSE_REDIS`, and those of the
 //! click log a real RabbitMQ: `TERSE_AMQP`.
@@ -12,21 +13,27 @@
 //! variables; its path in `TERSE_SERVICES`, since a process id changes when a
 //! test kills a node; and in `TERSE_XTASK` this program, of which `up cassandra`
 //! brings the node back. A cluster that ran already is used and left running.
+//!
+//! All tests run in two lanes, see [`lanes`]; those of packages or names that
+//! are asked for run one program after another.
 
+mod lanes;
+
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
+use self::lanes::{Lanes, Run, Totals};
 use crate::process::Supervisor;
 use crate::services::{self, Compiler, Kind, Session, cassandra, rabbitmq, redis};
 use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
-/// How long all tests together may take.
+/// How long all tests together may take; about a third of it on two cores.
 const TESTS_LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// The package whose tests drive the built server.
@@ -43,11 +50,8 @@ const SERVED: &[(Kind, &[&str])] = &[
 ];
 
 /// The package whose atomics loom tries in every order that the memory model
-/// allows; tests by threads show but those that the machine happens to choose.
+/// allows; tests by threads show but those that the machine happens to choose. 75 s, built from nothing on a busy machine.
 const MODELLED: &str = "terse-resilience";
-
-/// How long trying all orders may take, the build for it included; 75 s here, built from nothing on a busy machine.
-const MODELS_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// What builds the server the way that `cargo test --workspace` does, so that nothing is built twice.
 pub const BUILD_ALL: &[&str] = &["--workspace", "--bins", "--tests"];
@@ -69,6 +73,7 @@ struct Needs {
     server: Option<PathBuf>,
     schemathesis: Option<PathBuf>,
     chromium: Option<PathBuf>,
+    k6: Option<PathBuf>,
     variables: Vec<(&'static str, OsString)>,
 }
 
@@ -90,6 +95,7 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
             let tools = Tools::new(supervisor);
             needs.schemathesis = tools.schemathesis(workspace)?;
             needs.chromium = tools.find(&CHROMIUM)?;
+            needs.k6 = tools.k6(workspace)?;
             tools.find(&NGINX).map(drop)
         })?;
     }
@@ -110,15 +116,14 @@ fn steps(workspace: &Workspace, supervisor: &Supervisor, options: &Options, summ
             Ok(())
         })?;
     }
-    let mut totals = Totals::default();
-    let outcome = summary.time("tests", || run_tests(supervisor, workspace, options, &needs, &mut totals));
-    summary.totals = totals;
+    let lanes = options.lanes(workspace);
+    let command = |run: &Run| test_command(workspace, run, &needs);
+    let outcome = summary.time("tests", || lanes::run(supervisor, &lanes, TESTS_LIMIT, &command));
     let ended = session.map_or(Ok(()), Session::end);
-    outcome.and(ended)?;
-    if options.wants(MODELLED) && options.filter.is_empty() {
-        summary.time("models", || supervisor.run_ok(&mut model_check(workspace), MODELS_LIMIT))?;
-    }
-    Ok(())
+    let outcome = outcome?;
+    summary.steps.extend(&outcome.times);
+    summary.totals = outcome.totals;
+    outcome.verdict().and(ended)
 }
 
 /// Runs the tests of [`MODELLED`] under loom. They are built in a directory of
@@ -154,94 +159,38 @@ impl Options {
         SERVED.iter().filter(|(_, packages)| needed(packages)).map(|(kind, _)| *kind).collect()
     }
 
-    fn command(&self, needs: &Needs) -> Command {
-        let mut command = cargo(&["test", "--no-fail-fast"]);
-        if self.package.is_empty() {
-            command.arg("--workspace");
-        }
-        self.package.iter().for_each(|package| {
-            command.args(["--package", package]);
-        });
-        command.arg("--").args(&self.filter);
-        let variables = [
-            ("TERSE_BIN", &needs.server),
-            ("TERSE_SCHEMATHESIS", &needs.schemathesis),
-            ("TERSE_CHROMIUM", &needs.chromium),
-        ];
-        for (name, path) in variables {
-            if let Some(path) = path {
-                command.env(name, path);
+    fn lanes(&self, workspace: &Workspace) -> Lanes {
+        if !self.package.is_empty() || !self.filter.is_empty() {
+            let mut lanes = lanes::some(&self.package, &self.filter);
+            if self.filter.is_empty() && self.wants(MODELLED) {
+                lanes.iter_mut().for_each(|lane| lane.push(Run::models()));
             }
+            return lanes;
         }
-        command.envs(needs.variables.iter().map(|(name, value)| (name, value)));
-        command
+        let programs = workspace.graph.ours().flat_map(|package| package.tests.iter().cloned());
+        lanes::all(&programs.collect::<BTreeSet<String>>())
     }
 }
 
-fn run_tests(
-    supervisor: &Supervisor,
-    workspace: &Workspace,
-    options: &Options,
-    needs: &Needs,
-    totals: &mut Totals,
-) -> Result<()> {
-    let mut command = options.command(needs);
-    command.current_dir(&workspace.root).stdout(Stdio::piped());
-    let mut group = supervisor.spawn(&mut command)?;
-    let output = group.take_stdout().context("no output of cargo test")?;
-    // Its own thread, so that a process that keeps the pipe open can't outlast the limit.
-    let reader = std::thread::spawn(move || pass_on(BufReader::new(output), std::io::stdout()));
-    let status = group.wait(TESTS_LIMIT)?;
-    drop(group);
-    // Closes the pipe if a test left a process behind that holds it; named at the end.
-    let left = supervisor.sweep();
-    *totals = reader.join().map_err(|_| anyhow::anyhow!("reading the tests' output panicked"))?;
-    if !status.success() {
-        bail!("the tests failed");
+fn test_command(workspace: &Workspace, run: &Run, needs: &Needs) -> Command {
+    if run.models {
+        return model_check(workspace);
     }
-    if !left.is_empty() {
-        bail!("the tests left behind: {}", left.join(", "));
-    }
-    Ok(())
-}
-
-/// Hands the lines of `output` to `printed` as they come and adds up what they report.
-fn pass_on(mut output: impl BufRead, mut printed: impl Write) -> Totals {
-    let mut totals = Totals::default();
-    let mut line = Vec::new();
-    while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        // Nobody may be reading any more; the tests' result counts all the same.
-        let _ = printed.write_all(&line).and_then(|()| printed.flush());
-        totals.add(&String::from_utf8_lossy(&line));
-        line.clear();
-    }
-    totals
-}
-
-/// How many tests there were, as the test programs report them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Totals {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
-
-impl Totals {
-    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; others are passed over.
-    fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
-            return;
-        };
-        for (count, what) in counts.split("; ").filter_map(|part| part.split_once(' ')) {
-            let count = count.parse().unwrap_or(0);
-            match what.trim() {
-                "passed" => self.passed += count,
-                "failed" => self.failed += count,
-                "ignored" => self.ignored += count,
-                _ => {}
-            }
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    command.args(&run.targets).arg("--").args(&run.filter).current_dir(&workspace.root);
+    let variables = [
+        ("TERSE_BIN", &needs.server),
+        ("TERSE_SCHEMATHESIS", &needs.schemathesis),
+        ("TERSE_CHROMIUM", &needs.chromium),
+        ("TERSE_K6", &needs.k6),
+    ];
+    for (name, path) in variables {
+        if let Some(path) = path {
+            command.env(name, path);
         }
     }
+    command.envs(needs.variables.iter().map(|(name, value)| (name, value)));
+    command
 }
 
 /// What was done and how long it took.
@@ -252,7 +201,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn time(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn time<T>(&mut self, name: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let done = step();
         self.steps.push((name, start.elapsed()));
@@ -274,18 +223,29 @@ impl Summary {
 mod tests {
     use super::*;
 
-    fn arguments(options: &Options, needs: &Needs) -> Vec<String> {
-        let command = options.command(needs);
-        command.get_args().map(|argument| argument.to_string_lossy().into_owned()).filter(|a| a != "--locked").collect()
+    fn command(needs: &Needs) -> Command {
+        let lanes = lanes::some(&["a".into()], &["x".into()]);
+        test_command(&Workspace::find().unwrap(), &lanes[0][0], needs)
     }
 
     #[test]
-    fn all_packages_are_tested_unless_some_are_named() {
-        let all = arguments(&Options::default(), &Needs::default());
-        assert_eq!(all, ["test", "--no-fail-fast", "--workspace", "--"]);
-        let options = Options { package: vec!["a".into(), "b".into()], filter: vec!["x".into()] };
-        let some = arguments(&options, &Needs::default());
-        assert_eq!(some, ["test", "--no-fail-fast", "--package", "a", "--package", "b", "--", "x"]);
+    fn a_run_is_one_cargo_test_that_ends_with_its_filter() {
+        let command = command(&Needs::default());
+        let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+        let words: Vec<_> = words.filter(|word| word != "--locked").collect();
+        assert_eq!(words, ["test", "--no-fail-fast", "--package", "a", "--", "x"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_runs_in_one_lane_and_all_tests_in_two() {
+        let workspace = Workspace::find().unwrap();
+        let lanes = |package: &[&str], filter: &[&str]| {
+            let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+            Options { package: owned(package), filter: owned(filter) }.lanes(&workspace).len()
+        };
+        assert_eq!((lanes(&[], &[]), lanes(&["xtask"], &[]), lanes(&[], &["x"])), (2, 1, 1));
+        let runs = |package: &str| Options { package: vec![package.into()], filter: vec![] }.lanes(&workspace)[0].len();
+        assert_eq!((runs(MODELLED), runs("xtask")), (2, 1), "atomics are modelled with their package");
     }
 
     #[test]
@@ -310,7 +270,7 @@ mod tests {
     #[test]
     fn what_was_found_is_passed_by_environment_and_what_is_missing_is_not() {
         let needs = Needs { server: Some("/t/terse".into()), ..Needs::default() };
-        let command = Options::default().command(&needs);
+        let command = command(&needs);
         let passed: Vec<_> = command.get_envs().collect();
         assert_eq!(passed, [("TERSE_BIN".as_ref(), Some("/t/terse".as_ref()))]);
     }
@@ -318,8 +278,9 @@ mod tests {
     #[test]
     fn a_cluster_is_told_by_environment() {
         let needs = Needs { variables: vec![("TERSE_CQL", "cql://x".into())], ..Needs::default() };
-        let command = Options::default().command(&needs);
-        assert!(command.get_envs().any(|variable| variable == ("TERSE_CQL".as_ref(), Some("cql://x".as_ref()))));
+        assert!(
+            command(&needs).get_envs().any(|variable| variable == ("TERSE_CQL".as_ref(), Some("cql://x".as_ref())))
+        );
     }
 
     #[test]
@@ -334,20 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn results_of_several_programs_are_added_up() {
-        let output = "running 4 tests\n\
-            test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
-            test result: a line that says nothing\n\
-            test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s\n";
-        let mut printed = Vec::new();
-        assert_eq!(pass_on(output.as_bytes(), &mut printed), Totals { passed: 8, failed: 1, ignored: 2 });
-        assert_eq!(printed, output.as_bytes());
-    }
-
-    #[test]
     fn the_summary_tells_steps_and_verdict() {
         let mut summary = Summary::default();
-        assert!(summary.time("build", || bail!("broken")).is_err());
+        assert!(summary.time("build", || -> Result<()> { anyhow::bail!("broken") }).is_err());
         summary.totals = Totals { passed: 1, failed: 2, ignored: 3 };
         let text = summary.text(false);
         assert!(text.contains("build          0.0 s"), "{text}");

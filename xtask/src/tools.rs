@@ -32,6 +32,9 @@ pub const CHROMIUM: Program =
 /// The web server that redirects are compared with.
 pub const NGINX: Program = Program { names: &["nginx"], package: "nginx-light" };
 
+/// The load generator's version; Go's checksum database guards what it names.
+const K6_VERSION: &str = "v1.8.1";
+
 /// What to do about a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
@@ -126,6 +129,32 @@ impl<'a> Tools<'a> {
             Ok(path) => Ok(Some(path)),
             Err(error) => self.missing("schemathesis", "apt-get install python3-venv", Some(&error)),
         }
+    }
+
+    /// The path of k6 under `target/`, built by Go if it was missing or another version.
+    ///
+    /// # Errors
+    /// When it can't be had and this is CI.
+    pub fn k6(&self, workspace: &Workspace) -> Result<Option<PathBuf>> {
+        let folder = workspace.target.join("k6").join(K6_VERSION);
+        match self.go_install(&format!("go.k6.io/k6@{K6_VERSION}"), &folder, "k6") {
+            Ok(path) => Ok(Some(path)),
+            Err(error) => self.missing("k6", "install Go 1.25 or later", Some(&error)),
+        }
+    }
+
+    /// Has Go build `package` into `folder`, unless the program `name` is there.
+    fn go_install(&self, package: &str, folder: &Path, name: &str) -> Result<PathBuf> {
+        let program = folder.join(name);
+        if program.exists() {
+            return Ok(program);
+        }
+        let go = find_program(&["go"]).context("there is no Go to build it with")?;
+        println!("building {package}");
+        let mut command = Command::new(go);
+        command.args(["install", package]).env("GOBIN", folder).stdout(Stdio::null());
+        self.supervisor.run_ok(&mut command, INSTALL_LIMIT)?;
+        Ok(program)
     }
 
     /// Makes `environment` hold what `pins` lists and returns its program `name`.
@@ -296,6 +325,15 @@ mod tests {
         fs::write(folder.path().join("installed.txt"), "a==1\n").unwrap();
         let found = tools(&supervisor, true).python_environment(folder.path(), &pins, "st").unwrap();
         assert_eq!(found, folder.path().join("bin/st"));
+    }
+
+    #[test]
+    fn what_go_has_built_is_used_as_it_is() {
+        let supervisor = Supervisor::unwatched();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("k6"), "").unwrap();
+        let found = tools(&supervisor, true).go_install("no.such.package/here@v1.0.0", folder.path(), "k6");
+        assert_eq!(found.unwrap(), folder.path().join("k6"));
     }
 
     #[test]

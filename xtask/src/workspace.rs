@@ -107,6 +107,8 @@ pub struct Package {
     pub ours: bool,
     /// What it depends on.
     pub dependencies: Vec<Dependency>,
+    /// The names of its test programs, without those of its library and programs.
+    pub tests: BTreeSet<String>,
 }
 
 /// One arrow of the dependency graph.
@@ -149,6 +151,7 @@ impl Graph {
                 folder: manifest.parent().unwrap_or(Path::new("")).to_owned(),
                 ours: members.contains(&id),
                 dependencies: arrows.iter().map(dependency).collect(),
+                tests: tests(&package["targets"]),
                 id,
             });
         }
@@ -190,6 +193,12 @@ fn dependency(arrow: &Value) -> Dependency {
         id: arrow["pkg"].as_str().unwrap_or_default().to_owned(),
         normal: kinds.iter().any(|kind| kind["kind"].is_null()),
     }
+}
+
+fn tests(targets: &Value) -> BTreeSet<String> {
+    let targets = targets.as_array().into_iter().flatten();
+    let programs = targets.filter(|target| target["kind"][0] == "test");
+    programs.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
@@ -269,5 +278,7 @@ pub(crate) mod tests {
         let workspace = Workspace::find().unwrap();
         assert!(workspace.graph.ours().any(|package| package.name == "xtask"));
         assert!(workspace.root.join("Cargo.lock").exists());
+        let store = workspace.graph.ours().find(|package| package.name == "terse-store").unwrap();
+        assert!(store.tests.contains("conformance") && !store.tests.contains("terse-store"), "{:?}", store.tests);
     }
 }

@@ -82,11 +82,27 @@ if used > 0 then more = (oldest + parts + 1) * length - now end
 return {granted, math.max(limit - used, 0), more}
 ";
 
+/// KEYS[1] = units that were used in a period. ARGV: units of the period, units that the caller knows to be used of
+/// those told before, units used that it has not told, units wanted, milliseconds to keep the count. Tells: units
+/// granted, units used.
+const QUOTA: &str = r"
+local limit, known, untold, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local stored = tonumber(redis.call('GET', KEYS[1]) or nil) or 0
+local used = math.max(stored, known) + untold
+local granted = math.max(math.min(wanted, limit - used), 0)
+used = used + granted
+if used ~= stored then
+  redis.call('SET', KEYS[1], string.format('%.0f', used), 'PX', ARGV[5])
+end
+return {granted, used}
+";
+
 /// The scripts, each sent by its hash, and whole only to a Redis that has forgotten it.
 pub(super) struct LimitScripts {
     pub(super) token_bucket: Script,
     pub(super) fixed_window: Script,
     pub(super) sliding_window: Script,
+    pub(super) quota: Script,
 }
 
 impl LimitScripts {
@@ -95,6 +111,7 @@ impl LimitScripts {
             token_bucket: Script::new(TOKEN_BUCKET),
             fixed_window: Script::new(FIXED_WINDOW),
             sliding_window: Script::new(SLIDING_WINDOW),
+            quota: Script::new(QUOTA),
         }
     }
 }

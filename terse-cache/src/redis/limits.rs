@@ -10,10 +10,21 @@ use std::time::Duration;
 
 use redis::ScriptInvocation;
 use redis::aio::MultiplexedConnection;
-use terse_resilience::limit::{Draw, Key, PARTS, Rule, SharedDraw, SharedLimiter};
+use terse_resilience::limit::{
+    Draw, Key, PARTS, QuotaQuestion, Rule, SharedDraw, SharedLimiter, SharedQuota, SharedQuotaDraw,
+};
 
 use super::RedisCache;
 use super::tally::{Ending, Operation};
+
+/// How long what was used of a quota is kept after the last unit: longer than its period, a month.
+const QUOTA_KEPT: Duration = Duration::from_secs(40 * 86_400);
+
+/// One quota.
+struct RedisQuota {
+    redis: Arc<RedisCache>,
+    name: String,
+}
 
 /// One limit.
 struct RedisLimiter {
@@ -35,6 +46,43 @@ impl RedisCache {
         // Another rule keeps something else under its key.
         let name = format!("{name}:{}", rule.name());
         (!paced).then(|| Arc::new(RedisLimiter { redis: Arc::clone(self), name, rule }) as Arc<dyn SharedLimiter>)
+    }
+}
+
+impl RedisCache {
+    /// The quota `name` of a month or less, for all processes that have the same namespace and name.
+    #[must_use]
+    pub fn quota(self: &Arc<Self>, name: &str) -> Arc<dyn SharedQuota> {
+        Arc::new(RedisQuota { redis: Arc::clone(self), name: name.to_owned() })
+    }
+
+    /// Counts how a draw ended, of which so many units were granted.
+    fn drawn(&self, granted: Result<u32, Ending>, wanted: u32) {
+        let ending = match granted {
+            Ok(0) if wanted > 0 => Ending::Refused,
+            Ok(_) => Ending::Granted,
+            Err(ending) => ending,
+        };
+        self.tally.count(Operation::Draw, ending);
+    }
+}
+
+impl RedisQuota {
+    async fn ask(&self, key: &Key, asked: QuotaQuestion) -> Option<(u32, u64)> {
+        // Each period has a count of its own.
+        let key = self.redis.namespace.limit_key(&format!("{}:{}", self.name, asked.period), key.as_bytes());
+        let mut script = self.redis.limit_scripts.quota.key(&key);
+        script.arg(asked.limit).arg(asked.known).arg(asked.untold).arg(asked.wanted).arg(QUOTA_KEPT.as_millis() as u64);
+        let decide = |mut driver: MultiplexedConnection| async move { script.invoke_async(&mut driver).await };
+        let told: Result<(u32, u64), Ending> = self.redis.call(&self.redis.draws, decide).await;
+        self.redis.drawn(told.as_ref().map(|(granted, _)| *granted).map_err(|ending| *ending), asked.wanted);
+        told.ok()
+    }
+}
+
+impl SharedQuota for RedisQuota {
+    fn draw<'a>(&'a self, key: &'a Key, question: QuotaQuestion) -> SharedQuotaDraw<'a> {
+        Box::pin(self.ask(key, question))
     }
 }
 
@@ -67,12 +115,7 @@ impl RedisLimiter {
         let script = self.script(&key, wanted)?;
         let decide = |mut driver: MultiplexedConnection| async move { script.invoke_async::<Told>(&mut driver).await };
         let told = self.redis.call(&self.redis.draws, decide).await;
-        let ending = match &told {
-            Ok((0, ..)) if wanted > 0 => Ending::Refused,
-            Ok(_) => Ending::Granted,
-            Err(ending) => *ending,
-        };
-        self.redis.tally.count(Operation::Draw, ending);
+        self.redis.drawn(told.as_ref().map(|(granted, ..)| *granted).map_err(|ending| *ending), wanted);
         let (granted, remaining, more_in_us) = told.ok()?;
         let more_in = Duration::from_micros(more_in_us);
         Some(Draw { granted: granted.min(wanted), remaining, more_in, wait: Duration::ZERO })

@@ -1,5 +1,6 @@
 //! The cache in front of a tiny store of its own, with faults on schedule.
 
+mod blocked;
 mod consistency;
 mod freshness;
 mod interleavings;

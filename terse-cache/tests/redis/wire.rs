@@ -12,7 +12,7 @@ use crate::service::shared;
 use crate::setup::{Setup, code, config, eventually, link, patient};
 
 /// What a busy machine may add to a timeout.
-const SLACK: Duration = Duration::from_millis(400);
+const SLACK: Duration = Duration::from_secs(1);
 
 fn proxy() -> Proxy {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -120,7 +120,8 @@ async fn an_open_breaker_makes_a_miss_within_microseconds() {
     for _ in 0..1_000 {
         assert_eq!(setup.cache.get(&code("abc")).await, None);
     }
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?} for 1,000", began.elapsed());
+    // A thousand timeouts would be many times this.
+    assert!(began.elapsed() < SLACK, "{:?} for 1,000", began.elapsed());
     assert!(setup.count("get", "open") > 900);
 }
 
@@ -135,7 +136,7 @@ async fn a_mute_connection_is_given_up_and_no_mute_one_takes_its_place() {
     setup.cache.put(&code("abc"), &link("abc", 1)).await;
     setup.breaker.force(Some(Forced::Closed));
     proxy.set(Mode::Pause);
-    let lost = eventually(Duration::from_secs(5), || async {
+    let lost = eventually(Duration::from_secs(60), || async {
         assert_eq!(setup.cache.get(&code("abc")).await, None);
         setup.cache.connections() == 0
     });
@@ -149,7 +150,7 @@ async fn a_mute_connection_is_given_up_and_no_mute_one_takes_its_place() {
     assert_eq!(setup.cache.check().await.unwrap_err().to_string(), "no answer within 200 ms");
     proxy.restore();
     setup.connect().await;
-    eventually(Duration::from_secs(5), || async { setup.cache.get(&code("abc")).await == Some(link("abc", 1)) }).await;
+    eventually(Duration::from_secs(60), || async { setup.cache.get(&code("abc")).await == Some(link("abc", 1)) }).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use terse_core::{Clock, Timestamp};
 use self::listed::{Blocks, Listed};
 use super::directory::{JournalDir, Name};
 use super::{block, read_head};
+use crate::outage::Outage;
 
 /// Most passed blocks that are kept for replays.
 pub(super) const MAX_KEPT_BLOCKS: usize = 16_384;
@@ -54,8 +55,10 @@ pub(super) struct Inventory {
     root: PathBuf,
     own: JournalDir,
     disk: AskDisk,
-    /// Whether the log was told that the disk is nearly full.
-    is_short: AtomicBool,
+    /// Whether the disk was found nearly full since the last look at other journals.
+    was_short: AtomicBool,
+    /// Whether the log was told so.
+    shortage: Mutex<Outage>,
     ledger: Mutex<Ledger>,
     others: Mutex<Others>,
 }
@@ -150,8 +153,8 @@ impl Inventory {
     /// Of the journal in `own`, in whose directory `root` the others are too.
     pub(super) fn new(root: &Path, own: JournalDir) -> Self {
         let (ledger, others) = (Mutex::default(), Mutex::default());
-        let (disk, is_short): (AskDisk, _) = (Box::new(Disk::of), AtomicBool::new(false));
-        Self { root: root.to_owned(), own, disk, is_short, ledger, others }
+        let (disk, was_short): (AskDisk, _) = (Box::new(Disk::of), AtomicBool::new(false));
+        Self { root: root.to_owned(), own, disk, was_short, shortage: Mutex::default(), ledger, others }
     }
 
     /// On a disk that has what `disk` tells.
@@ -216,6 +219,7 @@ impl Inventory {
             self.read_passed()?;
             self.note(&others);
             others.to_trim = true;
+            self.tell_shortage(now_ms)?;
         }
         if others.to_trim {
             others.to_trim = self.trim(&mut others, clock)?;
@@ -264,15 +268,40 @@ impl Inventory {
     fn is_disk_short(&self, block_bytes: u64) -> io::Result<bool> {
         let disk = (self.disk)(&self.root)?;
         let is_short = !disk.has_room(block_bytes);
-        if is_short != self.is_short.swap(is_short, Ordering::Relaxed) {
-            let (journal, free) = (self.own.id(), disk.free);
-            if is_short {
-                tracing::error!(%journal, free, "the disk is nearly full: clicks get no more of it");
-            } else {
-                tracing::info!(%journal, free, "the disk has room for clicks again");
-            }
+        if is_short {
+            self.was_short.store(true, Ordering::Relaxed);
         }
         Ok(is_short)
+    }
+
+    /// Logs when the disk becomes nearly full, and when it has been well for a while.
+    fn tell_shortage(&self, now_ms: u64) -> io::Result<()> {
+        let directory = self.root.display();
+        match self.shortage_changed(now_ms)? {
+            Some((true, free)) => tracing::error!(
+                %directory, free,
+                "the disk is nearly full: clicks get no more of it, and are dropped when nothing that is counted can make \
+                 place; free some of it, or move the data directory to a larger one",
+            ),
+            Some((false, free)) => tracing::info!(%directory, free, "the disk has room for clicks again"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the disk has become nearly full or has been well for a while, and what is free. What is freed is used
+    /// again, so it would be told each time else.
+    pub(super) fn shortage_changed(&self, now_ms: u64) -> io::Result<Option<(bool, u64)>> {
+        let was_short = self.was_short.swap(false, Ordering::Relaxed);
+        let mut shortage = self.shortage.lock();
+        if !was_short && !shortage.is_on() {
+            return Ok(None);
+        }
+        let disk = (self.disk)(&self.root)?;
+        // Nobody may have asked for room meanwhile.
+        let is_short = was_short || !disk.has_room(0);
+        let changed = if is_short { shortage.begins(now_ms) } else { shortage.is_over(now_ms) };
+        Ok(changed.then_some((is_short, disk.free)))
     }
 
     fn has_room(&self, block_bytes: u64, budget: u64) -> bool {

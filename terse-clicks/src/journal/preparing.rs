@@ -21,6 +21,7 @@ use super::directory::{JournalDir, Name};
 use super::exchange::{Exchange, MAX_MAPPED_BLOCKS, READY_PER_WORKER, SPARE_PER_WORKER};
 use super::inventory::{Inventory, Room};
 use super::open::Block;
+use crate::outage::Outage;
 
 /// Blocks that are prepared besides.
 const SPARE_AT_REST: usize = 1;
@@ -43,8 +44,8 @@ pub(super) struct Preparer {
     pub(super) budget_bytes: u64,
     /// The next file's number.
     pub(super) number: u64,
-    /// What was told last: `None` = all is well.
-    pub(super) told: Option<Dropped>,
+    /// Whether blocks can't be had.
+    pub(super) shortage: Outage,
     /// When ready blocks were made so again.
     pub(super) readied_at_ms: u64,
     /// Whether the log was told that other journals can't be looked at.
@@ -158,20 +159,26 @@ impl Preparer {
         self.exchange.unmapped();
     }
 
-    /// Tells workers why there is no block, and the log when that changes.
+    /// Tells workers why there is no block, and the log when that begins and when it is over.
     fn tell(&mut self, reason: Option<Dropped>, error: Option<&io::Error>) {
         self.exchange.set_shortage(reason.unwrap_or(Dropped::NoBlock));
-        if self.told == reason {
-            return;
-        }
-        self.told = reason;
-        let journal = self.exchange.journal;
-        match (reason, error) {
-            (None, _) => tracing::info!(%journal, "clicks are recorded again"),
-            (Some(_), Some(error)) => tracing::error!(%journal, %error, "blocks can't be prepared, clicks are dropped"),
-            (Some(_), None) => {
-                let bytes = self.budget_bytes;
-                tracing::error!(%journal, budget = bytes, "the journals' budget is used up, clicks are dropped");
+        let (journal, now_ms) = (self.exchange.journal, self.exchange.clock.monotonic_ms());
+        if reason.is_none() {
+            if self.shortage.is_over(now_ms) {
+                tracing::info!(%journal, "clicks are recorded again");
+            }
+        } else if self.shortage.begins(now_ms) {
+            match error {
+                Some(error) if is_full(error) => tracing::error!(
+                    %journal, %error,
+                    "the disk is full, clicks are dropped: free some of it, or of the user's share",
+                ),
+                Some(error) => tracing::error!(%journal, %error, "blocks can't be prepared, clicks are dropped"),
+                None => tracing::error!(
+                    %journal, budget = self.budget_bytes,
+                    "the journals' budget is used up, clicks are dropped: see in /health why they are not counted, or \
+                     raise journal_bytes",
+                ),
             }
         }
     }
@@ -227,7 +234,7 @@ mod tests {
                 zeros: vec![0; BLOCK_BYTES],
                 budget_bytes: BUDGET_BYTES,
                 number: 0,
-                told: None,
+                shortage: Outage::default(),
                 readied_at_ms: 0,
                 blind: false,
             };

@@ -293,7 +293,8 @@ impl Step<'_> {
     }
 
     fn put_aside(&self, name: Name, reason: &str, done: &mut Recovered) -> io::Result<()> {
-        tracing::error!(journal = %self.journal.id(), ?name, reason, "a block can't be recovered and is put aside");
+        let file = self.journal.quarantined(name);
+        tracing::error!(file = %file.display(), reason, "a block can't be recovered and is put aside");
         done.quarantined += 1;
         self.journal.quarantine(name)
     }

@@ -32,7 +32,8 @@ use terse_core::ports::clicks::Checkpoint;
 use terse_core::stats::Partition;
 use tokio::time::Instant;
 
-use self::reader::{Reader, look, seq_of};
+pub(super) use self::reader::seq_of;
+use self::reader::{Reader, look};
 use super::quarantine::leave_aside;
 use super::returned::{self, Returned};
 use super::{Body, ClickLog, Delivery, LogError};

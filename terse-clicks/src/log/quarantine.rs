@@ -270,7 +270,7 @@ impl Quarantine {
             }
             let dead = look_at(&directory, name, bytes);
             let (clicks, reason) = (dead.clicks, &dead.reason);
-            tracing::error!(block = %dead, ?clicks, reason, most, "too much is put aside: the oldest is discarded");
+            tracing::error!(block = %dead, clicks, reason, most, "too much is put aside: the oldest is discarded");
             self.discard(&dead)?;
             aside.bytes -= bytes;
             aside.blocks -= 1;
@@ -425,7 +425,7 @@ fn seq_of(name: Name) -> Option<u64> {
     }
 }
 
-fn timestamp(time: SystemTime) -> Option<Timestamp> {
+pub(super) fn timestamp(time: SystemTime) -> Option<Timestamp> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok().map(Timestamp::from_millis)
 }

@@ -27,6 +27,7 @@ impl Projector {
             let over = *until_ms == u64::MAX && log.brings_back(*partition);
             listed.contains(partition) && *until_ms > now_ms && !over
         });
+        self.standing.retain(|partition| listed.contains(partition));
         self.let_vanished_go(&listed);
         let mut unstarted = 0;
         // A lease that somebody else has is asked for once in a look, however many partitions it is for.
@@ -189,7 +190,7 @@ impl Projector {
     }
 
     fn began(&mut self, track: Track) {
-        tracing::debug!(partition = %track.partition, at = ?track.at, "counting its clicks");
+        tracing::debug!(partition = %track.partition, at = track.at, "counting its clicks");
         self.tracks.insert(track.partition, track);
     }
 
@@ -211,7 +212,7 @@ impl Projector {
             return Ok(());
         };
         tracing::error!(
-            %partition, epoch = stands.at.epoch, after = ?track.included(), last = %track.last_block(),
+            %partition, epoch = stands.at.epoch, after = %track.included(), last = %track.last_block(),
             "the log of clicks began anew: what it held behind the checkpoint may be lost, or counted twice",
         );
         self.progress.epoch();
@@ -235,10 +236,21 @@ impl Projector {
         }
     }
 
-    /// Leaves `partition` alone for a while, with an alarm.
+    /// Leaves `partition` alone for a while, with an alarm when that begins.
     pub(super) fn stop(&mut self, partition: Partition, why: &str) {
-        tracing::error!(%partition, why, "clicks of this partition are not counted; an operator must look");
+        if self.standing.insert(partition) {
+            tracing::error!(%partition, why, "clicks of this partition are not counted; an operator must look");
+        } else {
+            tracing::debug!(%partition, why, "its clicks are still not counted");
+        }
         self.put_aside(partition);
+    }
+
+    /// Clicks of `partition` were counted.
+    pub(super) fn goes_on(&mut self, partition: Partition) {
+        if self.standing.remove(&partition) {
+            tracing::info!(%partition, "clicks of this partition are counted again");
+        }
     }
 
     /// Leaves `partition` alone for a while.
@@ -249,7 +261,9 @@ impl Projector {
 
     /// Leaves `partition` to a newer build, which may have its lease at once.
     pub(super) async fn wait_for_newer(&mut self, partition: Partition, format: u16) -> Result<(), Fault> {
-        tracing::warn!(%partition, format, "clicks of this partition are in a newer format and wait for a newer build");
+        if self.standing.insert(partition) {
+            tracing::warn!(%partition, format, "clicks of this partition are in a newer format and wait for a newer build");
+        }
         self.put_aside(partition);
         if self.config.one_lease { Ok(()) } else { self.release(partition).await }
     }

@@ -109,6 +109,7 @@ impl Projector {
             return;
         }
         for (partition, journals) in leaving {
+            self.goes_on(partition);
             let Some(track) = self.tracks.get_mut(&partition) else { continue };
             if let Some((first, _)) = track.first_unwritten.take() {
                 tracing::debug!(%partition, %first, last = %track.last_block(), rows, "counted");

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod lines;
 mod log;
 mod properties;
 mod scenarios;

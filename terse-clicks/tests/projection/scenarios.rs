@@ -12,6 +12,7 @@ use terse_core::stats::{Partition, Position, RowKey, Span};
 use terse_testkit::clicks::{ClickStoreKind, Mishaps};
 use tokio::sync::watch;
 
+use crate::lines::logged;
 use crate::world::{PERSON, PROGRAM, Told, World, block, clicks, journal, version};
 
 const STREAM: Partition = Partition::Stream(0);
@@ -635,6 +636,48 @@ fn a_fault_of_the_read_model_pauses_and_discards_nothing() {
         assert_eq!(world.counted("abc"), 4);
         world.check();
     }
+}
+
+#[test]
+fn a_read_model_that_fails_and_works_by_turns_is_told_once_and_its_end_once() {
+    let mut world = World::of_streams(1);
+    let mut projector = world.process();
+    let lines = logged(|| {
+        for seq in 0..50 {
+            world.publish(&block(journal(1), seq, &clicks("abc", 1)));
+            world.store.suffer(Mishaps { faults: 1_000 * u64::from(seq % 2 == 0), deaths: 0 });
+            for _ in 0..10 {
+                world.step(&mut projector);
+            }
+        }
+        world.store.suffer(Mishaps::default());
+        for _ in 0..400 {
+            world.step(&mut projector);
+        }
+    });
+    assert_eq!(lines, ["clicks are not counted now; trying again", "clicks are counted again"]);
+    assert_eq!(world.counted("abc"), 50);
+}
+
+#[test]
+fn a_partition_that_stands_still_is_told_once_however_often_it_is_tried() {
+    let mut world = World::of_streams(1);
+    for seq in 0..3 {
+        world.publish(&block(journal(1), seq, &clicks("abc", 1)));
+    }
+    world.drain_anew();
+    for seq in 3..9 {
+        world.publish(&block(journal(1), seq, &clicks("abc", 1)));
+    }
+    world.log.forget_before(Partition::Stream(0), 5);
+    let lines = logged(|| {
+        let mut projector = world.drain_anew();
+        for _ in 0..1_000 {
+            world.step(&mut projector);
+        }
+        assert_eq!(report(&projector).stopped, 1);
+    });
+    assert_eq!(lines, ["clicks of this partition are not counted; an operator must look"]);
 }
 
 #[test]

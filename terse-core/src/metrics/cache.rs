@@ -9,7 +9,8 @@ use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
 
 use super::families::{describe, family, label};
 use super::{
-    CACHE_BYPASSED, CACHE_BYPASSES, CACHE_BYTES, CACHE_LINKS, CACHE_MARKED_CODES, CACHE_OVERFLOWS, MARKS_FRESH,
+    BLOCKED_HOSTS, CACHE_BYPASSED, CACHE_BYPASSES, CACHE_BYTES, CACHE_LINKS, CACHE_MARKED_CODES, CACHE_OVERFLOWS,
+    MARKS_FRESH,
 };
 
 /// The cache at one moment.
@@ -27,6 +28,8 @@ pub struct CacheReading {
     pub overflows: u64,
     /// How often the shared cache began to be bypassed, since the start.
     pub bypasses: u64,
+    /// Hosts that no link may lead to, of the operator's file and of admins.
+    pub blocked_hosts: u64,
     /// Each shard that other servers change, and whether what is remembered of it is in step with its marks.
     pub marks_fresh: Vec<(String, bool)>,
 }
@@ -49,13 +52,14 @@ impl fmt::Debug for CacheGauges {
 /// A number of the cache as a whole: its name, what it tells, its kind, where it stands.
 type Total = (&'static str, &'static str, MetricType, fn(&CacheReading) -> u64);
 
-const TOTALS: [Total; 6] = [
+const TOTALS: [Total; 7] = [
     (CACHE_LINKS, "links in memory", MetricType::GAUGE, |seen| seen.links),
     (CACHE_BYTES, "bytes that links in memory take, by estimate", MetricType::GAUGE, |seen| seen.bytes),
     (CACHE_MARKED_CODES, "codes changed lately that are remembered", MetricType::GAUGE, |seen| seen.marked_codes),
     (CACHE_BYPASSED, "whether the shared cache is bypassed", MetricType::GAUGE, |seen| seen.bypassed.into()),
     (CACHE_OVERFLOWS, "reads of too many change marks", MetricType::COUNTER, |seen| seen.overflows),
     (CACHE_BYPASSES, "begins of bypassing the shared cache", MetricType::COUNTER, |seen| seen.bypasses),
+    (BLOCKED_HOSTS, "hosts that no link may lead to", MetricType::GAUGE, |seen| seen.blocked_hosts),
 ];
 
 const FRESH_HELP: &str = "whether what is remembered of a shard is in step with its change marks";
@@ -134,6 +138,7 @@ mod tests {
             bypassed: true,
             overflows: 4,
             bypasses: 5,
+            blocked_hosts: 6,
             marks_fresh: vec![("a".to_owned(), true), ("b".to_owned(), false)],
         });
         let now = lines();
@@ -144,6 +149,7 @@ mod tests {
             "terse_cache_bypassed 1",
             "terse_cache_overflows_total 4",
             "terse_cache_bypasses_total 5",
+            "terse_blocked_hosts 6",
             "terse_marks_fresh{shard=\"a\"} 1",
             "terse_marks_fresh{shard=\"b\"} 0",
             "# TYPE terse_cache_links gauge",

@@ -1,23 +1,50 @@
 //! What is told of blocks of clicks that nobody can decode.
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{CLICK_BLOCKS_ASIDE, CLICK_BLOCKS_DISCARDED, CLICK_BYTES_ASIDE, Metrics, registered};
+use super::{CLICK_BLOCKS_ASIDE, CLICK_BLOCKS_DISCARDED, CLICK_BYTES_ASIDE, CLICKS_STOPPED, Metrics, registered};
+
+/// Who can't go on with the clicks of a journal or a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoppedAt {
+    /// Whoever reads a journal, for blocks of it are gone.
+    Gap,
+    /// The projector, which counts.
+    Projector,
+    /// The relay, which publishes.
+    Relay,
+}
+
+impl StoppedAt {
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::Projector => "projector",
+            Self::Relay => "relay",
+        }
+    }
+}
 
 /// The metrics of such blocks.
 pub(super) struct DeadGauges {
     blocks: IntGauge,
     bytes: IntGauge,
     discarded: IntCounter,
+    stopped: IntGaugeVec,
 }
 
 impl DeadGauges {
     pub(super) fn new(registry: &Registry) -> Self {
+        let stopped =
+            Opts::new(CLICKS_STOPPED, "journals and streams whose clicks are not counted until somebody looks");
         let discarded = IntCounter::new(CLICK_BLOCKS_DISCARDED, "blocks put aside and discarded");
         Self {
             blocks: registered(registry, IntGauge::new(CLICK_BLOCKS_ASIDE, "blocks put aside")),
             bytes: registered(registry, IntGauge::new(CLICK_BYTES_ASIDE, "bytes of blocks put aside")),
             discarded: registered(registry, discarded),
+            stopped: registered(registry, IntGaugeVec::new(stopped, &["at"])),
         }
     }
 }
@@ -28,6 +55,12 @@ impl Metrics {
         self.dead.blocks.set(i64::try_from(blocks).unwrap_or(i64::MAX));
         self.dead.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.dead.discarded.inc_by(discarded);
+    }
+
+    /// Tells how many journals or streams stand still at `at`.
+    pub fn clicks_stopped(&self, at: StoppedAt, partitions: u64) {
+        let stopped = self.dead.stopped.with_label_values(&[at.as_str()]);
+        stopped.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 }
 
@@ -40,10 +73,16 @@ mod tests {
         let metrics = Metrics::new();
         metrics.click_blocks_aside(5, 900, 1);
         metrics.click_blocks_aside(4, 800, 2);
+        metrics.clicks_stopped(StoppedAt::Gap, 1);
+        metrics.clicks_stopped(StoppedAt::Relay, 0);
         let text = metrics.encode().unwrap();
-        for line in
-            ["terse_click_blocks_aside 4", "terse_click_bytes_aside 800", "terse_click_blocks_discarded_total 3"]
-        {
+        for line in [
+            "terse_click_blocks_aside 4",
+            "terse_click_bytes_aside 800",
+            "terse_click_blocks_discarded_total 3",
+            "terse_clicks_stopped{at=\"gap\"} 1",
+            "terse_clicks_stopped{at=\"relay\"} 0",
+        ] {
             assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
         }
     }

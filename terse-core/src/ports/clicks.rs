@@ -4,6 +4,8 @@
 //! Rows hold absolute totals. Whoever writes a row also says which position of
 //! the log it includes, so that work that is done twice changes nothing.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,15 @@ pub enum Bus {
         /// How many, 1 to 256.
         partitions: u16,
     },
+}
+
+impl fmt::Display for Bus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => out.write_str("the local bus"),
+            Self::Streams { partitions } => write!(out, "{partitions} streams of a message broker"),
+        }
+    }
 }
 
 /// How far a partition was projected. Opaque to stores but for `at` and `until`.

@@ -10,11 +10,12 @@ use rustix::time::{ClockId, clock_gettime};
 use terse_cache::{CacheConfig, ReadThrough};
 use terse_core::codegen::CodeSource;
 use terse_core::metrics::Metrics;
+use terse_core::ports::blocking::{BlockChange, HostBlocking};
 use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{LinkReader, LinkWriter, StoreError, StoreErrorKind};
 use terse_core::shorten::Shortener;
 use terse_core::stats::{Row, Span};
-use terse_core::{Clock, ShortCode, Timestamp, UrlPolicy};
+use terse_core::{BlockedHost, Clock, ShortCode, Timestamp, UrlPolicy};
 use terse_http::{Access, Bounds, Lifecycle, Limits, Phase, RedirectStatus, Settings, State, Surfaces, TrustedProxies};
 use terse_resilience::Breakers;
 use terse_store::MemoryStore;
@@ -52,6 +53,25 @@ struct Unasked;
 
 fn unasked<T>() -> Result<T, StoreError> {
     Err(StoreError::new(StoreErrorKind::Unavailable, "redirects alone are measured"))
+}
+
+#[async_trait]
+impl HostBlocking for Unasked {
+    fn hosts(&self) -> Vec<BlockedHost> {
+        Vec::new()
+    }
+
+    fn covers(&self, _: &BlockedHost) -> bool {
+        false
+    }
+
+    fn of_file(&self) -> usize {
+        0
+    }
+
+    async fn change(&self, _: &BlockedHost, _: bool) -> Result<BlockChange, StoreError> {
+        unasked()
+    }
 }
 
 #[async_trait]
@@ -104,6 +124,7 @@ pub(crate) async fn state(listen: SocketAddr) -> Result<State, StoreError> {
         catalog: store.clone(),
         stats: Arc::new(Unasked),
         recording: None,
+        blocking: Arc::new(Unasked),
         policy: Arc::new(UrlPolicy::new("go.example.org", false)),
         access: Access::Open,
         store_health: store,

@@ -1,6 +1,7 @@
 //! The handlers of `/api/v1`, a file per resource, and what they share.
 
 pub(crate) mod batch;
+pub(crate) mod block;
 pub(crate) mod body;
 pub(crate) mod breakers;
 pub(crate) mod clicks;
@@ -10,6 +11,7 @@ pub(crate) mod links;
 pub(crate) mod preconditions;
 pub(crate) mod query;
 pub(crate) mod stats;
+pub(crate) mod usage;
 pub(crate) mod view;
 
 use actix_web::http::header::{self, HeaderValue};

@@ -15,6 +15,9 @@ const DATE_MS: u64 = 500;
 /// Bytes of a date, as in `Sun, 06 Nov 1994 08:49:37 GMT`.
 const DATE_BYTES: usize = 29;
 
+/// A crawler that asks all the same lists no redirect; see [`crate::headers`].
+const ROBOTS: &[u8] = b"\r\nx-robots-tag: noindex";
+
 /// What the redirects of one worker have in common.
 pub(super) struct Text {
     /// Up to the target: for HTTP/1.1 and kept, closed; for HTTP/1.0 and kept, closed.
@@ -43,7 +46,7 @@ impl Text {
             begin("HTTP/1.0", "connection: keep-alive\r\n"),
             begin("HTTP/1.0", ""),
         ];
-        let behind = [b"\r\ncache-control: ", cache_control.as_bytes(), b"\r\ndate: "].concat();
+        let behind = [b"\r\ncache-control: ", cache_control.as_bytes(), ROBOTS, b"\r\ndate: "].concat();
         Self { begins, behind }
     }
 
@@ -130,7 +133,7 @@ mod tests {
         let date = "D".repeat(DATE_BYTES);
         let expected = format!(
             "before HTTP/1.0 302 Found\r\ncontent-length: 0\r\nconnection: keep-alive\r\nlocation: https://a/\r\n\
-             cache-control: no-store\r\ndate: {date}\r\nx-request-id: 7\r\n\r\n"
+             cache-control: no-store\r\nx-robots-tag: noindex\r\ndate: {date}\r\nx-request-id: 7\r\n\r\n"
         );
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -17,7 +17,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) struct Told(Vec<[HeaderValue; 2]>);
 
 /// Whole seconds of `time`, rounded up.
-fn seconds(time: Duration) -> u64 {
+pub(super) fn seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
@@ -28,14 +28,20 @@ impl Limit {
         let policy = format!("\"{name}\";q={};w={}", rule.quota(), seconds(rule.window()).max(1));
         let mut left = format!("\"{name}\";r={}", drawn.remaining);
         if !drawn.more_in.is_zero() {
-            left.push_str(&format!(";t={}", seconds(drawn.more_in)));
+            left.push_str(&format!(";t={}", seconds(self.back_in(drawn))));
         }
         Some([HeaderValue::try_from(policy).ok()?, HeaderValue::try_from(left).ok()?])
     }
 
+    /// When more can be had, as clients are told: never later than the window that they are told of, though a sliding
+    /// window, which counts in tenths, can take one of these more.
+    fn back_in(&self, drawn: &Draw) -> Duration {
+        drawn.more_in.min(self.local.rule().window())
+    }
+
     /// 429 for who was refused.
     pub(crate) fn refusal(&self, drawn: &Draw) -> Problem {
-        let ms = u64::try_from(drawn.more_in.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let ms = u64::try_from(self.back_in(drawn).as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         Problem::unavailable(Kind::RateLimited, format!("the limit '{}' is used up", self.name), ms)
     }
 
@@ -47,8 +53,13 @@ impl Limit {
 
 /// Notes that the answer to `request` is to tell of `drawn`.
 pub(crate) fn tell(request: &HttpRequest, limit: &Limit, drawn: &Draw) {
+    add(request, limit.fields(drawn));
+}
+
+/// Notes that the answer to `request` is to tell of a limit in these `fields`.
+pub(super) fn add(request: &HttpRequest, fields: Option<[HeaderValue; 2]>) {
     let mut told = Told::take(request).unwrap_or_default();
-    told.0.extend(limit.fields(drawn));
+    told.0.extend(fields);
     request.extensions_mut().insert(told);
 }
 
@@ -111,6 +122,15 @@ mod tests {
             assert!(after >= until && after >= 1 && after <= ns.div_ceil(1_000_000_000), "{left} {after}");
             assert_eq!(answer.status().as_u16(), 429);
         }
+    }
+
+    #[test]
+    fn nobody_is_told_to_wait_longer_than_the_window() {
+        let rule = Rule::SlidingWindow { limit: 300, window: 60 * SECOND };
+        let drawn = Draw { more_in: 66 * SECOND, ..Draw::default() };
+        assert_eq!(fields(rule, drawn)[1], "\"create\";r=0;t=60");
+        let answer = limit(rule).refusal(&drawn).response(None);
+        assert_eq!(answer.headers().get("retry-after").unwrap(), "60");
     }
 
     #[test]

@@ -20,14 +20,20 @@
 //! refuses costs the /48 nothing, so it takes as many of them as the factor says
 //! to use the /48 up. That one is counted by each process alone.
 //!
+//! What is created draws, once `create` has let it through, from the key's quota
+//! of links a month too, if it has one ([`Quotas`]).
+//!
 //! An answer that drew from a limit tells so in `RateLimit-Policy` and
 //! `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
 
 mod answer;
+mod pace;
+mod quota;
 mod who;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -42,6 +48,8 @@ use crate::problem::Problem;
 use crate::{State, auth};
 
 pub(crate) use answer::{Told, tell};
+pub(crate) use quota::KeyUse;
+pub use quota::{Month, Quotas};
 pub use who::LimitBy;
 pub(crate) use who::Who;
 
@@ -56,6 +64,8 @@ pub struct Limits {
     pub redirect: Option<Limit>,
     /// Look-ups that find no such link.
     pub not_found: Option<Limit>,
+    /// Links that a key may create in a month.
+    pub quotas: Option<Quotas>,
 }
 
 impl Limits {
@@ -101,7 +111,7 @@ impl Limit {
         let draw = self.in_network(who, self.decide(&key, wanted).await);
         self.counts.refused(wanted - draw.granted);
         if !draw.wait.is_zero() {
-            tokio::time::sleep(draw.wait).await;
+            pace::until(Instant::now() + draw.wait).await;
         }
         draw
     }
@@ -169,8 +179,19 @@ pub(crate) async fn creating(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let limit = if request.method() == Method::POST { &state.limits.create } else { &state.limits.api };
-    limited(limit.as_ref(), &state, request, next).await
+    if request.method() != Method::POST {
+        return limited(state.limits.api.as_ref(), &state, request, next).await;
+    }
+    if let Some(refusal) = drawn(state.limits.create.as_ref(), &state, &request).await {
+        return Ok(request.error_response(refusal));
+    }
+    // Who may not create is told so later.
+    if let Ok(caller) = auth::writer(request.request(), &state)
+        && let Some(refusal) = quota::draw(request.request(), &state, &caller, 1).await.refusal
+    {
+        return Ok(request.error_response(refusal));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// The layer around the other resources of the API.
@@ -189,16 +210,20 @@ async fn limited(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Some(limit) = limit {
-        // Who has no valid key is told so later, and has the limit of the address.
-        let caller = limit.by.needs_key().then(|| auth::caller(request.request(), state).ok()).flatten();
-        let drawn = limit.draw(&Who::of(request.request(), state, caller.as_ref()), 1).await;
-        tell(request.request(), limit, &drawn);
-        if drawn.granted == 0 {
-            return Ok(request.error_response(limit.refusal(&drawn)));
-        }
+    match drawn(limit, state, &request).await {
+        Some(refusal) => Ok(request.error_response(refusal)),
+        None => Ok(next.call(request).await?.map_into_boxed_body()),
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// The answer to `request`, if it is refused the one unit of `limit` that it draws.
+async fn drawn(limit: Option<&Limit>, state: &State, request: &ServiceRequest) -> Option<Problem> {
+    let limit = limit?;
+    // Who has no valid key is told so later, and has the limit of the address.
+    let caller = limit.by.needs_key().then(|| auth::caller(request.request(), state).ok()).flatten();
+    let drawn = limit.draw(&Who::of(request.request(), state, caller.as_ref()), 1).await;
+    tell(request.request(), limit, &drawn);
+    (drawn.granted == 0).then(|| limit.refusal(&drawn))
 }
 
 /// Draws for `units` creates by `caller`: how many may be made, and what is answered to the others.
@@ -208,12 +233,18 @@ pub(crate) async fn creates(
     caller: &Caller,
     units: usize,
 ) -> (usize, Option<Problem>) {
-    let Some(limit) = &state.limits.create else { return (units, None) };
     let wanted = u32::try_from(units).unwrap_or(u32::MAX);
-    let drawn = limit.draw(&Who::of(request, state, Some(caller)), wanted).await;
-    tell(request, limit, &drawn);
-    let refusal = (drawn.granted < wanted).then(|| limit.refusal(&drawn));
-    (drawn.granted as usize, refusal)
+    let (granted, refusal) = match &state.limits.create {
+        Some(limit) => {
+            let drawn = limit.draw(&Who::of(request, state, Some(caller)), wanted).await;
+            tell(request, limit, &drawn);
+            (drawn.granted, (drawn.granted < wanted).then(|| limit.refusal(&drawn)))
+        }
+        None => (wanted, None),
+    };
+    let quota = quota::draw(request, state, caller, granted).await;
+    // Where both refuse some, the quota refused the first of them.
+    (quota.granted as usize, quota.refusal.or(refusal))
 }
 
 impl Told {

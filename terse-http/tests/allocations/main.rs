@@ -12,17 +12,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, dead_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderValue};
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, StatusCode};
 use actix_service::{Service, ServiceFactory, fn_service};
 use terse_core::Link;
+use terse_testkit::CountingAllocator;
 use terse_testkit::links::link;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -32,45 +31,7 @@ mod server;
 use server::{Choices, Server};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-static COUNT: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Whether this thread is the client, which is not counted.
-    static CLIENT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The system's allocator, counted.
-struct Counting;
-
-fn count() {
-    // A thread that is ending has no such cell any more; it is none of the client's.
-    if !CLIENT.try_with(Cell::get).unwrap_or(false) {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-#[allow(unsafe_code, reason = "an allocator can't be written without; all is left to the system's")]
-// SAFETY: every call goes to the system's allocator with the arguments that came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(place, layout, size) }
-    }
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 const LOCATION: &[u8] = b"location: https://example.com/abc\r\n";
 
@@ -96,9 +57,9 @@ fn fewest_on(stream: &mut TcpStream, method: &str, more: &str) -> u64 {
     let request = format!("{method} /abc HTTP/1.1\r\n{HEADERS}{more}\r\n");
     (0..5 * WINDOW).for_each(|_| redirect(stream, request.as_bytes()));
     let windows = (0..WINDOWS).map(|_| {
-        let before = COUNT.load(Ordering::SeqCst);
+        let before = ALLOCATOR.allocations();
         (0..WINDOW).for_each(|_| redirect(stream, request.as_bytes()));
-        COUNT.load(Ordering::SeqCst) - before
+        ALLOCATOR.allocations() - before
     });
     windows.min().unwrap()
 }
@@ -155,7 +116,7 @@ fn server(lane: bool) -> Server {
 /// One test, since all threads of the process are counted.
 #[test]
 fn a_redirect_from_memory_allocates_nothing_of_its_own() {
-    CLIENT.with(|client| client.set(true));
+    CountingAllocator::leave_out_this_thread();
     let (in_lane, server, bare) = (server(true), server(false), bare());
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
         assert_eq!(fewest(in_lane.address, method, more), 0, "{method} {more:?}, in {WINDOW} requests");

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use terse_http::{Bounds, listen};
+use terse_http::{Bounds, Network, listen};
 use terse_testkit::links::link;
 use terse_testkit::{Fault, Gate, Operation, When};
 
@@ -69,6 +69,31 @@ fn beyond_the_bound_a_connection_waits_for_another_to_end() {
     drop(kept);
     waiting.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(waiting.read(&mut [0; 1]).unwrap(), 1);
+}
+
+#[test]
+fn an_address_with_too_many_connections_gets_no_other_and_a_trusted_proxy_does() {
+    let bounds = Bounds { connections_per_address: 2, ..Bounds::default() };
+    let server = Server::with(Choices { bounds, ..Choices::default() });
+    let mut kept = [server.connect(), server.connect()];
+    kept.iter_mut().for_each(|stream| assert_eq!(ask_once(stream).status, 200));
+    assert_eq!(server.connect().read(&mut [0; 1]).unwrap(), 0, "it is closed unanswered");
+    assert_eq!(server.state().metrics.connections_refused().get(), 1);
+    drop(kept);
+    let began = Instant::now();
+    let comes_in = || {
+        let mut stream = server.connect();
+        stream.write_all(KEPT).unwrap();
+        matches!(stream.read(&mut [0; 1]), Ok(1))
+    };
+    while !comes_in() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the places of those that ended are not given back");
+    }
+    let local = Network { address: [127, 0, 0, 1].into(), prefix: 8 };
+    let trusted_proxies = [local].into_iter().collect();
+    let proxied = Server::with(Choices { bounds, trusted_proxies, ..Choices::default() });
+    let mut many: Vec<_> = (0..9).map(|_| proxied.connect()).collect();
+    many.iter_mut().for_each(|stream| assert_eq!(ask_once(stream).status, 200));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod access;
 mod batch;
+mod block;
 mod bounds;
 mod breakers;
 mod clicks;
@@ -15,6 +16,8 @@ mod links;
 mod log;
 mod operation;
 mod page;
+mod preview;
+mod protection;
 mod recording;
 mod redirects;
 mod server;

@@ -59,6 +59,20 @@ fn health_is_503_when_the_store_is_down() {
 }
 
 #[test]
+fn a_store_that_takes_no_writes_is_degraded_and_its_links_redirect() {
+    let server = Server::start();
+    server.store.faults.add(Operation::CheckWrites, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+    let answer = server.get("/health");
+    assert_eq!((answer.status, answer.header("retry-after")), (200, None));
+    let report = answer.value();
+    assert_eq!(report["status"], "degraded");
+    let check = &report["checks"][0];
+    assert_eq!((&check["status"], &check["reason"]), (&json!("degraded"), &json!("writes")));
+    server.store.faults.add(Operation::Check, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+    assert_eq!(server.get("/health").status, 503, "down is more than degraded");
+}
+
+#[test]
 fn a_store_that_does_not_answer_is_down_after_a_second() {
     let server = Server::start();
     let gate = Gate::closed();
@@ -118,7 +132,13 @@ impl DependencyHealth for Measured {
     }
 
     fn observe(&self) -> Vec<Observation> {
-        let of = |name, value, unit, trouble| Observation { name, value, unit, trouble };
+        let of = |name, value, unit, trouble| Observation {
+            name,
+            value,
+            unit,
+            trouble,
+            detail: trouble.map(|_| "see there".to_owned()),
+        };
         vec![of("lag", 120, "ms", None), of("dropped", 7, "clicks", self.0)]
     }
 }
@@ -139,6 +159,7 @@ fn health_tells_what_a_dependency_measures_and_is_degraded_when_that_is_too_much
         assert_eq!(checks[2], lag);
         assert_eq!((&checks[3]["name"], &checks[3]["status"]), (&json!("clicks:dropped"), &json!(status)));
         assert_eq!((&checks[3]["observedValue"], &checks[3]["reason"]), (&json!(7), &reason));
+        assert_eq!(checks[3].get("output"), trouble.map(|_| json!("see there")).as_ref());
     }
 }
 
@@ -194,7 +215,7 @@ fn the_description_names_every_operation_and_its_statuses() {
         let responses = &document["paths"][path][method]["responses"];
         responses.as_object().unwrap_or_else(|| panic!("{method} {path}")).keys().cloned().collect()
     };
-    let expected: [(&str, &str, &str); 18] = [
+    let expected = [
         ("/api/v1/links", "post", "201 400 401 403 408 409 413 414 415 421 422 503"),
         ("/api/v1/links", "get", "200 400 401 414 421 422 503"),
         ("/api/v1/links/batch", "post", "200 400 401 403 408 413 414 415 421 422 503"),
@@ -206,6 +227,10 @@ fn the_description_names_every_operation_and_its_statuses() {
         ("/api/v1/admin/breakers", "get", "200 401 403 414 421 503"),
         ("/api/v1/admin/breakers/{name}", "get", "200 401 403 404 414 421 503"),
         ("/api/v1/admin/breakers/{name}", "put", "200 400 401 403 404 408 413 414 415 421 422 503"),
+        ("/api/v1/admin/usage", "get", "200 401 403 414 421 422 503"),
+        ("/api/v1/admin/block", "get", "200 401 403 414 421 503"),
+        ("/api/v1/admin/block", "post", "200 400 401 403 408 413 414 415 421 422 503"),
+        ("/{code}+", "get", "200 404 410 414 451 503"),
         ("/{code}", "get", "302 404 410 414 451 503"),
         ("/{code}", "head", "302 404 410 414 451 503"),
         ("/livez", "get", "200"),
@@ -217,7 +242,7 @@ fn the_description_names_every_operation_and_its_statuses() {
     for (path, method, list) in expected {
         assert_eq!(statuses(path, method).join(" "), list, "{method} {path}");
     }
-    assert_eq!(document["paths"].as_object().unwrap().len(), 13);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 16);
     let parameters = document["paths"]["/api/v1/links/{code}"]["patch"]["parameters"].as_array().unwrap();
     assert!(parameters.iter().all(|parameter| parameter["schema"]["type"] == "string"), "{parameters:?}");
 }

@@ -26,9 +26,12 @@ use terse_resilience::{Breaker, BreakerSettings, Breakers};
 use terse_store::MemoryStore;
 use terse_testkit::{FaultyStore, SeededEntropy, TestClock};
 
+use self::blocking::Blocks;
 use self::counts::Counts;
 use self::recorded::Recorded;
 
+#[path = "blocking.rs"]
+pub(crate) mod blocking;
 #[path = "counts.rs"]
 pub(crate) mod counts;
 #[path = "recorded.rs"]
@@ -80,6 +83,8 @@ pub(crate) struct Server {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) breakers: Arc<Breakers>,
+    /// What admins block.
+    pub(crate) blocks: Arc<Blocks>,
     /// What was counted of clicks.
     pub(crate) counted: Arc<Counts>,
     /// What was recorded of clicks.
@@ -98,16 +103,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-        let reader = Arc::new(Remembering {
-            inner: store.clone(),
-            known: Mutex::default(),
-            near: Mutex::default(),
-            asked: AtomicUsize::new(0),
-        });
+        let reader = Arc::new(Remembering::nothing(store.clone()));
         let clock = Arc::new(TestClock::default());
         let entropy = Arc::new(SeededEntropy::new(7));
         let breakers = Arc::new(breakers(&clock));
         let (counted, recorded) = (Arc::new(Counts::default()), Arc::new(Recorded::default()));
+        let blocks = Arc::new(Blocks::default());
         let (lifecycle, metrics) = (Lifecycle::starting(), Arc::new(Metrics::new()));
         lifecycle.enter(Phase::Ready);
         let shortener = Shortener {
@@ -135,7 +136,8 @@ impl Server {
             catalog: store.clone(),
             stats: counted.clone(),
             recording: Some(recorded.clone()),
-            policy: Arc::new(UrlPolicy::new("go.example.org", false)),
+            blocking: blocks.clone(),
+            policy: Arc::new(UrlPolicy::new("go.example.org", false).refusing(blocks.blocked.clone())),
             access: choices.keys.map_or(Access::Open, |keys| Access::Keys(keys)),
             store_health: store.clone(),
             dependencies: choices.dependencies,
@@ -158,6 +160,7 @@ impl Server {
             counted,
             recorded,
             breakers,
+            blocks,
             state,
             handle,
             thread: Some(thread),
@@ -395,6 +398,12 @@ pub(crate) struct Remembering {
     /// What a cache that nodes share would know.
     pub(crate) near: Mutex<HashMap<String, Resolution>>,
     pub(crate) asked: AtomicUsize,
+}
+
+impl Remembering {
+    fn nothing(inner: Arc<FaultyStore<MemoryStore>>) -> Self {
+        Self { inner, known: Mutex::default(), near: Mutex::default(), asked: AtomicUsize::new(0) }
+    }
 }
 
 #[async_trait]

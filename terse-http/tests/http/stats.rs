@@ -158,7 +158,8 @@ fn a_store_that_is_away_is_503_and_never_zero() {
         server.counted.fail(kind);
         for path in [STATS, "/api/v1/links/abc/clicks"] {
             for answer in [server.get(path), csv(&server, path)] {
-                answer.assert_problem(503, "store_unavailable");
+                let overloaded = kind == StoreErrorKind::Overloaded;
+                answer.assert_problem(503, if overloaded { "overloaded" } else { "store_unavailable" });
                 assert_eq!(answer.header("retry-after"), Some("1"));
             }
         }

@@ -26,8 +26,11 @@ const REST: Duration = Duration::from_millis(40);
 /// Units of the shared limit at once, and each second.
 const BURST: f64 = 200.0;
 const RATE: f64 = 100.0;
-/// By how much the servers together may miss the shared limit, quick and full.
-const MISSED: (f64, f64) = (0.03, 0.01);
+/// By how much the servers together may miss the shared limit, quick and full: in a few seconds an answer that is on
+/// its way at the end weighs more.
+const MISSED: (f64, f64) = (0.05, 0.01);
+/// How many times the limit two servers let through while each decides alone.
+const ALONE_FACTOR: f64 = 2.0;
 /// By when the limit is shared again that could not be while Redis was away.
 const SHARED_AGAIN: Duration = Duration::from_secs(30);
 /// For how long no process decides alone then.
@@ -137,19 +140,27 @@ pub(super) fn shared(stage: &mut Stage<'_>) {
     let addresses = [servers[0].address(), servers[1].address()];
     addresses.iter().for_each(|address| warm(*address));
     let wish = stage.form.pick(Wish::Nothing, Wish::Link);
+    let before = alone(&servers);
     let (began, ended) = (Instant::now(), AtomicBool::new(false));
-    let (windows, answers) = std::thread::scope(|scope| {
+    let (outage, answers) = std::thread::scope(|scope| {
         let end = End(&ended);
         let press = |n: usize| {
             let (address, ended) = (addresses[n % 2], &ended);
             scope.spawn(move || press(address, wish, began, ended))
         };
         let clients: Vec<_> = (0..CLIENTS).map(press).collect();
-        let windows = outage(stage, &servers, &mut redis, began);
+        let outage = Outage::make(stage, &servers, &mut redis, began);
         drop(end);
-        (windows, Answers(clients.into_iter().flat_map(joined).collect()))
+        (outage, Answers(clients.into_iter().flat_map(joined).collect()))
     });
-    judge(stage, &windows, &answers, alone(&servers));
+    let alone = Alone { there: outage.alone - before, all: alone(&servers) - before };
+    judge(stage, &outage, &answers, &alone);
+}
+
+/// Decisions that the servers made alone: while Redis was there, since it answered too late, and in all.
+struct Alone {
+    there: u64,
+    all: u64,
 }
 
 /// Tells all who look at it that it is over, also when whoever holds this fails.
@@ -161,11 +172,11 @@ impl Drop for End<'_> {
     }
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|_| panic!("a client panicked"))
 }
 
-fn call(wire: &mut Connection, request: &Request) -> Response {
+pub(super) fn call(wire: &mut Connection, request: &Request) -> Response {
     wire.call(request).unwrap_or_else(|error| panic!("no answer to {request:?}: {error}"))
 }
 
@@ -205,49 +216,61 @@ fn alone(servers: &[Server; 2]) -> u64 {
     servers.iter().map(|server| Scrape::of(&server.client()).sum(ALONE, &[("limit", "create")])).sum()
 }
 
-/// Redis there, then killed, then back; the first two windows.
-fn outage(stage: &mut Stage<'_>, servers: &[Server; 2], redis: &mut Redis, began: Instant) -> [Range<Duration>; 2] {
-    std::thread::sleep(stage.form.pick(Duration::from_secs(8), Duration::from_secs(60)));
-    let killed = began.elapsed();
-    stage.report.count("decisions made alone with Redis", usize::try_from(alone(servers)).unwrap_or(usize::MAX));
-    redis.kill();
-    std::thread::sleep(stage.form.pick(Duration::from_secs(4), Duration::from_secs(20)));
-    let restarted = began.elapsed();
-    redis.restart();
-    let back = Instant::now();
-    await_true("the limit to be shared again", SHARED_AGAIN, || {
-        let before = alone(servers);
-        std::thread::sleep(CALM);
-        alone(servers) == before
-    });
-    stage.report.time("until the limit was shared again, a second of it to make sure", back.elapsed());
-    [Duration::ZERO..killed, killed..restarted]
+/// Redis there, then killed, then back.
+struct Outage {
+    there: Range<Duration>,
+    away: Range<Duration>,
+    /// Decisions that the servers had made alone when it was killed.
+    alone: u64,
 }
 
-fn judge(stage: &mut Stage<'_>, [there, away]: &[Range<Duration>; 2], answers: &Answers, alone: u64) {
+impl Outage {
+    fn make(stage: &mut Stage<'_>, servers: &[Server; 2], redis: &mut Redis, began: Instant) -> Self {
+        std::thread::sleep(stage.form.pick(Duration::from_secs(4), Duration::from_secs(60)));
+        let (killed, alone_there) = (began.elapsed(), alone(servers));
+        redis.kill();
+        std::thread::sleep(stage.form.pick(Duration::from_secs(2), Duration::from_secs(20)));
+        let restarted = began.elapsed();
+        redis.restart();
+        let back = Instant::now();
+        await_true("the limit to be shared again", SHARED_AGAIN, || {
+            let before = alone(servers);
+            std::thread::sleep(CALM);
+            alone(servers) == before
+        });
+        stage.report.time("until the limit was shared again, a second of it to make sure", back.elapsed());
+        Self { there: Duration::ZERO..killed, away: killed..restarted, alone: alone_there }
+    }
+}
+
+fn judge(stage: &mut Stage<'_>, outage: &Outage, answers: &Answers, alone: &Alone) {
     let all = Duration::ZERO..Duration::MAX;
     let (made, refused) = (answers.count(&all, Told::Admitted), answers.count(&all, Told::Refused));
     let limit = |window: &Range<Duration>| BURST + RATE * (window.end - window.start).as_secs_f64();
-    let (first, second) = (answers.admitted(there), answers.admitted(away));
-    stage.report.count("asked", answers.0.len());
-    stage.report.count("refused by the store", refused);
-    stage.report.count("with Redis: admitted", first as usize);
-    stage
-        .report
-        .count("with Redis: admitted, hundredths of a percent of the limit", percent(100.0 * first, limit(there)));
-    stage.report.count("without Redis: admitted", second as usize);
-    stage.report.count("without Redis: admitted, percent of the limit", percent(second, limit(away)));
-    stage.report.count("decisions made alone", usize::try_from(alone).unwrap_or(usize::MAX));
+    let (first, second) = (answers.admitted(&outage.there), answers.admitted(&outage.away));
+    let (there, away) = (limit(&outage.there), limit(&outage.away));
+    for (what, count) in [
+        ("asked", answers.0.len() as u64),
+        ("refused by the store", refused as u64),
+        ("with Redis: admitted", first as u64),
+        ("with Redis: admitted, hundredths of a percent of the limit", percent(100.0 * first, there) as u64),
+        ("with Redis: decided alone, since it answered late", alone.there),
+        ("without Redis: admitted", second as u64),
+        ("without Redis: admitted, percent of the limit", percent(second, away) as u64),
+        ("decided alone", alone.all),
+    ] {
+        stage.report.count(what, usize::try_from(count).unwrap_or(usize::MAX));
+    }
     assert!(refused * REFUSED_ONE_OF <= made, "{refused} creates were refused, {made} were made");
-    assert!(alone > 0, "nobody decided alone while Redis was away");
-    // On a machine that others use Redis answers late, and who decides alone meanwhile lets through more: at most twice
-    // the limit, as without Redis. A quiet one has the limit itself.
-    let (below, above) = stage.form.pick((MISSED.0, 1.0), (MISSED.1, MISSED.1));
-    let share = first / limit(there);
-    assert!((1.0 - below..=1.0 + above).contains(&share), "{first} were admitted, the limit is {}", limit(there));
+    assert!(alone.all > alone.there, "nobody decided alone while Redis was away");
+    // On a machine that others use Redis answers late now and then, and who decides alone then lets through what is
+    // more than the shared limit: one unit each. A quiet machine has none of these.
+    let missed = stage.form.pick(MISSED.0, MISSED.1);
+    let most = there * (1.0 + missed) + alone.there as f64;
+    assert!(first >= there * (1.0 - missed) && first <= most, "{first} were admitted, the limit is {there}");
     // Each server lets through what the rule says, and the two are all there are.
-    assert!(second <= 2.0 * limit(away), "{second} were admitted without Redis, the limit is {}", limit(away));
-    assert!(second > 0.0, "nobody was admitted while Redis was away");
+    let most = away * ALONE_FACTOR;
+    assert!(second > 0.0 && second <= most, "{second} were admitted without Redis, the limit is {away}");
 }
 
 pub(super) fn enumeration(stage: &mut Stage<'_>) {

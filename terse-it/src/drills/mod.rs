@@ -9,11 +9,14 @@ mod alias_race;
 mod all_down;
 mod celebrity;
 mod clicks;
+mod connections;
 mod expiry;
 mod first_start;
 mod limits;
 mod lost_answer;
 mod nodes;
+mod overload;
+mod paced;
 mod redis_faults;
 mod rush;
 mod scan;
@@ -72,7 +75,7 @@ pub struct Drill {
 }
 
 /// All drills but those of the counting.
-static OTHERS: [Drill; 21] = [
+static OTHERS: [Drill; 24] = [
     Drill {
         name: "kill-node",
         about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
@@ -198,6 +201,24 @@ static OTHERS: [Drill; 21] = [
         about: "100,000 addresses: memory stays bounded, modest clients are served, who is used up stays so",
         needs_cluster: false,
         run: limits::flood,
+    },
+    Drill {
+        name: "limits-paced",
+        about: "a leaky bucket with more than it takes: requests leave it evenly, up to 200 a second",
+        needs_cluster: false,
+        run: paced::paced,
+    },
+    Drill {
+        name: "overload",
+        about: "more asked of a slow store than it can do: it does nearly all it can, links in memory do not notice",
+        needs_cluster: true,
+        run: overload::overload,
+    },
+    Drill {
+        name: "idle-and-slow",
+        about: "10,000 idle connections and 1,000 slow ones: redirects of others are as quick as ever; they do not last",
+        needs_cluster: false,
+        run: connections::idle_and_slow,
     },
 ];
 

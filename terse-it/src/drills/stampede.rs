@@ -32,7 +32,7 @@ const SHORTEST_AGE: f64 = 0.9;
 
 /// Behind a SQLite file, in a process of one tier.
 pub(super) fn stampede(stage: &mut Stage<'_>) {
-    let setup = Setup::new().env("TERSE_HEAD_TIMEOUT", "60s");
+    let setup = Setup::new().env("TERSE_HEAD_TIMEOUT", "60s").env("TERSE_CONNECTIONS_PER_ADDRESS", "10000");
     let mut server = setup.start();
     let links = make(&server, stage.form.pick(2, 5));
     forget_all(&mut server);
@@ -48,7 +48,11 @@ pub(super) fn stampede_slow(stage: &mut Stage<'_>) {
     let (wires, keyspace) = (Wires::to(stage.cluster()), stage.cluster().keyspace("rush"));
     let redis = Redis::start();
     let file = shards_file(&[wires.shard("main", "0-4095", &keyspace)]);
-    let setup = Setup::new().ready_within(FIRST_START_LIMIT).file(&file).env("TERSE_HEAD_TIMEOUT", "60s");
+    let setup = Setup::new()
+        .ready_within(FIRST_START_LIMIT)
+        .file(&file)
+        .env("TERSE_HEAD_TIMEOUT", "60s")
+        .env("TERSE_CONNECTIONS_PER_ADDRESS", "10000");
     let mut server = setup.env("TERSE_CACHE", &redis.url()).start();
     let links = make(&server, stage.form.pick(1, 5));
     let known = make(&server, 1);

@@ -20,11 +20,11 @@ use crate::load::{KnownLink, REFUSED_ONE_OF, percentile};
 use crate::{Client, Connection, Request, Response};
 
 /// How long a change may take to show at all; the promise is asserted apart.
-pub(super) const SHOWN_AT_ALL: Duration = Duration::from_secs(10);
+pub(super) const SHOWN_AT_ALL: Duration = Duration::from_secs(60);
 /// How often a server is asked whether it shows a change yet.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// How long a change is tried again that was refused, as by an overloaded store.
-const CHANGE_LIMIT: Duration = Duration::from_secs(15);
+const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 /// How soon.
 const CHANGE_AGAIN: Duration = Duration::from_millis(200);
 const FAULTS_KEPT: usize = 20;

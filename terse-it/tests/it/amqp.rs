@@ -1,5 +1,5 @@
-//! As much of AMQP 0-9-1 as it takes to hear what is published to an exchange: another implementation than the
-//! server's.
+//! As much of AMQP 0-9-1 as it takes to hear what is published to an exchange, and to publish there: another
+//! implementation than the server's.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -65,6 +65,25 @@ impl Amqp {
         self.ask(40, 10, &[reserved.clone(), short(exchange), short("topic"), flags.clone()].concat());
         self.ask(50, 10, &[reserved.clone(), short(queue), flags].concat());
         self.ask(50, 20, &[reserved, short(queue), short(exchange), short("#"), vec![0], long(&[])].concat());
+    }
+
+    /// Publishes `body` to an exchange, durably, and waits until the broker has it.
+    pub(crate) fn publish(&mut self, exchange: &str, routing_key: &str, body: &[u8]) {
+        const PERSISTENT: u8 = 2;
+        self.ask(85, 10, &[0]);
+        let nothing_asked = 0;
+        self.send(1, 60, 40, &[vec![0, 0], short(exchange), short(routing_key), vec![nothing_asked]].concat());
+        // Of all properties, only the delivery mode: bit 12.
+        let bytes = (body.len() as u64).to_be_bytes();
+        let header = [&60_u16.to_be_bytes()[..], &[0, 0], &bytes, &0x1000_u16.to_be_bytes(), &[PERSISTENT]].concat();
+        self.send_frame(HEADER, &header);
+        self.send_frame(BODY, body);
+        self.expect(60, 80);
+    }
+
+    fn send_frame(&mut self, kind: u8, payload: &[u8]) {
+        let frame = [&[kind][..], &1_u16.to_be_bytes(), &long(payload), &[FRAME_END]].concat();
+        self.stream.write_all(&frame).unwrap();
     }
 
     /// Takes all that is in `queue` now.

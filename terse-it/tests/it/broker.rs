@@ -8,21 +8,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use terse_it::broker::Broker;
-use terse_it::cluster::{Cluster, Keyspace};
 use terse_it::metrics::{CLICK_BLOCKS_PENDING, Scrape};
 use terse_it::{Client, Request, Server, Setup, Stop, await_true, code_path, heavy_turn};
 
 /// How long a test waits for what has no promised time; a killed projector has its leases for 10 s more.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A first start on a keyspace makes its tables.
-const KEYSPACE_LIMIT: Duration = Duration::from_secs(120);
 /// An idle server ends within this time, with a broker or without.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 
 /// Ends a loop beside a test, also when the test fails: nobody would be told otherwise.
-struct Ends<'a>(&'a AtomicBool);
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
@@ -30,16 +27,16 @@ impl Drop for Ends<'_> {
     }
 }
 
-fn shared_broker() -> String {
+pub(crate) fn shared_broker() -> String {
     std::env::var("TERSE_AMQP").expect("TERSE_AMQP names a RabbitMQ, such as amqp://guest:guest@127.0.0.1:5672/%2f")
 }
 
-fn with_broker(url: &str) -> Setup {
+pub(crate) fn with_broker(url: &str) -> Setup {
     Setup::new().kept_on_failure().env("TERSE_BUS", url)
 }
 
 #[track_caller]
-fn click(client: &Client, code: &str, times: u64) {
+pub(crate) fn click(client: &Client, code: &str, times: u64) {
     let mut connection = client.connect();
     let request = Request::new("GET", &format!("/{code}")).header("User-Agent", FIREFOX);
     for _ in 0..times {
@@ -47,18 +44,18 @@ fn click(client: &Client, code: &str, times: u64) {
     }
 }
 
-fn total(client: &Client, code: &str) -> u64 {
+pub(crate) fn total(client: &Client, code: &str) -> u64 {
     client.get(&format!("{}/stats", code_path(code))).expect(200).json()["total"].as_u64().unwrap()
 }
 
 /// Waits until so many clicks of `code` are counted, and no more.
 #[track_caller]
-fn await_total(client: &Client, code: &str, clicks: u64) {
+pub(crate) fn await_total(client: &Client, code: &str, clicks: u64) {
     await_true(&format!("{clicks} clicks of {code}"), PATIENCE, || total(client, code) >= clicks);
     assert_eq!(total(client, code), clicks);
 }
 
-fn check(client: &Client, name: &str) -> Value {
+pub(crate) fn check(client: &Client, name: &str) -> Value {
     let health = client.get("/health").json();
     let checks = health["checks"].as_array().unwrap();
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {health}")).clone()
@@ -66,7 +63,7 @@ fn check(client: &Client, name: &str) -> Value {
 
 /// Whether a replay of the streams agrees with what is counted.
 #[track_caller]
-fn verify(setup: &Setup, into: &str) -> String {
+pub(crate) fn verify(setup: &Setup, into: &str) -> String {
     let said = setup.run(&["replay", "--into", into, "--verify"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stdout.contains(" 0 different"), "{said:?}");
@@ -142,6 +139,10 @@ fn redirects_go_on_without_the_broker_and_all_are_counted_when_it_is_back() {
     let health = client.get("/health").expect(200).json();
     assert_eq!(health["status"], "degraded", "{health}");
     await_true("blocks to wait", PATIENCE, || check(&client, "clicks:pending")["observedValue"] != 0);
+    // They get older, and that is told, however little the projector hears of it.
+    await_true("their age to be told", PATIENCE, || {
+        check(&client, "clicks:lag")["observedValue"].as_u64() >= Some(2_000)
+    });
     // It ends, and starts, without the broker as well.
     let ended = server.stop(Stop::Politely);
     assert!(ended.code == Some(0) && ended.took < END_LIMIT, "{ended:?}");
@@ -152,6 +153,28 @@ fn redirects_go_on_without_the_broker_and_all_are_counted_when_it_is_back() {
     await_total(&client, &code, 600);
     await_true("health to be well", PATIENCE, || check(&client, "bus")["status"] == "ok");
     verify(server.setup(), "fresh.sqlite");
+}
+
+#[test]
+fn whoever_counts_publishes_what_a_server_that_is_gone_left_in_its_directory() {
+    let _turn = heavy_turn();
+    let mut broker = Broker::start();
+    let setup = with_broker(&broker.url());
+    let mut front = setup.clone().flag("--role=redirect").flag("--role=api").start();
+    let code = front.client().shorten("https://example.com/");
+    click(&front.client(), &code, 20);
+    broker.await_declared();
+    broker.kill();
+    click(&front.client(), &code, 30);
+    front.stop(Stop::AtOnce);
+    broker.restart();
+    let api = setup.clone().flag("--role=api").start();
+    let counts = setup.clone().flag("--role=analytics");
+    let (_one, other) = (counts.start(), counts.start());
+    await_total(&api.client(), &code, 50);
+    await_true("nothing to wait", PATIENCE, || check(&other.client(), "clicks:lag")["observedValue"] == 0);
+    assert_eq!(check(&other.client(), "bus")["status"], "ok", "one stands by, and is well");
+    verify(&setup, "fresh.sqlite");
 }
 
 #[test]
@@ -208,80 +231,6 @@ fn a_journal_of_another_bus_ends_the_start_until_it_is_drained() {
     let moved = setup.env("TERSE_BUS", &shared_broker()).start();
     click(&moved.client(), &code, 4);
     await_total(&moved.client(), &code, 4);
-}
-
-/// Servers that share a keyspace of links and one of statistics.
-struct Shared {
-    setup: Setup,
-    _links: Keyspace,
-    _stats: Keyspace,
-}
-
-impl Shared {
-    fn new(cluster: &Cluster) -> Self {
-        let (links, stats) = (cluster.keyspace("links"), cluster.keyspace("stats"));
-        let setup = with_broker(&shared_broker()).ready_within(KEYSPACE_LIMIT);
-        let setup = setup.env("TERSE_STORE", &links.store()).env("TERSE_STATS", &stats.store());
-        Self { setup, _links: links, _stats: stats }
-    }
-
-    /// The same on a data directory of its own.
-    fn elsewhere(&self, name: &str) -> Setup {
-        self.setup.clone().data_in(&self.setup.place().join(name))
-    }
-}
-
-#[test]
-fn two_servers_publish_and_one_counts_on_a_cluster() {
-    let _turn = heavy_turn();
-    let cluster = Cluster::from_env();
-    let shared = Shared::new(&cluster);
-    let front = |name| shared.elsewhere(name).flag("--role=redirect").flag("--role=api");
-    let one = front("one").start();
-    let mut other = front("other").start();
-    let counting = shared.elsewhere("counting").flag("--role=analytics").start();
-    let codes: Vec<String> =
-        (0..12).map(|number| one.client().shorten(&format!("https://example.com/{number}"))).collect();
-    for round in 1..=3 {
-        for code in &codes {
-            click(&one.client(), code, 5);
-            click(&other.client(), code, 4);
-        }
-        if round == 2 {
-            other.stop(Stop::AtOnce);
-            other.restart();
-        }
-    }
-    for code in &codes {
-        await_total(&one.client(), code, 27);
-        assert_eq!(total(&other.client(), code), 27);
-    }
-    assert_eq!(check(&counting.client(), "bus:partitions")["observedValue"], 8);
-    // A replay beside servers that go on, from a keyspace into a file and into another keyspace.
-    let into = cluster.keyspace("fresh");
-    let ended = AtomicBool::new(false);
-    let more = std::thread::scope(|scope| {
-        let visitor = scope.spawn(|| {
-            let mut more = 0;
-            while !ended.load(Ordering::SeqCst) {
-                codes.iter().for_each(|code| click(&one.client(), code, 1));
-                more += 1;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            more
-        });
-        let ends = Ends(&ended);
-        let said = verify(&shared.elsewhere("one"), "fresh.sqlite");
-        println!("{said}");
-        println!("{}", verify(&shared.elsewhere("one"), &into.store()));
-        drop(ends);
-        visitor.join().unwrap()
-    });
-    for code in &codes {
-        await_total(&other.client(), code, 27 + more);
-    }
-    let refused = shared.elsewhere("one").run(&["replay", "--into", &into.store()]);
-    assert!(refused.code == Some(64) && refused.stderr.contains("holds statistics already"), "{refused:?}");
 }
 
 #[test]

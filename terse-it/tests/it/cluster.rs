@@ -1,19 +1,19 @@
-//! The promises for a real cluster and a Redis whose parts fail, or that are
-//! asked for too much: every drill in its quick form, on the cluster that `cargo
-//! xtask test` brings up if it needs one. Each has the machine for itself.
+//! The promises for a real cluster and a Redis whose parts fail: every drill of
+//! them in its quick form, on the cluster that `cargo xtask test` brings up if
+//! it needs one.
+//!
+//! All tests of this program that need the cluster are in this module, and no
+//! others: `cargo xtask test` runs it beside the rest.
+
+mod blocked;
+mod broker;
+mod clicks;
+mod slow_stats;
 
 use terse_it::cluster::{Cluster, Consistency};
-use terse_it::drills::{Form, find};
 use terse_it::heavy_turn;
 
-#[track_caller]
-fn drill(name: &str) {
-    let _turn = heavy_turn();
-    let drill = find(name).unwrap();
-    let cluster = drill.needs_cluster.then(Cluster::from_env);
-    let report = drill.run(cluster.as_ref(), Form::Quick);
-    println!("{name}\n{report}");
-}
+use crate::drills::drill;
 
 #[test]
 fn a_killed_node_costs_no_redirect_and_no_link() {
@@ -81,13 +81,13 @@ fn redis_that_fails_and_comes_back_with_old_values_harms_nobody() {
 }
 
 #[test]
-fn thousands_who_want_one_code_at_once_cost_one_store_read() {
-    drill("stampede");
+fn thousands_who_wait_for_a_slow_store_cost_it_one_read() {
+    drill("stampede-slow");
 }
 
 #[test]
-fn thousands_who_wait_for_a_slow_store_cost_it_one_read() {
-    drill("stampede-slow");
+fn a_slow_store_that_is_asked_for_too_much_does_what_it_can() {
+    drill("overload");
 }
 
 #[test]
@@ -96,23 +96,8 @@ fn a_link_expires_at_its_instant_wherever_it_is_kept() {
 }
 
 #[test]
-fn a_scan_of_unknown_codes_leaves_hot_links_in_memory() {
-    drill("scan");
-}
-
-#[test]
-fn a_celebrity_costs_redis_and_the_store_nothing() {
-    drill("celebrity");
-}
-
-#[test]
-fn who_tries_codes_is_stopped_and_who_reads_is_not() {
-    drill("enumeration");
-}
-
-#[test]
-fn a_flood_of_addresses_takes_no_memory_and_harms_nobody() {
-    drill("limits-flood");
+fn two_servers_admit_together_what_one_limit_allows() {
+    drill("limits-shared");
 }
 
 #[test]

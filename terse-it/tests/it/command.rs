@@ -147,7 +147,18 @@ fn help_and_version_are_answered() {
 }
 
 #[test]
-fn subcommands_of_later_releases_are_known_and_say_so() {
+fn whoever_reads_only_the_beginning_is_answered() {
+    // Its reader is gone before it writes.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut program = std::process::Command::new(terse_it::binary());
+    let output =
+        program.args(["serve", "--help"]).stdout(writer).stderr(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn subcommands_that_need_no_server_say_something() {
     for arguments in [
         vec!["shards", "show", "skew"],
         vec!["shards", "show", "abc"],

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use terse_it::{Client, Finished, Request, Setup, Stop, await_true, code_path, heavy_turn};
 
+use crate::amqp::Amqp;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A gap of a living journal is told when it is as old as this.
 const GAP_AGE: Duration = Duration::from_secs(16);
@@ -44,6 +46,12 @@ fn total(client: &Client, code: &str) -> u64 {
 fn await_total(client: &Client, code: &str, clicks: u64) {
     await_true(&format!("{clicks} clicks"), PATIENCE, || total(client, code) >= clicks);
     assert_eq!(total(client, code), clicks);
+}
+
+fn check(client: &Client, name: &str) -> Value {
+    let health = client.get("/health").json();
+    let checks = health["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {health}")).clone()
 }
 
 fn listed(setup: &Setup) -> Vec<Value> {
@@ -146,7 +154,7 @@ fn a_gap_that_stops_a_living_journal_is_told_and_accepted() {
     let code = client.shorten("https://example.com/");
     let all: Vec<PathBuf> = [1, 2, 4].map(|clicks| record(&client, setup.data(), &code, clicks)).into();
     fs::remove_file(&all[1]).unwrap();
-    let _counting = setup.clone().flag("--role=analytics").start();
+    let counting = setup.clone().flag("--role=analytics").start();
     await_total(&client, &code, 1);
     File::open(&all[2]).unwrap().set_modified(SystemTime::now() - GAP_AGE).unwrap();
     await_true("the gap to be told", PATIENCE, || listed(&setup).len() == 1);
@@ -154,10 +162,69 @@ fn a_gap_that_stops_a_living_journal_is_told_and_accepted() {
     assert_eq!((&gap["kind"], &gap["clicks"]), (&"gap".into(), &Value::Null), "{gap}");
     let id = gap["id"].as_str().unwrap();
     assert!(id.ends_with("/1-1"), "{id}");
+    // Whoever looks at either process is told which journal stands still, since when, and what to do.
+    let told = format!("blocks {id} are missing: see terse dead list");
+    for told_by in [&client, &counting.client()] {
+        let check = |name: &str| check(told_by, name);
+        await_true("health to tell", PATIENCE, || check("clicks:stopped")["observedValue"] == 1);
+        let stopped = check("clicks:stopped");
+        assert_eq!((&stopped["status"], &stopped["output"]), (&"degraded".into(), &told.as_str().into()));
+        assert!(check("clicks:lag")["observedValue"].as_u64() > Some(0), "two blocks wait");
+        await_true("metrics to tell", PATIENCE, || {
+            told_by.get("/metrics").text().contains("terse_clicks_stopped{at=\"gap\"} 1\n")
+        });
+    }
     ended_with(setup.run(&["dead", "requeue", id]), 69, "nothing to count");
     ended_with(setup.run(&["dead", "discard", id, "--yes"]), 0, &format!("discarded {id}"));
     await_total(&client, &code, 5);
     assert!(listed(&setup).is_empty());
+    for told_by in [&client, &counting.client()] {
+        await_true("health to be well again", PATIENCE, || {
+            check(told_by, "clicks:stopped")["observedValue"] == 0 && check(told_by, "clicks:lag")["observedValue"] == 0
+        });
+    }
+}
+
+#[test]
+fn messages_that_nobody_can_decode_are_told_requeued_and_discarded_at_the_broker() {
+    let _turn = heavy_turn();
+    let url = std::env::var("TERSE_AMQP").expect("TERSE_AMQP names a RabbitMQ");
+    let setup = Setup::new().kept_on_failure().env("TERSE_BUS", &url);
+    let migrated = setup.run(&["migrate"]);
+    let deployment = migrated.stdout.lines().find_map(|line| line.strip_prefix("deployment ")).unwrap().to_owned();
+    let server = setup.start();
+    let client = server.client();
+    let code = client.shorten("https://example.com/");
+    record(&client, setup.data(), &code, 3);
+    await_total(&client, &code, 3);
+    let exchange = format!("terse.{}.clicks", &deployment[..16]);
+    let mut amqp = Amqp::connect(&url);
+    amqp.publish(&exchange, "0", b"no part");
+    amqp.publish(&exchange, "7", b"no part either");
+    drop(amqp);
+    await_true("both to be put aside", PATIENCE, || listed(&setup).len() == 2);
+    await_true("health to tell", PATIENCE, || check(&client, "bus:dead")["observedValue"] == 2);
+    let dead = listed(&setup);
+    let of = |bytes: u64| dead.iter().find(|entry| entry["bytes"] == bytes).unwrap_or_else(|| panic!("{dead:?}"));
+    let (first, second) = (of(7)["id"].as_str().unwrap(), of(14)["id"].as_str().unwrap());
+    assert!(first.starts_with("0@") && second.starts_with("7@"), "{dead:?}");
+    assert_eq!(of(7)["kind"], "message");
+    ended_with(setup.run(&["dead", "list"]), 0, second);
+
+    // Nobody can decode it now either: it goes back to its stream, and comes aside again from another place.
+    ended_with(setup.run(&["dead", "requeue", first]), 0, &format!("requeued {first}"));
+    await_true("it to come back", PATIENCE, || {
+        let dead = listed(&setup);
+        dead.len() == 2 && dead.iter().all(|entry| entry["id"] != first)
+    });
+    ended_with(setup.run(&["dead", "requeue", first]), 64, "there is no");
+    ended_with(setup.run(&["dead", "discard", second, "--yes"]), 0, &format!("discarded {second}"));
+    assert_eq!(listed(&setup).len(), 1);
+    ended_with(setup.run(&["dead", "discard", "--all", "--yes"]), 0, "discarded");
+    assert!(listed(&setup).is_empty());
+    let mut connection = client.connect();
+    assert_eq!(connection.call(&Request::new("GET", &format!("/{code}"))).unwrap().status, 302);
+    await_total(&client, &code, 4);
 }
 
 #[test]

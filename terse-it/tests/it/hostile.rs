@@ -214,19 +214,18 @@ fn floods_of_headers_and_huge_uris_are_cut() {
 
 #[test]
 fn a_gigabyte_is_refused_before_it_is_sent() {
-    let server = quick_server();
+    // Nobody waits for the body here: that would take longer than an answer may.
+    let server = Setup::new().env("TERSE_HEAD_TIMEOUT", "30s").env("TERSE_BODY_TIMEOUT", "30s").start();
     let client = server.client();
     let own = format!("Origin: http://{}\r\n", client.address());
     let json = "Content-Type: application/json\r\n".to_owned();
     let form = format!("Content-Type: application/x-www-form-urlencoded\r\n{own}");
     for (path, headers) in [(API_LINKS, &json), (&format!("{API_LINKS}/batch"), &json), ("/", &form)] {
         for length in ["1073741824", "18446744073709551615"] {
-            let began = Instant::now();
             let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{headers}", client.address());
             let answer = answer_to(&client, format!("{head}Content-Length: {length}\r\n\r\n{{").as_bytes());
             let answer = answer.unwrap_or_else(|| panic!("{path}, {length}: no answer"));
             assert_eq!(answer.status, 413, "{path}, {length}: {answer:?}");
-            assert!(began.elapsed() < Duration::from_millis(1_500), "{path}: refused only after {:?}", began.elapsed());
         }
     }
     assert_alive(&client);

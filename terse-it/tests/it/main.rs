@@ -1,6 +1,7 @@
 //! The binary from outside: each module takes one promise of the contract.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod abuse;
 mod access;
 mod amqp;
 mod broker;
@@ -11,6 +12,7 @@ mod contract;
 mod counting;
 mod crash;
 mod dead;
+mod drills;
 mod events;
 mod faults;
 mod fresh;
@@ -21,5 +23,4 @@ mod operation;
 mod page;
 mod races;
 mod schema;
-mod slow_stats;
 mod validation;

@@ -26,11 +26,13 @@
 //! than the rule says.
 //!
 //! A limit that several processes share is behind [`SharedLimiter`], and how to
-//! bridge its failures is told there.
+//! bridge its failures is told there. What a key may use in a month is no rate:
+//! [`Uses`] counts that.
 
 mod fixed_window;
 mod key;
 mod leaky_bucket;
+mod quota;
 mod rule;
 mod shared;
 mod sliding_window;
@@ -50,6 +52,7 @@ use self::token_bucket::TokenBucket;
 use crate::{MonotonicClock, SettingsError};
 
 pub use self::key::{Key, MAX_KEY_BYTES};
+pub use self::quota::{MAX_USES, QuotaDraw, QuotaQuestion, SharedQuota, SharedQuotaDraw, Use, Uses};
 pub use self::rule::{MAX_PACE, Rule};
 pub use self::shared::{SharedDraw, SharedLimiter};
 pub use self::sliding_window::PARTS;

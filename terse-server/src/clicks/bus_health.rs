@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use terse_clicks::rabbit::{RelayReport, StreamReading};
-use terse_core::metrics::{BusGauges, Metrics, PartsCounted};
+use terse_core::metrics::{BusGauges, Metrics, PartsCounted, StoppedAt};
 use terse_core::ports::{DependencyHealth, Observation};
 
 use super::projection::Supervised;
@@ -52,6 +52,7 @@ impl BusHealth {
             gauges.relay_connected(report.connected);
             gauges.relay_held(report.held);
             gauges.parts_waiting(report.waiting);
+            metrics.clicks_stopped(StoppedAt::Relay, report.stopped);
             let RelayReport { published, confirmed, returned, refused, .. } = report;
             gauges.parts(&PartsCounted { published, confirmed, returned, refused });
         }
@@ -71,7 +72,7 @@ impl DependencyHealth for BusHealth {
     }
 
     async fn check(&self) -> Result<(), String> {
-        if let Some(relayed) = &self.relayed {
+        if let Some(relayed) = self.relayed.as_ref().filter(|relayed| !relayed.stands_by()) {
             if !relayed.lives() {
                 return Err("publishing has stopped: the relay dies and is started again; the log says why".to_owned());
             }
@@ -86,7 +87,7 @@ impl DependencyHealth for BusHealth {
     }
 
     fn observe(&self) -> Vec<Observation> {
-        let of = |name, value, unit, trouble| Observation { name, value, unit, trouble };
+        let of = |name, value, unit, trouble| Observation { name, value, unit, trouble, detail: None };
         let mut observed = Vec::new();
         if let Some(relayed) = &self.relayed {
             let report = relayed.report();

@@ -1,4 +1,5 @@
-//! What `/health` tells of clicks: how far behind counting is, what waits for it, and whether clicks were dropped.
+//! What `/health` tells of clicks: how far behind counting is, what waits for it, what stands still, and whether clicks
+//! were dropped. What waits in the journals here is told by every process that records or counts, whoever is to count it.
 //!
 //! A report costs nothing: it tells what the gauges' task saw last, half a second ago.
 
@@ -13,6 +14,7 @@ use terse_core::ports::{DependencyHealth, Observation};
 
 use super::projection::Supervised;
 use super::recording::Recording;
+use super::waiting::Watch;
 
 /// Above this lag counting is behind, in milliseconds.
 const BEHIND_MS: u64 = 60_000;
@@ -75,6 +77,8 @@ pub(super) struct ClickHealth {
     pub(super) recording: Option<(Recording, Arc<Recorded>)>,
     /// `None` = this process doesn't count.
     pub(super) counting: Option<Arc<Supervised>>,
+    /// What waits in the journals here.
+    pub(super) watch: Option<Watch>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -100,14 +104,16 @@ impl DependencyHealth for ClickHealth {
     }
 
     fn observe(&self) -> Vec<Observation> {
-        let of = |name, value, unit, trouble| Observation { name, value, unit, trouble };
-        let mut observed = Vec::new();
-        if let Some(counting) = &self.counting {
-            let report = counting.report();
-            let lag_ms = report.lag_ms(self.clock.now());
-            observed.push(of("lag", lag_ms, "ms", (lag_ms > BEHIND_MS).then_some("behind")));
-            observed.push(of("stopped", report.stopped, "partitions", (report.stopped > 0).then_some("stopped")));
-        }
+        let of = |name, value, unit, trouble| Observation { name, value, unit, trouble, detail: None };
+        let now = self.clock.now();
+        let report = self.counting.as_ref().map(|counting| counting.report());
+        let counting = report.map_or((0, 0), |report| (report.lag_ms(now), report.stopped));
+        let waiting = self.watch.as_ref().map_or((0, 0), |watch| (watch.lag_ms(now), watch.gaps()));
+        let (lag_ms, stopped) = (counting.0.max(waiting.0), counting.1 + waiting.1);
+        let detail = self.watch.as_ref().and_then(Watch::gaps_in_words);
+        let stands = of("stopped", stopped, "partitions", (stopped > 0).then_some("stopped"));
+        let mut observed =
+            vec![of("lag", lag_ms, "ms", (lag_ms > BEHIND_MS).then_some("behind")), Observation { detail, ..stands }];
         if let Some((_, recorded)) = &self.recording {
             let dropped = recorded.dropped();
             observed.push(of("pending", recorded.pending(), "blocks", None));
@@ -169,18 +175,26 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let config = JournalConfig::new(place.path().join("journal"));
         let recording = Recording::new(config, Arc::clone(&clock), Arc::new(SeededEntropy::new(1)));
-        let health = |recording, counting| ClickHealth { recording, counting, clock: Arc::clone(&clock) };
+        let watch = Watch::new(&place.path().join("journal"));
+        let health = |recording, counting| ClickHealth {
+            recording,
+            counting,
+            watch: Some(watch.clone()),
+            clock: Arc::clone(&clock),
+        };
         let told = |health: &ClickHealth| {
             health.observe().iter().map(|of| (of.name, of.value, of.unit, of.trouble)).collect::<Vec<_>>()
         };
         let records = health(Some((recording.clone(), recorded)), None);
-        assert_eq!(told(&records), [("pending", 3, "blocks", None), ("dropped", 2, "clicks", Some("dropping"))]);
+        let nothing_waits = [("lag", 0, "ms", None), ("stopped", 0, "partitions", None)];
+        let recorded = [("pending", 3, "blocks", None), ("dropped", 2, "clicks", Some("dropping"))];
+        assert_eq!(told(&records), [nothing_waits, recorded].concat());
         let told_by_check = records.check().await.unwrap_err();
         assert_eq!(told_by_check, "clicks are dropped: the click journal could not be opened yet");
         recording.journal.open_once(Duration::from_secs(30)).await.unwrap();
         assert_eq!(records.check().await, Ok(()));
         let counts = health(None, Some(Arc::default()));
-        assert_eq!(told(&counts), [("lag", 0, "ms", None), ("stopped", 0, "partitions", None)]);
+        assert_eq!(told(&counts), nothing_waits);
         assert_eq!(counts.check().await, Ok(()));
         let dying = Arc::new(Supervised::default());
         dying.died("on purpose", 0);

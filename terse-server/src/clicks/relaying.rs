@@ -4,9 +4,13 @@
 //! Redirects wait for none of it: the journal is the buffer, and the broker may be away at the start and at any time.
 //! The relay connects again by itself. One that panics is followed by another after a wait that doubles from
 //! [`FIRST_WAIT`] to [`MAX_WAIT`]; what was not confirmed is still on disk. A journal that opens late gets a new relay,
-//! which takes it along.
+//! which takes it along. A process that counts and records nothing relays what servers that are gone left in its data
+//! directory ([`RelayOf::Remains`]).
 
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +21,7 @@ use terse_clicks::rabbit::{Relay, RelayProgress, RelayReport};
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
+use super::late::Late;
 use super::projection::text_of;
 use super::recording::Recording;
 use crate::exit::{Exit, StartError};
@@ -25,6 +30,10 @@ use crate::exit::{Exit, StartError};
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether the other process that relays has ended.
+const STAND_BY: Duration = Duration::from_secs(5);
+/// The file of a data directory whose lock says who relays what others left there.
+const LOCK: &str = "relay.lock";
 /// How often a relay without a journal of its own process looks whether there is one.
 const JOURNAL_EVERY: Duration = Duration::from_millis(250);
 /// What a relay gets to finish without a connection: a try to make one. What is left stays on disk in any case.
@@ -41,6 +50,8 @@ struct State {
     before: (u64, u64),
     deaths: u32,
     lives: bool,
+    /// Whether another process relays, and this one would if that ended.
+    stands_by: bool,
 }
 
 impl Relayed {
@@ -55,6 +66,15 @@ impl Relayed {
     /// Whether there is a relay now.
     pub(super) fn lives(&self) -> bool {
         self.0.lock().lives
+    }
+
+    /// Whether there is none for another process has one, and needs none.
+    pub(super) fn stands_by(&self) -> bool {
+        self.0.lock().stands_by
+    }
+
+    fn stand_by(&self, is: bool) {
+        self.0.lock().stands_by = is;
     }
 
     fn born(&self, progress: Arc<RelayProgress>) {
@@ -76,6 +96,41 @@ impl Relayed {
     }
 }
 
+/// What relays publish.
+pub(super) enum RelayOf {
+    /// The journal of this process, once there is one, and those in its directory that have ended.
+    Recording(Recording),
+    /// Those that have ended in this data directory, where this process records nothing: a server that is there no more
+    /// left them. Of several such processes one does so, whoever has the directory's lock for it. A server that records
+    /// there publishes them too; each click is counted once all the same.
+    Remains(PathBuf),
+}
+
+impl RelayOf {
+    fn journal(&self) -> Option<&Late<Journal>> {
+        match self {
+            Self::Recording(recording) => Some(&recording.journal),
+            Self::Remains(_) => None,
+        }
+    }
+
+    /// What a relay has to hold while it lives; `None` = another process has it.
+    fn admit(&self) -> std::io::Result<Option<Admitted>> {
+        let Self::Remains(data_dir) = self else { return Ok(Some(Admitted { _lock: None })) };
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join(LOCK))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Admitted { _lock: Some(file) })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// Proof that a relay may live.
+struct Admitted {
+    _lock: Option<File>,
+}
+
 /// The thread on which relays live.
 pub(super) struct Relaying {
     relayed: Arc<Relayed>,
@@ -86,13 +141,13 @@ pub(super) struct Relaying {
 }
 
 impl Relaying {
-    /// Starts the thread, which lives by the relays that `make` makes, of the journal of `recording` and all others.
+    /// Starts the thread, which lives by the relays that `make` makes, of the journal that `of` names and all others.
     ///
     /// # Errors
     /// [`StartError`] when the thread can't be started.
     pub(super) fn start(
         make: impl FnMut(Option<Arc<Journal>>) -> Result<Relay, String> + Send + 'static,
-        recording: Recording,
+        of: RelayOf,
     ) -> Result<Self, StartError> {
         let failed = |error: std::io::Error| {
             StartError::new(Exit::Internal, format_args!("the relay can't be started: {error}"))
@@ -102,7 +157,7 @@ impl Relaying {
         let ((stop, stopped), (told, ended)) = (watch::channel(false), oneshot::channel());
         let (shared, time) = (Arc::clone(&relayed), Arc::clone(&within));
         let thread = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-            supervise(&runtime, make, &recording, stopped, &shared, &time);
+            supervise(&runtime, make, &of, stopped, &shared, &time);
             // Nobody listens once the server has given up waiting.
             let _ = told.send(());
         });
@@ -142,21 +197,28 @@ enum Ended {
 fn supervise(
     runtime: &Runtime,
     mut make: impl FnMut(Option<Arc<Journal>>) -> Result<Relay, String>,
-    recording: &Recording,
+    of: &RelayOf,
     mut stopped: watch::Receiver<bool>,
     relayed: &Relayed,
     within: &OnceLock<Duration>,
 ) {
     // A sender that is gone says stop, too.
     while !*stopped.borrow() && stopped.has_changed().is_ok() {
+        let admitted = of.admit();
+        relayed.stand_by(matches!(admitted, Ok(None)));
+        if let Ok(None) = admitted {
+            wait(runtime, &mut stopped, STAND_BY);
+            continue;
+        }
         let mut stop = stopped.clone();
         // What a panic leaves half done goes with the relay.
         let lived = catch_unwind(AssertUnwindSafe(|| {
-            let journal = recording.journal.get().cloned();
-            let is_late = journal.is_none();
+            let _admitted = admitted.map_err(|error| format!("the lock of relays can't be had: {error}"))?;
+            let journal = of.journal().and_then(|journal| journal.get().cloned());
+            let late = of.journal().filter(|_| journal.is_none());
             let relay = make(journal)?;
             relayed.born(relay.progress());
-            Ok(runtime.block_on(live(relay, is_late.then_some(recording), &mut stop, within)))
+            Ok(runtime.block_on(live(relay, late, &mut stop, within)))
         }));
         let why = match lived {
             Ok(Ok(Ended::Stopped)) => return,
@@ -164,22 +226,26 @@ fn supervise(
             Ok(Err(why)) => why,
             Err(panic) => format!("it has panicked: {}", text_of(panic.as_ref())),
         };
-        let wait = relayed.died(&why);
-        // Either way the loop looks what it was.
-        let _ = runtime.block_on(async { tokio::time::timeout(wait, stopped.wait_for(|stop| *stop)).await.is_ok() });
+        wait(runtime, &mut stopped, relayed.died(&why));
     }
+}
+
+/// Waits, unless it is told to stop.
+fn wait(runtime: &Runtime, stopped: &mut watch::Receiver<bool>, most: Duration) {
+    // Either way the loop looks what it was.
+    let _ = runtime.block_on(async { tokio::time::timeout(most, stopped.wait_for(|stop| *stop)).await.is_ok() });
 }
 
 /// Lets `relay` work until it is told to stop, or the journal of `late` is there.
 async fn live(
     mut relay: Relay,
-    late: Option<&Recording>,
+    late: Option<&Late<Journal>>,
     stop: &mut watch::Receiver<bool>,
     within: &OnceLock<Duration>,
 ) -> Ended {
     let opened = async {
         let Some(late) = late else { return std::future::pending().await };
-        while late.journal.get().is_none() {
+        while late.get().is_none() {
             tokio::time::sleep(JOURNAL_EVERY).await;
         }
     };

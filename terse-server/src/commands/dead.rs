@@ -230,8 +230,7 @@ fn lost(chosen: &[Entry], outcomes: &[Outcome]) -> String {
     format!("discarded: {}", told(&done))
 }
 
-/// Tells what was done. What was named and refused ends the command with [`Exit::Unavailable`]; of `--all`, nothing
-/// does.
+/// Tells what was done. What was refused, named or one of all, ends the command with [`Exit::Unavailable`].
 fn decided(outcomes: Vec<Outcome>, order: &DeadOrder, done: &str) -> Result<(), StartError> {
     let (kept, gone): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|outcome| outcome.refused.is_some());
     if order.json {
@@ -248,11 +247,13 @@ fn decided(outcomes: Vec<Outcome>, order: &DeadOrder, done: &str) -> Result<(), 
         let reason = outcome.refused.as_deref().unwrap_or_default();
         format!("{} was not {done}: {}", printable(&outcome.id), printable(reason))
     };
-    match kept.first() {
-        Some(first) if !order.all => Err(StartError::new(Exit::Unavailable, refused(first))),
+    match &kept[..] {
+        [] => Ok(()),
+        [only] if !order.all => Err(StartError::new(Exit::Unavailable, refused(only))),
         _ => {
             kept.iter().for_each(|outcome| note(&refused(outcome)));
-            Ok(())
+            let text = format!("{} of {} were not {done}", kept.len(), kept.len() + gone.len());
+            Err(StartError::new(Exit::Unavailable, text))
         }
     }
 }

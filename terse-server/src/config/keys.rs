@@ -61,7 +61,7 @@ pub static PUBLIC_URL: Key = Key::new(
     ["public_url", "public-url", "TERSE_PUBLIC_URL"],
     "URL",
     "http://localhost:8080",
-    "base of short URLs; its host is refused as a target",
+    "base of short URLs; its host is refused as a target; unless it is set, it has the port of LISTEN on loopback",
 );
 /// Where files are kept.
 pub static DATA_DIR: Key = Key::new(
@@ -131,6 +131,13 @@ pub static ALLOW_PRIVATE_TARGETS: Key = Key::new(
     "false",
     "allow targets on private addresses (intranets)",
 );
+/// The file of blocked hosts.
+pub static BLOCKLIST: Key = Key::new(
+    ["blocklist", "blocklist", "TERSE_BLOCKLIST"],
+    "FILE",
+    "none",
+    "file of hosts that no link may lead to, one a line, or none; read again at SIGHUP",
+);
 /// What is logged.
 pub static LOG: Key = Key::new(
     ["log", "log", "TERSE_LOG"],
@@ -155,6 +162,13 @@ pub static CONNECTIONS_PER_WORKER: Key = Key::new(
     "N",
     "10000",
     "connections a worker holds; further ones wait in the kernel's queue",
+);
+/// Connections of one address, per web worker.
+pub static CONNECTIONS_PER_ADDRESS: Key = Key::new(
+    ["connections_per_address", "connections-per-address", "TERSE_CONNECTIONS_PER_ADDRESS"],
+    "N",
+    "1000",
+    "of these, connections of one address that is no trusted proxy; further ones are closed",
 );
 /// Until a request's head must have arrived.
 pub static HEAD_TIMEOUT: Key = Key::new(
@@ -270,7 +284,7 @@ pub static STORE_READERS: Key = Key::new(
 );
 
 /// All keys, in the order of `--help` and `check-config`.
-pub static KEYS: [&Key; 32] = [
+pub static KEYS: [&Key; 34] = [
     &LISTEN,
     &PUBLIC_URL,
     &DATA_DIR,
@@ -283,10 +297,12 @@ pub static KEYS: [&Key; 32] = [
     &TRUSTED_PROXIES,
     &LIMITS,
     &ALLOW_PRIVATE_TARGETS,
+    &BLOCKLIST,
     &LOG,
     &LOG_FORMAT,
     &WORKERS,
     &CONNECTIONS_PER_WORKER,
+    &CONNECTIONS_PER_ADDRESS,
     &HEAD_TIMEOUT,
     &BODY_TIMEOUT,
     &KEEP_ALIVE,

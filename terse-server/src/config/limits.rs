@@ -17,11 +17,17 @@
 //! algorithm = "sliding-window" # or "fixed-window": limit, window; or "leaky-bucket": rate, per, queue
 //! limit = 300
 //! window = "1m"
+//!
+//! [limits.quota]              # links a month that each key may create; of each month of the calendar, UTC
+//! links = 10000               # or "off", as without this line
+//! keys = { a1b2c3d4e5 = 50000, f6g7h8i9j0 = "off" } # those of single keys, by id
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use terse_core::KeyId;
 use terse_http::LimitBy;
 use terse_resilience::limit::{MAX_KEYS, Rule};
 use toml::{Table, Value};
@@ -51,6 +57,18 @@ pub struct LimitConfig {
     pub rule: Rule,
 }
 
+/// Most links of a quota.
+const MAX_QUOTA: u64 = 1_000_000_000_000;
+
+/// How many links a key may create in a month; `None` = as many as it likes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuotaConfig {
+    /// Of a key that isn't named.
+    pub links: Option<u64>,
+    /// Of those that are.
+    pub keys: BTreeMap<KeyId, Option<u64>>,
+}
+
 /// The limits; `None` = none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitsConfig {
@@ -66,6 +84,8 @@ pub struct LimitsConfig {
     pub redirect: Option<LimitConfig>,
     /// Look-ups that find no such link.
     pub not_found: Option<LimitConfig>,
+    /// Links a month; `None` = limits are off, and nothing is counted.
+    pub quota: Option<QuotaConfig>,
 }
 
 impl LimitsConfig {
@@ -78,6 +98,7 @@ impl LimitsConfig {
             api: None,
             redirect: None,
             not_found: None,
+            quota: None,
         }
     }
 
@@ -93,6 +114,7 @@ impl LimitsConfig {
             },
             api: limit(LimitBy::Key, bucket(500, 100)),
             not_found: limit(LimitBy::Address, Rule::SlidingWindow { limit: 300, window: Duration::from_secs(60) }),
+            quota: Some(QuotaConfig::default()),
             ..Self::off()
         }
     }
@@ -102,7 +124,7 @@ impl LimitsConfig {
     /// # Errors
     /// What is wrong with it, with the place.
     pub(super) fn with(mut self, table: Table) -> Result<Self, String> {
-        const NAMES: [&str; 6] = ["keys", "networks", "create", "api", "redirect", "not_found"];
+        const NAMES: [&str; 7] = ["keys", "networks", "create", "api", "redirect", "not_found", "quota"];
         for (name, value) in table {
             let group = match name.as_str() {
                 "keys" => {
@@ -115,6 +137,13 @@ impl LimitsConfig {
                     let text = plain_text(&value).unwrap_or_default();
                     let networks = values::number(&text, 1, MAX_NETWORKS);
                     self.networks = networks.map_err(|fault| format!("[limits]: networks {fault}"))?;
+                    continue;
+                }
+                "quota" => {
+                    let Value::Table(table) = value else {
+                        return Err("[limits]: quota must be a table [limits.quota]".to_owned());
+                    };
+                    self.quota = Some(quota(table).map_err(|fault| format!("[limits.quota]: {fault}"))?);
                     continue;
                 }
                 "create" => &mut self.create,
@@ -146,6 +175,9 @@ impl LimitsConfig {
         for (name, _) in off {
             let _ = writeln!(text, "{name} = \"off\"");
         }
+        if let Some(quota) = &self.quota {
+            text.push_str(&quota.describe());
+        }
         for (name, limit) in on.into_iter().filter_map(|(name, limit)| Some((name, limit?))) {
             let by = BY.iter().find(|(_, by)| *by == limit.by).map_or("", |(word, _)| word);
             let _ = write!(text, "\n[limits.{name}]\nby = \"{by}\"\nalgorithm = \"{}\"\n", limit.rule.name());
@@ -163,6 +195,48 @@ impl LimitsConfig {
         }
         text
     }
+}
+
+impl QuotaConfig {
+    fn describe(&self) -> String {
+        let shown = |links: Option<u64>| links.map_or("\"off\"".to_owned(), |links| links.to_string());
+        let mut text = format!("\n[limits.quota]\nlinks = {}\n", shown(self.links));
+        if !self.keys.is_empty() {
+            text.push_str("\n[limits.quota.keys]\n");
+        }
+        for (key, links) in &self.keys {
+            let _ = writeln!(text, "{key} = {}", shown(*links));
+        }
+        text
+    }
+}
+
+/// Reads the quotas.
+fn quota(table: Table) -> Result<QuotaConfig, String> {
+    let mut quota = QuotaConfig::default();
+    for (name, value) in table {
+        match (name.as_str(), value) {
+            ("links", value) => quota.links = links("links", &value)?,
+            ("keys", Value::Table(keys)) => {
+                for (id, value) in keys {
+                    let key = KeyId::parse(&id).map_err(|fault| format!("'{id}' is none of a key: {fault}"))?;
+                    quota.keys.insert(key, links(&id, &value)?);
+                }
+            }
+            ("keys", _) => return Err("keys must be a table of ids".to_owned()),
+            (unknown, _) => return Err(format!("unknown key '{unknown}'{}", suggestion(unknown, ["links", "keys"]))),
+        }
+    }
+    Ok(quota)
+}
+
+/// Links a month: a number, or "off".
+fn links(name: &str, value: &Value) -> Result<Option<u64>, String> {
+    let text = plain_text(value).unwrap_or_default();
+    if text == "off" {
+        return Ok(None);
+    }
+    values::number(&text, 0, MAX_QUOTA).map(Some).map_err(|fault| format!("{name} {fault}"))
 }
 
 /// The values of one limit that were not used yet.
@@ -293,12 +367,34 @@ mod tests {
     }
 
     #[test]
+    fn quotas_are_those_of_all_keys_and_of_single_ones() {
+        assert_eq!(read("").unwrap().quota, Some(QuotaConfig::default()), "none, and counted");
+        assert_eq!(LimitsConfig::off().quota, None);
+        let quota = read("[quota]\nlinks = 1000\nkeys = { abcdefghij = 5, 0123456789 = 'off' }").unwrap().quota;
+        let quota = quota.unwrap();
+        let of = |id: &str| quota.keys.get(&KeyId::parse(id).unwrap());
+        assert_eq!((quota.links, of("abcdefghij"), of("0123456789")), (Some(1_000), Some(&Some(5)), Some(&None)));
+        for (text, told) in [
+            ("quota = 5", "[limits]: quota must be a table [limits.quota]"),
+            ("[quota]\nlinks = -1", "[limits.quota]: links must be a whole number from 0 to 1000000000000"),
+            ("[quota]\nlnks = 1", "[limits.quota]: unknown key 'lnks'; did you mean 'links'?"),
+            ("[quota]\nkeys = 1", "[limits.quota]: keys must be a table of ids"),
+            ("[quota.keys]\nshort = 1", "[limits.quota]: 'short' is none of a key: a key's id is 10 of"),
+            ("[quota.keys]\nabcdefghij = 'on'", "[limits.quota]: abcdefghij must be a whole number"),
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.starts_with(told), "{text}: {fault}");
+        }
+    }
+
+    #[test]
     fn the_description_reads_back_as_the_same_limits() {
         for config in [
             LimitsConfig::usual(AuthMode::Keys),
             LimitsConfig::usual(AuthMode::Open),
             LimitsConfig::off(),
             read("networks = 65536").unwrap(),
+            read("[quota]\nlinks = 1000\nkeys = { abcdefghij = 5, 0123456789 = 'off' }").unwrap(),
             read("[redirect]\nalgorithm = 'leaky-bucket'\nrate = 5\nper = '2s'\nqueue = 9").unwrap(),
         ] {
             let mut table: Table = toml::from_str(&config.describe(&Source::Default)).unwrap();

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::keys::{FILE_SUFFIX, FOREIGN_VARIABLES, KEYS, Key, LIMITS, suggestion};
+use super::keys::{BLOCKLIST, FILE_SUFFIX, FOREIGN_VARIABLES, KEYS, Key, LIMITS, suggestion};
 use crate::exit::StartError;
 
 /// Most bytes of the configuration file and of a file that holds one value.
@@ -23,6 +23,9 @@ pub const DEFAULT_FILE: &str = "terse.toml";
 
 /// The keys of a `[[shard]]`.
 const SHARD_KEYS: [&str; 4] = ["name", "slots", "store", "translate"];
+
+/// The key of `[abuse]`.
+const ABUSE_BLOCK_LIST: &str = "block_list";
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,8 +151,12 @@ impl RawConfig {
                 self.set(&LIMITS, "on".to_owned(), Source::File(path.clone()));
                 continue;
             }
+            if let ("abuse", toml::Value::Table(abuse)) = (name.as_str(), &value) {
+                self.read_abuse(&path, abuse)?;
+                continue;
+            }
             let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-                let close = suggestion(&name, KEYS.iter().map(|key| key.name).chain(["shard"]));
+                let close = suggestion(&name, KEYS.iter().map(|key| key.name).chain(["shard", "abuse"]));
                 return Err(StartError::config(format_args!("{}: unknown key '{name}'{close}", path.display())));
             };
             let text = plain_text(&value).ok_or_else(|| {
@@ -161,6 +168,20 @@ impl RawConfig {
             self.set(key, text, Source::File(path.clone()));
         }
         self.file = Some(path);
+        Ok(())
+    }
+
+    /// The table `[abuse]`: another spelling of the key `blocklist`, beside which more may come to stand.
+    fn read_abuse(&mut self, path: &Path, abuse: &toml::Table) -> Result<(), StartError> {
+        let fault = |text: String| StartError::config(format_args!("{}: [abuse]: {text}", path.display()));
+        for (name, value) in abuse {
+            if name != ABUSE_BLOCK_LIST {
+                let close = suggestion(name, [ABUSE_BLOCK_LIST]);
+                return Err(fault(format!("unknown key '{name}'{close}")));
+            }
+            let text = value.as_str().ok_or_else(|| fault(format!("'{name}' must be a text")))?;
+            self.set(&BLOCKLIST, text.to_owned(), Source::File(path.to_owned()));
+        }
         Ok(())
     }
 
@@ -306,6 +327,20 @@ mod tests {
         assert_eq!(text(&raw, &CACHE), "a,b");
         assert_eq!(text(&raw, &PUBLIC_URL), "none");
         assert!(matches!(raw.get(&LISTEN).unwrap().source, Source::File(_)));
+    }
+
+    #[test]
+    fn the_block_list_is_named_in_either_place() {
+        for file in ["blocklist = '/x'", "[abuse]\nblock_list = '/x'"] {
+            assert_eq!(text(&read_file(file).unwrap(), &BLOCKLIST), "/x", "{file}");
+        }
+        let refused = |text: &str| read_file(text).err().unwrap().message;
+        assert!(
+            refused("[abuse]\nblocklist = 'x'")
+                .contains("[abuse]: unknown key 'blocklist'; did you mean 'block_list'?")
+        );
+        assert!(refused("[abuse]\nblock_list = 7").contains("'block_list' must be a text"));
+        assert!(refused("abuse = 'x'").contains("unknown key 'abuse'"));
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if http.auth == AuthMode::Open && !http.listen.ip().is_loopback() {
         warnings.push(format!("access is open on {}: everybody who reaches it is an admin", http.listen));
     }
-    let port = http.listen.port();
-    if *config.source(&keys::PUBLIC_URL) == Source::Default && port != 8080 {
+    let (port, loopback) = (http.listen.port(), http.listen.ip().is_loopback());
+    if *config.source(&keys::PUBLIC_URL) == Source::Default && port != 8080 && !loopback {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
     let shared = config.store.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)));
@@ -124,7 +124,9 @@ mod tests {
             let warnings = config(flags).warnings;
             assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
         };
-        warned(&[(&keys::LISTEN, "127.0.0.1:9")], "short URLs begin with http://localhost:8080");
+        let set = [(&keys::LISTEN, "10.0.0.1:9")];
+        warned(&set, "short URLs begin with http://localhost:8080");
+        assert!(config(&[(&keys::LISTEN, "127.0.0.1:9")]).warnings.is_empty(), "they begin with its port");
         warned(&[(&keys::STORE, "cql://h/links")], "other servers' don't add up");
         warned(&[(&keys::DRAIN_DELAY, "30s")], "drain_delay is longer than grace_period");
         warned(&[(&keys::LISTEN, "0.0.0.0:8080"), (&keys::AUTH, "open")], "everybody who reaches it is an admin");

@@ -106,7 +106,7 @@ fn check_config_shows_each_key_with_its_source_and_no_secret() {
 #[test]
 fn the_help_names_every_key_of_the_contract() {
     let place = Place::new();
-    let help = place.run(&["--help"]);
+    let help = place.run(&["serve", "--help"]);
     for key in [
         "LISTEN",
         "PUBLIC_URL",
@@ -126,18 +126,21 @@ fn the_help_names_every_key_of_the_contract() {
         let flag = format!("--{}", key.to_lowercase().replace('_', "-"));
         assert!(help.success().contains(&format!("TERSE_{key} ")) && help.out.contains(&flag), "{key}");
     }
+    let help = place.run(&["--help"]);
     for command in ["serve", "migrate", "check-config", "keys", "shards", "dead", "replay", "estimate", "quiz"] {
-        assert!(help.out.contains(&format!("\n  {command} ")), "{command}");
+        assert!(help.success().contains(&format!("\n  {command} ")), "{command}");
     }
     assert_eq!(place.run(&["--version"]).success().trim(), concat!("terse ", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn what_comes_later_is_known_and_says_so() {
-    let place = Place::new();
-    for command in ["estimate", "quiz"] {
-        assert!(place.run(&[command]).refusal(69).contains("not in this version"), "{command}");
-    }
+fn an_estimate_and_a_quiz_need_no_store_and_no_configuration() {
+    let place = Place::new().with("TERSE_STORE", "no such store");
+    assert!(place.run(&["estimate"]).success().contains("redirects"));
+    assert!(place.run(&["quiz", "--seed", "7"]).success().ends_with("0 of 0 right (seed 7)\n"), "nobody answers");
+    assert!(place.run(&["estimate", "--links", "many"]).refusal(64).contains("--links must be a number"));
+    assert!(place.run(&["quiz", "--step", "6"]).refusal(64).contains("--step"));
+    assert!(!place.path().join("data").exists());
 }
 
 #[test]

@@ -109,7 +109,8 @@ fn a_second_signal_ends_it_at_once() {
     let began = Instant::now();
     let (status, _) = server.end(IDLE_END);
     assert_eq!(status.code(), Some(130));
-    assert!(began.elapsed() < Duration::from_secs(2));
+    // The drain delay would take longer.
+    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

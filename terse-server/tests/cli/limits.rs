@@ -1,6 +1,6 @@
 //! Rate limits as they are out of the box, and as the configuration changes them.
 
-use crate::program::{Place, Server};
+use crate::program::{PATIENCE, Place, Server};
 
 /// How many of `most` creates in a row were made, and the last answer.
 fn creates(server: &Server, headers: &[&str], most: usize) -> (usize, String) {
@@ -66,4 +66,29 @@ fn who_tries_codes_out_of_the_box_is_stopped_after_300() {
     let missing = (0..400).take_while(|n| server.get(&format!("/none{n}")).0 == 404).count();
     assert_eq!(missing, 300);
     assert_eq!(server.get("/known").0, 302, "what is in memory is served");
+}
+
+#[test]
+fn a_quota_lasts_over_a_restart_and_an_admin_sees_who_used_it() {
+    let place = Place::new().with("TERSE_AUTH", "keys");
+    place.write("terse.toml", "[limits.quota]\nlinks = 3\n");
+    let [writer, admin] = ["writer", "admin"].map(|role| {
+        let made = place.run(&["keys", "create", "--name", role, "--role", role]);
+        let key = made.success().split_whitespace().find(|word| word.starts_with("trs_")).map(str::to_owned);
+        format!("Authorization: Bearer {}", key.unwrap_or_else(|| panic!("no key in {}", made.out)))
+    });
+    let server = place.serve(&[]);
+    assert_eq!(creates(&server, &[&writer], 2).0, 2);
+    server.signal("TERM");
+    assert_eq!(server.end(PATIENCE).0.code(), Some(0));
+    let server = place.serve(&[]);
+    let (made, refused) = creates(&server, &[&writer], 9);
+    assert_eq!(made, 1, "of three, two were made before: {refused}");
+    assert!(
+        refused.starts_with("http/1.1 429 ") && refused.contains("ratelimit-policy: \"quota\";q=3;w="),
+        "{refused}"
+    );
+    let (status, usage) = server.request("GET", "/api/v1/admin/usage", &[&admin], "");
+    assert!(status == 200 && usage.contains("\"links\":3,\"quota\":3,\"refused\":1}"), "{usage}");
+    assert_eq!(server.request("GET", "/api/v1/admin/usage", &[&writer], "").0, 403);
 }

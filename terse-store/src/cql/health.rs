@@ -2,10 +2,13 @@
 
 use async_trait::async_trait;
 use scylla::statement::prepared::PreparedStatement;
-use terse_core::ports::{StoreError, StoreHealth};
+use terse_core::ports::{SettingsStore as _, StoreError, StoreHealth};
 
 use super::session::{Preparer, Use};
 use super::{CqlStore, settings};
+
+/// The setting that is written to see whether writes succeed.
+const PROBE: &str = "health-probe";
 
 pub(super) struct Statements {
     check: PreparedStatement,
@@ -29,5 +32,15 @@ impl CqlStore {
 impl StoreHealth for CqlStore {
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
         vec![(self.config.shard.clone(), self.check_once().await)]
+    }
+
+    /// Nothing is known of writes here but by whoever guards them.
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        if !doubts {
+            return Vec::new();
+        }
+        // From the second time on it stands, and a quorum says so.
+        let tried = self.settle(PROBE, b"").await;
+        tried.err().map(|error| (self.config.shard.clone(), error)).into_iter().collect()
     }
 }

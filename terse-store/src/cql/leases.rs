@@ -96,9 +96,9 @@ impl Leasing<'_> {
     fn ids(&self, next: Option<i64>) -> Result<Range<i64>, StoreError> {
         let first = next.unwrap_or(0);
         let end = i64::try_from(self.size).ok().and_then(|size| first.checked_add(size));
-        let end =
-            end.ok_or_else(|| fault::unavailable(format!("the counter '{}' has run out of ids", self.counter)))?;
-        Ok(first..end)
+        // The nodes did answer: asked again, they would say the same.
+        let none_left = || fault::unavailable(format!("the counter '{}' has run out of ids", self.counter));
+        Ok(first..end.ok_or_else(|| none_left().although_answered())?)
     }
 
     async fn write(&self, next: Option<i64>, ids: &Range<i64>) -> Result<Conditional, StoreError> {

@@ -70,5 +70,5 @@ async fn connecting_to_a_silent_host_ends_in_time() {
     let began = std::time::Instant::now();
     let error = store(config).connect_once().await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
-    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
 }

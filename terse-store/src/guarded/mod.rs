@@ -39,7 +39,12 @@
 //!
 //! `terse_store_request_seconds` is recorded here, from after the admission to
 //! the answer, so that all backends are measured alike.
+//!
+//! In front of both guards are **gates** ([`ConcurrencyLimit`]) that let fewer
+//! calls in when the shard takes longer, and refuse the others at once as
+//! [`Overloaded`](StoreErrorKind::Overloaded): `gate.rs` says what goes first.
 
+mod gate;
 mod lane;
 mod ports;
 mod settings;
@@ -52,11 +57,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use terse_core::metrics::Metrics;
+use terse_core::metrics::{Metrics, Shed};
 use terse_core::ports::{StoreError, StoreErrorKind};
-use terse_resilience::{Breaker, MonotonicClock, SettingsError};
+use terse_resilience::{Breaker, ConcurrencyLimit, MonotonicClock, SettingsError};
 
 use crate::operation::{Operation, Timings};
+use gate::{CREATES_GIVE_WAY, Gate};
 use lane::{Compartment, Ended, Lane, within};
 
 pub use settings::{CatalogSettings, GuardSettings, LaneSettings, MarksSettings};
@@ -68,6 +74,8 @@ pub struct Guarded<S: ?Sized> {
     shard: String,
     read: Lane,
     write: Lane,
+    redirects: Gate,
+    creates: Gate,
     catalog: Compartment,
     catalog_timeout: Duration,
     marks: Compartment,
@@ -95,8 +103,11 @@ impl<S: ?Sized> Guarded<S> {
         let lane = |name: &str, settings, seed| {
             Lane::new(format!("{shard}/{name}"), settings, Arc::clone(clock), seed, metrics)
         };
+        let gate = |name: &str, kind, settings| Gate::new(format!("{shard}/{name}"), kind, settings, clock, metrics);
         Ok(Self {
             shard: shard.to_owned(),
+            redirects: gate("read", Shed::Redirect, settings.redirects)?,
+            creates: gate("write", Shed::Create, settings.creates)?,
             read: lane("read", &settings.read, seed)?,
             write: lane("write", &settings.write, seed.wrapping_add(1))?,
             catalog: Compartment::new(&format!("{shard}/catalog"), settings.catalog.permits, metrics)?,
@@ -120,16 +131,44 @@ impl<S: ?Sized> Guarded<S> {
         [&self.read, &self.write].into_iter().map(|lane| (lane.name.as_str(), &lane.breaker))
     }
 
+    /// How many calls may run at once and do, by name: redirects as `SHARD/read`, creates as `SHARD/write`.
+    pub fn loads(&self) -> impl Iterator<Item = (&str, &Arc<ConcurrencyLimit>)> {
+        [&self.redirects, &self.creates].into_iter().map(|gate| (gate.name.as_str(), &gate.limit))
+    }
+
     /// Runs a read that a redirect waits for.
     async fn redirect<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        let pass = self.redirects.enter()?;
         let ended = self.judged(&self.read, operation, call).await?;
+        pass.judge(&ended);
         ended.answer(StoreErrorKind::Unavailable, self.read.timeout)
     }
 
-    /// Runs a write.
+    /// Runs a write that a client waits for, while redirects leave room for it.
+    async fn edit<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.creates.give_way(&self.redirects, CREATES_GIVE_WAY)?;
+        let pass = self.creates.enter()?;
+        let ended = self.judged(&self.write, operation, call).await?;
+        pass.judge(&ended);
+        ended.answer(StoreErrorKind::UnknownOutcome, self.write.timeout)
+    }
+
+    /// Runs a read that a client of the API waits for, while redirects leave room for it.
+    async fn look<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.creates.give_way(&self.redirects, CREATES_GIVE_WAY)?;
+        self.catalog(operation, call).await
+    }
+
+    /// Runs a write of this server's own.
     async fn write<T, F>(&self, operation: Operation, call: impl FnOnce() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,

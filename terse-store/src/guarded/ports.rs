@@ -10,8 +10,10 @@ use terse_core::ports::{
     Update,
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
+use terse_resilience::State;
 
 use super::Guarded;
+use super::lane::within;
 use crate::operation::Operation;
 
 #[async_trait]
@@ -29,22 +31,22 @@ impl<S: LinkReader + ?Sized> LinkReader for Guarded<S> {
 #[async_trait]
 impl<S: LinkWriter + ?Sized> LinkWriter for Guarded<S> {
     async fn insert_if_absent(&self, link: &Link, attempt: AttemptId) -> Result<Insert, StoreError> {
-        self.write(Operation::Insert, || self.inner.insert_if_absent(link, attempt)).await
+        self.edit(Operation::Insert, || self.inner.insert_if_absent(link, attempt)).await
     }
 
     async fn update(&self, code: &ShortCode, expected: Version, change: &LinkChange) -> Result<Update, StoreError> {
-        self.write(Operation::Update, || self.inner.update(code, expected, change)).await
+        self.edit(Operation::Update, || self.inner.update(code, expected, change)).await
     }
 }
 
 #[async_trait]
 impl<S: LinkCatalog + ?Sized> LinkCatalog for Guarded<S> {
     async fn get(&self, code: &ShortCode) -> Result<Option<Link>, StoreError> {
-        self.catalog(Operation::Get, || self.inner.get(code)).await
+        self.look(Operation::Get, || self.inner.get(code)).await
     }
 
     async fn list(&self, owner: &Owner, after: Option<&Cursor>, limit: usize) -> Result<Vec<Link>, StoreError> {
-        self.catalog(Operation::List, || self.inner.list(owner, after, limit)).await
+        self.look(Operation::List, || self.inner.list(owner, after, limit)).await
     }
 }
 
@@ -61,7 +63,7 @@ impl<S: IdempotencyStore + ?Sized> IdempotencyStore for Guarded<S> {
         record: &IdempotencyRecord,
         expired_before: Timestamp,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
-        self.write(Operation::ClaimKey, || self.inner.claim_key(owner, key, record, expired_before)).await
+        self.edit(Operation::ClaimKey, || self.inner.claim_key(owner, key, record, expired_before)).await
     }
 
     async fn replace_key(
@@ -137,13 +139,53 @@ impl<S: ChangeFeed + ?Sized> ChangeFeed for Guarded<S> {
 
 #[async_trait]
 impl<S: StoreHealth + ?Sized> StoreHealth for Guarded<S> {
-    /// Unguarded, for it asks about the store and not about the guards, but bounded in time.
+    /// A shard whose reads are rejected is down, whatever it would answer: nobody asks it. A look at health takes a probe
+    /// then, so that a server to which nobody is sent while it is down hears that the shard is back.
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
+        let permit = match self.read.breaker.state() {
+            State::Closed => None,
+            _ => match self.read.lenient_permit() {
+                Ok(permit) => Some(permit),
+                Err(rejected) => return vec![(self.shard.clone(), Err(rejected))],
+            },
+        };
         let _timer = self.timings.start(Operation::Check);
         let checked = tokio::time::timeout(self.check_timeout, self.inner.check()).await;
-        checked.unwrap_or_else(|_| {
-            let text = format!("no answer within {} ms", self.check_timeout.as_millis());
-            vec![(self.shard.clone(), Err(StoreError::new(StoreErrorKind::Unavailable, text)))]
-        })
+        let checked = checked.unwrap_or_else(|_| vec![(self.shard.clone(), Err(self.no_answer()))]);
+        if let Some(permit) = permit
+            && checked.iter().all(|(_, health)| health.is_ok())
+        {
+            permit.success();
+        }
+        checked
+    }
+
+    /// A shard whose writes are rejected takes none; once they aren't, one is tried, and judged as any write.
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        let permit = match self.write.breaker.state() {
+            State::Closed => None,
+            _ => match self.write.permit() {
+                Ok(permit) => Some(permit),
+                Err(rejected) => return vec![(self.shard.clone(), rejected)],
+            },
+        };
+        let doubts = doubts || permit.is_some();
+        let tried = within(self.check_timeout, async {
+            let failed = self.inner.check_writes(doubts).await;
+            failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+        });
+        let tried = tried.await;
+        if let Some(permit) = permit {
+            tried.judge(permit);
+        }
+        let failed = tried.answer(StoreErrorKind::UnknownOutcome, self.check_timeout).err();
+        failed.map(|error| (self.shard.clone(), error)).into_iter().collect()
+    }
+}
+
+impl<S: ?Sized> Guarded<S> {
+    fn no_answer(&self) -> StoreError {
+        let text = format!("no answer within {} ms", self.check_timeout.as_millis());
+        StoreError::new(StoreErrorKind::Unavailable, text)
     }
 }

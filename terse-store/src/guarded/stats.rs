@@ -3,19 +3,22 @@
 //! Bulkhead, breaker `stats` and timeout around every call, as around a shard's store: a read model that is slow
 //! or away holds no request for longer than [`StatsGuardSettings::timeout_ms`], no more of them than
 //! [`StatsGuardSettings::permits`], and after a few none at all until a probe finds it back. What is refused is told when
-//! to come again. Links are in stores of their own, behind guards of their own.
+//! to come again. Links are in stores of their own, behind guards of their own; while one of these is half full,
+//! statistics are refused: they are the first to go when there is too much.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use terse_core::metrics::Metrics;
+use prometheus::IntCounter;
+use terse_core::metrics::{Metrics, Shed};
 use terse_core::ports::clicks::ClickStats;
 use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::stats::{Row, Span};
 use terse_core::{ShortCode, Timestamp};
-use terse_resilience::{Breaker, BreakerSettings, MonotonicClock, SettingsError};
+use terse_resilience::{Breaker, BreakerSettings, ConcurrencyLimit, MonotonicClock, SettingsError};
 
+use super::gate::{STATS_GIVE_WAY, overloaded};
 use super::lane::{Lane, within};
 use super::settings::LaneSettings;
 
@@ -44,6 +47,9 @@ impl Default for StatsGuardSettings {
 pub struct GuardedStats {
     lane: Lane,
     inner: Arc<dyn ClickStats>,
+    /// What comes before statistics.
+    links: Vec<Arc<ConcurrencyLimit>>,
+    shed: IntCounter,
 }
 
 impl GuardedStats {
@@ -61,7 +67,14 @@ impl GuardedStats {
         let StatsGuardSettings { permits, timeout_ms, breaker } = *settings;
         let settings = LaneSettings { permits, timeout_ms, breaker };
         settings.check()?;
-        Ok(Self { lane: Lane::new(NAME.to_owned(), &settings, clock, seed, metrics)?, inner })
+        let lane = Lane::new(NAME.to_owned(), &settings, clock, seed, metrics)?;
+        Ok(Self { lane, inner, links: Vec::new(), shed: metrics.shed(Shed::Stats) })
+    }
+
+    /// The same, refusing what is asked while one of `links` is half full ([`Guarded::loads`](super::Guarded::loads)).
+    #[must_use]
+    pub fn giving_way_to(self, links: Vec<Arc<ConcurrencyLimit>>) -> Self {
+        Self { links, ..self }
     }
 
     /// Its breaker, and what that is called.
@@ -74,6 +87,11 @@ impl GuardedStats {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        if let Some(full) = self.links.iter().find(|limit| limit.is_filled(STATS_GIVE_WAY)) {
+            self.shed.inc();
+            full.note_shed();
+            return Err(overloaded(&self.lane.name, &"links come first"));
+        }
         let _place = self.lane.places.enter()?;
         let permit = self.lane.permit()?;
         let ended = within(self.lane.timeout, call()).await;

@@ -19,6 +19,7 @@ use crate::{CoreClock, MemoryStore};
 mod admission;
 mod catalog;
 mod marks;
+mod overload;
 mod probes;
 
 type Store = Guarded<FaultyStore<MemoryStore>>;

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
 use terse_core::metrics::Metrics;
 use terse_resilience::{
-    Breaker, BreakerSettings, MonotonicClock, SettingsError, State, Transition, TransitionObserver,
+    Breaker, BreakerSettings, Forced, MonotonicClock, SettingsError, State, Transition, TransitionObserver,
 };
 
 /// A breaker that logs its transitions and shows them as the metrics of `name`.
@@ -56,16 +56,20 @@ impl TransitionObserver for Watch {
             }
         }
         let (breaker, from, cause) = (self.name.as_str(), from.as_str(), cause.as_str());
+        let forced = forced.map(|forced| match forced {
+            Forced::Closed => "closed",
+            Forced::Open => "open",
+        });
         match to {
-            State::Open => tracing::warn!(breaker, from, to = to.as_str(), cause, ?forced, open_ms, "breaker opened"),
-            _ => tracing::info!(breaker, from, to = to.as_str(), cause, ?forced, "breaker changed"),
+            State::Open => tracing::warn!(breaker, from, to = to.as_str(), cause, forced, open_ms, "breaker opened"),
+            _ => tracing::info!(breaker, from, to = to.as_str(), cause, forced, "breaker changed"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use terse_resilience::{Cause, Forced};
+    use terse_resilience::Cause;
 
     use super::*;
 

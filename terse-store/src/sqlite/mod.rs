@@ -34,7 +34,7 @@ static KIND: FileKind = FileKind {
         page_bytes: 4_096,
         writer_cache_kib: 4_096,
         // Commits empty it, so more would not help.
-        reader_cache_kib: 2_048,
+        reader_cache_kib: 512,
         group_max: 256,
         // 8 MiB: enough that pages written often are moved once, little enough that it takes milliseconds.
         checkpoint_frames: 2_048,

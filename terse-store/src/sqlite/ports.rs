@@ -156,4 +156,12 @@ impl StoreHealth for SqliteStore {
         };
         vec![(self.shard.clone(), health)]
     }
+
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        if !doubts && !self.file.writes_fail() {
+            return Vec::new();
+        }
+        let tried = self.write(Operation::Check, writes::touch).await;
+        tried.err().map(|error| (self.shard.clone(), error)).into_iter().collect()
+    }
 }

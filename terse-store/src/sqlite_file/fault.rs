@@ -24,7 +24,8 @@ impl Fault {
     pub(crate) fn into_store_error(self, action: &str) -> StoreError {
         match self {
             Self::Sqlite(error) => {
-                StoreError::new(kind_of(&error), format!("{action} failed in sqlite: {error}")).caused_by(error)
+                let text = format!("{action} failed in sqlite: {error}{}", advice(&error));
+                StoreError::new(kind_of(&error), text).caused_by(error)
             }
             Self::Corrupt(what) => StoreError::new(StoreErrorKind::Corrupt, format!("{action} found {what}")),
             // The file works; what was asked can't be.
@@ -38,6 +39,17 @@ impl Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
+    }
+}
+
+/// What an operator can do about a fault, to stand behind it.
+pub(crate) fn advice(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            "; free some of the disk that the data directory is on, or of the user's share: writes go on by themselves"
+        }
+        Some(ErrorCode::ReadOnly) => "; the data directory and its files must be writable for the user of the server",
+        _ => "",
     }
 }
 
@@ -68,7 +80,7 @@ pub(crate) fn commit_failure(error: rusqlite::Error) -> StoreError {
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::ReadOnly) => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::UnknownOutcome,
     };
-    StoreError::new(kind, format!("the commit failed: {error}")).caused_by(error)
+    StoreError::new(kind, format!("the commit failed: {error}{}", advice(&error))).caused_by(error)
 }
 
 /// Whether `error` is another connection's lock.
@@ -118,6 +130,9 @@ mod tests {
         let error = Fault::from(failure(ffi::SQLITE_FULL)).into_store_error("insert");
         assert!(error.message.starts_with("insert failed in sqlite"), "{error}");
         assert!(std::error::Error::source(&error).is_some());
+        assert!(error.message.contains("free some of the disk"), "{error}");
+        assert!(commit_failure(failure(ffi::SQLITE_FULL)).message.contains("free some of the disk"));
+        assert!(!commit_failure(failure(ffi::SQLITE_BUSY)).message.contains("disk"));
         assert_eq!(Fault::corrupt("state 9").into_store_error("get").message, "get found state 9");
     }
 }

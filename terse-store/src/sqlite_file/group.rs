@@ -15,6 +15,8 @@
 //! before it did; as soon as nobody reads from it, which is tried every [`WIPE_EVERY`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -36,6 +38,8 @@ pub(crate) trait Job: Send {
     fn is_abandoned(&self) -> bool;
     /// Runs within the group's transaction.
     fn run(&mut self, connection: &Connection);
+    /// Why it failed, once it has.
+    fn fault(&self) -> Option<String>;
     /// Answers: with its own result, unless a failure undid the group.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
@@ -83,6 +87,10 @@ where
         }
     }
 
+    fn fault(&self) -> Option<String> {
+        self.result.as_ref().and_then(|result| result.as_ref().err()).map(|error| error.message.clone())
+    }
+
     fn answer(self: Box<Self>, failure: Option<&StoreError>) {
         let Self { result, answer, .. } = *self;
         let outcome = match (failure, result) {
@@ -103,7 +111,8 @@ pub(crate) struct GroupCommit {
     tuning: Tuning,
     /// `None` after a fault that left the connection in doubt; the next group opens it again.
     connection: Option<Connection>,
-    failing: bool,
+    /// Whether the last group failed; others read it.
+    failing: Arc<AtomicBool>,
     wal: Wal,
     /// When it is to be tried to cut the WAL; `None` = nothing in it was erased.
     wipe_at: Option<Instant>,
@@ -112,7 +121,20 @@ pub(crate) struct GroupCommit {
 impl GroupCommit {
     pub(crate) fn new(name: String, path: PathBuf, tuning: Tuning, connection: Connection) -> Self {
         let wipe_at = tuning.secure_delete.then(Instant::now);
-        Self { name, path, tuning, connection: Some(connection), failing: false, wal: Wal::new(tuning), wipe_at }
+        Self {
+            name,
+            path,
+            tuning,
+            connection: Some(connection),
+            failing: Arc::default(),
+            wal: Wal::new(tuning),
+            wipe_at,
+        }
+    }
+
+    /// Whether the last group failed, as it stands at any time.
+    pub(crate) fn failing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.failing)
     }
 
     /// Works the queue off until it is closed and empty.
@@ -182,12 +204,12 @@ impl GroupCommit {
 
     /// Logs the first failure and the recovery, not every group between them.
     fn report(&mut self, failure: Option<&StoreError>) {
+        let was_failing = self.failing.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
-            Some(error) if !self.failing => tracing::error!(file = self.name, %error, "writes fail"),
-            None if self.failing => tracing::info!(file = self.name, "writes succeed again"),
+            Some(error) if !was_failing => tracing::error!(file = self.name, %error, "writes fail"),
+            None if was_failing => tracing::info!(file = self.name, "writes succeed again"),
             _ => {}
         }
-        self.failing = failure.is_some();
     }
 }
 
@@ -197,7 +219,9 @@ fn run_in_transaction(connection: &Connection, group: &mut [Box<dyn Job>]) -> Re
         job.run(connection);
         if connection.is_autocommit() {
             // A full disk, say: SQLite has rolled everything back, so nothing of this group happened.
-            return Err(StoreError::new(StoreErrorKind::Unavailable, "a fault rolled the group's transaction back"));
+            let why = job.fault().unwrap_or_default();
+            let text = format!("a fault rolled the group's transaction back: {why}");
+            return Err(StoreError::new(StoreErrorKind::Unavailable, text));
         }
     }
     execute(connection, "COMMIT").map_err(commit_failure)
@@ -321,13 +345,13 @@ mod tests {
         let (job, mut answer) = insert_setting("one");
         writer.commit_once(&mut vec![job]);
         assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, StoreErrorKind::Unavailable);
-        assert!(writer.failing);
+        assert!(writer.failing.load(Ordering::Relaxed));
 
         writer.path = there;
         let (job, mut answer) = insert_setting("one");
         writer.commit_once(&mut vec![job]);
         assert_eq!(answer.try_recv().unwrap().unwrap(), 1);
-        assert!(!writer.failing);
+        assert!(!writer.failing.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) mod query;
 pub(crate) mod schema;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 use terse_core::ports::{StoreError, StoreErrorKind};
@@ -84,6 +86,7 @@ pub(crate) struct SqliteFile {
     // Dropped before the writer: the last connection to close empties the WAL, which a reader can't.
     pub(crate) readers: Lane<ReadJob>,
     pub(crate) writer: Lane<Box<dyn Job>>,
+    failing: Arc<AtomicBool>,
 }
 
 impl SqliteFile {
@@ -106,8 +109,10 @@ impl SqliteFile {
             StoreError::new(StoreErrorKind::Unavailable, format!("a store thread did not start: {error}"))
                 .caused_by(error)
         };
+        let failing = group.failing();
         let write = move |queue: &flume::Receiver<Box<dyn Job>>| group.run(queue);
         Ok(Self {
+            failing,
             writer: Lane::start(format!("{}/write", config.name), config.write_queue, vec![write]).map_err(started)?,
             readers: Lane::start(format!("{}/read", config.name), config.read_queue, readers).map_err(started)?,
         })
@@ -123,6 +128,11 @@ impl SqliteFile {
             Ok(connection)
         });
         opened.map_err(|fault| opening(fault, path))
+    }
+
+    /// Whether the last write failed of which the file, and not its caller, is to blame: a full disk, say.
+    pub(crate) fn writes_fail(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Does and answers what was accepted, refuses what comes later, and waits for the threads to end. Blocks.

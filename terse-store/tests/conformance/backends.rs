@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use terse_core::metrics::Metrics;
 use terse_core::ports::{HomeStore, IdempotencyStore, LinkCatalog, LinkReader, LinkWriter, ShardStore, StoreHealth};
-use terse_resilience::MonotonicClock;
+use terse_resilience::{ConcurrencySettings, MonotonicClock};
 use terse_store::{
     CatalogSettings, GuardSettings, Guarded, LaneSettings, MemoryStore, ShardMap, Sharded, SqliteConfig, SqliteStore,
 };
@@ -120,14 +120,18 @@ pub(crate) async fn sqlite() -> Backend {
 
 /// Guards as a server has them, but for their patience: the suite is about what
 /// is answered, not when, and the disk of a busy machine may hold a write up for seconds.
+/// They shed no calls because these take long, for the same reason.
 pub(crate) fn patient_guards() -> GuardSettings {
     let usual = GuardSettings::default();
+    let always = |calls| ConcurrencySettings { initial: calls, min: calls, max: calls, ..usual.redirects };
     GuardSettings {
         read: LaneSettings { timeout_ms: 120_000, ..usual.read },
         catalog: CatalogSettings { timeout_ms: 120_000, ..usual.catalog },
-        marks: usual.marks,
         write: LaneSettings { timeout_ms: 120_000, ..usual.write },
         check_timeout_ms: 120_000,
+        redirects: always(usual.read.permits),
+        creates: always(usual.write.permits),
+        ..usual
     }
 }
 

@@ -135,11 +135,13 @@ async fn a_long_holder_is_cut(store: &Store) {
 }
 
 async fn the_log_agrees_with_concurrent_leases(store: &Store) {
+    // Twelve who all want one row are slow on a cluster, which lets one of them have it at a time.
+    let each = i64::try_from(store.rounds(60)).unwrap().min(10);
     let results = race(12, |number| {
         let store = store.clone();
         async move {
             let mut leased: Vec<Lease> = Vec::new();
-            for step in 0..10 {
+            for step in 0..each {
                 let (holder, leased_at) = (format!("node {number}"), at(step));
                 let size = 1 + (number as u64 + step.unsigned_abs()) % 9;
                 let ids = store.lease("raced log", size, &holder, leased_at).await.unwrap();

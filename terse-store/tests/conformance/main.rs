@@ -3,7 +3,8 @@
 //! all of it; a new one joins by a factory in `backends.rs` and a module below.
 //!
 //! A group shares one store: its checks use codes, owners and keys of their
-//! own, so that a backend whose empty store is dear can run them too.
+//! own, so that a backend whose empty store is dear can run them too. There all
+//! groups share one, at the same time.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod backends;
@@ -26,18 +27,23 @@ mod system_clock;
 mod two_servers;
 
 use backends::Backend;
+use tokio::join;
 
-/// Runs every group that `factory`'s backend has ports for, each on a fresh store.
+/// Runs every group that `factory`'s backend has ports for, each on a fresh store, all at the same time: on a cluster
+/// each waits most of the time, and groups that share a store have codes, owners, names and keys of their own.
 async fn run(factory: impl AsyncFn() -> Backend) {
-    links::run(factory().await.links()).await;
-    catalog::run(factory().await.links()).await;
-    idempotency::run(factory().await.links()).await;
-    health::run(factory().await.links()).await;
-    if factory().await.home().is_some() {
-        settings::run(factory().await.home().unwrap()).await;
-        leases::run(factory().await.home().unwrap()).await;
-        keys::run(factory().await.home().unwrap()).await;
-    }
+    let links = [factory().await, factory().await, factory().await, factory().await];
+    let homes = [factory().await.home(), factory().await.home(), factory().await.home()];
+    let [written, listed, claimed, asked] = links.map(Backend::links);
+    let [settled, leased, keyed] = homes;
+    let of_links = async { join!(links::run(written), catalog::run(listed), idempotency::run(claimed)) };
+    let of_home = async {
+        if let (Some(settled), Some(leased), Some(keyed)) = (settled, leased, keyed) {
+            join!(settings::run(settled), leases::run(leased), keys::run(keyed));
+        }
+    };
+    // On the heap: all that these groups await is too much for the stack of a test's thread.
+    join!(Box::pin(of_links), Box::pin(of_home), health::run(asked));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -34,12 +34,15 @@ where
     let deadline = Instant::now() + PATIENCE;
     loop {
         match call().await {
-            Err(error) if error.kind == StoreErrorKind::Unavailable && Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(error) if is_away(&error) && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
             ended => return ended,
         }
     }
+}
+
+/// Whether another try may find the cluster less busy; what it has answered stands.
+fn is_away(error: &StoreError) -> bool {
+    error.kind == StoreErrorKind::Unavailable && !error.answered
 }
 
 #[async_trait]
@@ -159,6 +162,10 @@ impl KeyStore for Patient {
 
 #[async_trait]
 impl StoreHealth for Patient {
+    async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
+        self.0.check_writes(doubts).await
+    }
+
     async fn check(&self) -> Vec<(String, Result<(), StoreError>)> {
         let deadline = Instant::now() + PATIENCE;
         loop {

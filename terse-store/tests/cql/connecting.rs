@@ -19,7 +19,7 @@ async fn one_host_that_answers_is_enough() {
         let (store, _) = unconnected(config);
         let began = Instant::now();
         assert!(store.connect_once().await.unwrap());
-        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
         store.admit();
         assert!(store.resolve(&code("missing")).await.unwrap().link.is_none());
     })
@@ -36,7 +36,7 @@ async fn a_store_connects_while_one_node_is_silent() {
             let (store, _) = unconnected(wire.config.clone());
             let began = Instant::now();
             assert!(store.connect_once().await.unwrap());
-            assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
             store.admit();
             assert!(store.resolve(&code("missing")).await.unwrap().link.is_none());
         }

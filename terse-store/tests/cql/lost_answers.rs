@@ -96,7 +96,7 @@ async fn a_write_that_nobody_answers_ends_at_its_deadline_as_unknown() {
         let began = Instant::now();
         let error = hasty.insert_if_absent(&link("silence"), marker).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::UnknownOutcome, "{error}");
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         wire.proxies.iter().for_each(terse_testkit::Proxy::restore);
         let deadline = Instant::now() + Duration::from_secs(30);
         let answer = loop {

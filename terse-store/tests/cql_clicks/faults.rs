@@ -77,7 +77,7 @@ async fn one_silent_node_stops_neither_projector_nor_statistics() {
             let standing = model.load(&keys).await.unwrap();
             assert!(standing.iter().flatten().all(|row| *row == stored(at(0, offset), offset)), "{standing:?}");
             assert_eq!(model.overall(&keys[7].code).await.unwrap(), Some(row(offset)));
-            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
             wire.proxies[silent].restore();
         }
     })

@@ -204,7 +204,7 @@ fn lost_answers_are_requests_that_arrive_and_the_connection_ends_with_the_mode()
 
 #[test]
 fn delayed_bytes_come_late_and_not_one_after_another() {
-    const DELAY: Duration = Duration::from_millis(80);
+    const DELAY: Duration = Duration::from_millis(400);
     let (service, proxy) = proxied();
     let (mut client, mut server) = connect(&service, &proxy);
     proxy.set(Mode::Delay(DELAY));

@@ -3,8 +3,12 @@
 //!
 //! The first two are the benchmarks `limits` of `terse-resilience` and
 //! `shared_limits` of `terse-cache`, read. Then a server with every limit on,
-//! none of them ever reached, beside one without any, in alternating rounds.
+//! none of them ever reached, beside one without any, in alternating rounds; and
+//! redirects from memory of one with the usual limits beside one without, which
+//! are to cost the same: redirects that are found have no limit.
 //! The curves are of a time of their own: the same on every machine.
+
+pub mod curves;
 
 use std::fs;
 use std::process::Command;
@@ -12,8 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::generator::Pace;
-use super::links::{Creates, assert_distinct};
+use super::generator::{Pace, Workload};
+use super::links::{Creates, Redirects, assert_distinct, fill};
 use super::pin::{on_core, while_confined};
 use super::report::{Promise, Report, Series};
 use super::server::Server;
@@ -28,6 +32,10 @@ const DECISION_LIMIT_NS: f64 = 150.0;
 const CREATE_LIMIT: f64 = 1.05;
 /// Decisions in a round of a quick run, where nothing is optimised.
 const QUICK_DECISIONS: &str = "20000";
+/// What CPU a redirect may need with the usual limits, times that without: what rounds differ by themselves.
+const REDIRECT_LIMIT: f64 = 1.02;
+/// Links that are followed, all of them in memory.
+const LINKS: usize = 1_000;
 /// How long one of the benchmarks may take.
 const LIMIT: Duration = Duration::from_secs(180);
 /// The rules, by their names.
@@ -39,6 +47,13 @@ const LIMITED: &str = "create, all limits on";
 /// A create without.
 const UNLIMITED: &str = "create, no limits";
 
+/// A redirect with the usual limits.
+const USUAL: &str = "redirect, usual limits";
+/// A redirect without.
+const FREE: &str = "redirect, no limits";
+
+/// The limits that a server has out of the box, but for those of making its links.
+const OUT_OF_THE_BOX: &str = "[limits]\ncreate = \"off\"\napi = \"off\"\n";
 /// Every limit, so wide that it is never reached.
 const WIDE: &str = "[limits.create]\nby = \"address\"\nalgorithm = \"token-bucket\"\nburst = 1000000000\n\
     refill = 1000000000\nper = \"1s\"\n\n[limits.api]\nby = \"address\"\nalgorithm = \"fixed-window\"\n\
@@ -54,6 +69,7 @@ pub fn measure(bench: &Bench<'_>) -> Result<Report> {
     let mut series = decisions(bench)?;
     series.extend(shared(bench)?);
     series.extend(creates(bench)?);
+    series.extend(redirects(bench)?);
     let curves = curves(bench)?;
     Ok(report(series, curves))
 }
@@ -149,10 +165,10 @@ fn add(all: &mut Vec<Series>, read: Shared) {
     }
 }
 
-/// A server and what it has created.
-struct Contender {
+/// A server and what is asked of it.
+struct Contender<W> {
     server: Server,
-    creates: Creates,
+    workload: W,
     series: Series,
 }
 
@@ -161,32 +177,62 @@ fn creates(bench: &Bench<'_>) -> Result<Vec<Series>> {
     if !bench.run.wants(LIMITED) || !bench.run.wants(UNLIMITED) {
         return Ok(vec![]);
     }
-    let mut contenders = [contender(bench, UNLIMITED, None)?, contender(bench, LIMITED, Some(WIDE))?];
+    let mut series = vec![];
+    let create = |server: &Server| Ok(Creates::new(server.address));
+    let contenders = [contender(bench, UNLIMITED, None, create)?, contender(bench, LIMITED, Some(WIDE), create)?];
+    for Contender { server, workload, series: measured } in by_turns(bench, contenders)? {
+        server.stop()?;
+        assert_distinct(&workload.links)?;
+        ensure!(!workload.links.is_empty(), "nothing was created");
+        series.push(measured);
+    }
+    Ok(series)
+}
+
+/// Redirects from memory, with the usual limits and without, by turns.
+fn redirects(bench: &Bench<'_>) -> Result<Vec<Series>> {
+    if !bench.run.wants(USUAL) || !bench.run.wants(FREE) {
+        return Ok(vec![]);
+    }
+    let follow = |server: &Server| {
+        let links = fill(server.address, LINKS)?;
+        Ok(Redirects::repeated(&links, (0..LINKS as u32).collect()))
+    };
+    let contenders = [contender(bench, FREE, None, follow)?, contender(bench, USUAL, Some(OUT_OF_THE_BOX), follow)?];
+    let mut series = vec![];
+    for Contender { server, series: measured, .. } in by_turns(bench, contenders)? {
+        server.stop()?;
+        series.push(measured);
+    }
+    Ok(series)
+}
+
+/// Measures both, round by round; the second one's readings have its CPU beside that of the first.
+fn by_turns<W: Workload>(bench: &Bench<'_>, mut contenders: [Contender<W>; 2]) -> Result<[Contender<W>; 2]> {
     for round in 0..bench.run.rounds() as usize {
         let mut cpu = [0.0; 2];
         let mut readings = [vec![], vec![]];
         for step in 0..2 {
             // Each round begins with another one, so that none always follows the other.
             let at = (round + step) % 2;
-            let Contender { server, creates, .. } = &mut contenders[at];
-            readings[at] = bench.measure((server.pid(), server.address), Pace::Closed, creates)?;
-            cpu[at] = redirect::contenders::reading(&readings[at], "cpu_us").context("creates without CPU")?;
+            let Contender { server, workload, .. } = &mut contenders[at];
+            readings[at] = bench.measure((server.pid(), server.address), Pace::Closed, workload)?;
+            cpu[at] = redirect::contenders::reading(&readings[at], "cpu_us").context("an answer without CPU")?;
         }
         readings[1].push(("cpu_ratio", cpu[1] / cpu[0]));
+        let name = contenders[1].series.name.clone();
         contenders.iter_mut().zip(readings).for_each(|(contender, readings)| contender.series.add(readings));
-        println!("creates with limits and without: round {} of {}", round + 1, bench.run.rounds());
+        println!("{name}, and without: round {} of {}", round + 1, bench.run.rounds());
     }
-    let mut series = vec![];
-    for Contender { server, creates, series: measured } in contenders {
-        server.stop()?;
-        assert_distinct(&creates.links)?;
-        ensure!(!creates.links.is_empty(), "nothing was created");
-        series.push(measured);
-    }
-    Ok(series)
+    Ok(contenders)
 }
 
-fn contender(bench: &Bench<'_>, name: &str, limits: Option<&str>) -> Result<Contender> {
+fn contender<W>(
+    bench: &Bench<'_>,
+    name: &str,
+    limits: Option<&str>,
+    workload: impl FnOnce(&Server) -> Result<W>,
+) -> Result<Contender<W>> {
     let folder = name.replace([' ', ','], "-");
     let data = bench.data(&folder)?;
     let config = limits.map(|limits| {
@@ -197,8 +243,8 @@ fn contender(bench: &Bench<'_>, name: &str, limits: Option<&str>) -> Result<Cont
         Some(config) => bench.servers.terse_limited(&bench.terse, &data, &config)?,
         None => bench.servers.terse(&bench.terse, &data)?,
     };
-    let creates = Creates::new(server.address);
-    Ok(Contender { server, creates, series: Series::new(name) })
+    let workload = workload(&server)?;
+    Ok(Contender { server, workload, series: Series::new(name) })
 }
 
 /// What each rule lets through over time. That it is what was promised, the benchmark has asserted itself.
@@ -249,6 +295,7 @@ fn report(mut series: Vec<Series>, curves: Vec<Series>) -> Report {
     let promises = vec![
         promise("a local decision for a known key, the dearest rule, ns", DECISION_LIMIT_NS, dearest),
         promise("a create with all limits on, CPU, times one without", CREATE_LIMIT, median(LIMITED, "cpu_ratio")),
+        promise("a redirect with the usual limits, CPU, times one without", REDIRECT_LIMIT, median(USUAL, "cpu_ratio")),
     ];
     series.extend(curves);
     Report { name: "limits", series, promises, notes: notes() }
@@ -260,6 +307,8 @@ fn notes() -> Vec<String> {
          slower one. A key that is new each time displaces another one when the 65,536 places are taken",
         "shared: one process, one thread on one core, Redis on the other; with 64 callers each waits for those before it",
         "creates are on SQLite, so all limits are decided in the process; what the answer tells of the limit is in it",
+        "redirects are of 1,000 links in memory, and each records its click; the usual limits are those of a server out \
+         of the box, which has none on redirects that are found",
         "curves: units asked for and let through in each half second of a time of their own; 100 units at once or in a \
          window of 10 s, 10 a second in the long run; of a leaky bucket when their turn is. The same in every run, and \
          checked against what each rule promises",
@@ -278,15 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn the_promises_are_about_the_dearest_rule_and_the_cpu_of_a_create() {
+    fn the_promises_are_about_the_dearest_rule_and_the_cpu_of_creates_and_redirects() {
         let mut all: Vec<Series> = RULES
             .iter()
             .zip([40.0, 70.0, 30.0, 35.0])
             .map(|(rule, ns)| series(&known_key(rule), &[("ns", ns)]))
             .collect();
         all.push(series(LIMITED, &[("cpu_us", 51.0), ("cpu_ratio", 1.02)]));
+        all.push(series(USUAL, &[("cpu_us", 4.6), ("cpu_ratio", 1.01)]));
         let measured: Vec<_> = report(all, vec![]).promises.iter().map(|promise| promise.measured).collect();
-        assert_eq!(measured, [Some(70.0), Some(1.02)]);
+        assert_eq!(measured, [Some(70.0), Some(1.02), Some(1.01)]);
     }
 
     #[test]

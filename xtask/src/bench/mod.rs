@@ -64,6 +64,8 @@ enum What {
     Clicks(Run),
     /// Durable creates per second, 64 connections
     Create(Run),
+    /// What each rate limiter lets through over time: writes docs/measurements/limits-curves.json and the chart of it
+    Curves,
     /// Rate limits: a decision here and through Redis, a create with them and without, what passes over time
     Limits(Run),
     /// Redirects beside nginx `return 302` and others: CPU, rate, latency, memory, hit ratio
@@ -144,7 +146,7 @@ pub struct Bench<'a> {
 
 /// Claims `folder` for one benchmark at a time, since two would measure each
 /// other, and makes an empty folder in it. What a failed run left goes.
-fn claim(folder: &Path) -> Result<(File, PathBuf)> {
+pub(crate) fn claim(folder: &Path) -> Result<(File, PathBuf)> {
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("lock"))?;
     lock.try_lock().context("another benchmark is running")?;
@@ -164,6 +166,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     let (run, measure): (_, fn(&Bench<'_>) -> Result<Report>) = match &options.what {
         What::Clicks(run) => (run, clicks::measure),
         What::Create(run) => (run, create::measure),
+        What::Curves => return limits::curves::draw(workspace, supervisor),
         What::Limits(run) => (run, limits::measure),
         What::Redirect(run) => (run, redirect::measure),
         What::Scale(run) => (run, scale::measure),

@@ -40,6 +40,11 @@ impl Server {
         self.group.pid()
     }
 
+    /// Has it live through a first signal, so that load on it can end before it does: see [`Group::spare`].
+    pub fn spare(&self) {
+        self.group.spare();
+    }
+
     /// Asks it to end and waits for that.
     ///
     /// # Errors

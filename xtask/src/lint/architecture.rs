@@ -35,7 +35,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
 ];
 
 /// Who may read the environment: the server, and what only ever runs beside it.
-const READ_ENVIRONMENT: &[&str] = &["terse-server", "terse-it", "terse-testkit", "xtask"];
+const READ_ENVIRONMENT: &[&str] = &["terse-server", "terse-it", "terse-testkit", "loadtests", "xtask"];
 
 /// Who may use files: those, and the packages that keep data in them.
 const USE_FILES: &[&str] = &["terse-server", "terse-it", "terse-testkit", "xtask", "terse-store", "terse-clicks"];

@@ -8,6 +8,7 @@ pub mod architecture;
 pub mod licences;
 pub mod sizes;
 pub mod source;
+pub mod threats;
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,10 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         let report = sizes::Report::of(&files);
         print!("{}", report.table());
         Ok(report.problems())
+    })?;
+    check("threat model", &mut || {
+        let page = std::fs::read_to_string(workspace.root.join(threats::PAGE))?;
+        Ok(threats::problems(&page, &files))
     })?;
     check("licences", &mut || Ok(licences::problems(&workspace.graph)))?;
     for (name, look) in architecture::GRAPH_CHECKS {

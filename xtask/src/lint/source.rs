@@ -118,6 +118,35 @@ impl SourceFile {
         self.places(&lines)
     }
 
+    /// Whether any code, that of tests too, has the string literal `text`.
+    #[must_use]
+    pub fn has_string(&self, text: &str) -> bool {
+        let mut found = false;
+        walk(self.tokens.clone(), &mut |token| {
+            if let Found::Literal(literal) = token
+                && let Ok(syn::Lit::Str(literal)) = syn::parse_str(&literal.to_string())
+            {
+                found |= literal.value() == text;
+            }
+        });
+        found
+    }
+
+    /// The names of the functions in test code, those in arguments of macros (`proptest!`) too.
+    #[must_use]
+    pub fn test_functions(&self) -> BTreeSet<String> {
+        let (mut names, mut after_fn) = (BTreeSet::new(), false);
+        walk(self.tokens.clone(), &mut |found| {
+            if let Found::Name(name) = found {
+                if after_fn && self.test_lines.contains(&name.span().start().line) {
+                    names.insert(name.to_string());
+                }
+                after_fn = name == "fn";
+            }
+        });
+        names
+    }
+
     fn places(&self, lines: &BTreeSet<usize>) -> Vec<String> {
         let ours = lines.iter().filter(|line| !self.test_lines.contains(line));
         ours.map(|line| format!("{}:{line}", self.path.display())).collect()
@@ -322,7 +351,9 @@ fn is_test_path(path: &Path) -> bool {
 fn list_rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        if path.is_dir() && !path.join("Cargo.toml").exists() && !path.ends_with("target") {
+        // What cargo builds says so in a file; a module may be called `target`, too.
+        let built = path.join("CACHEDIR.TAG").exists();
+        if path.is_dir() && !path.join("Cargo.toml").exists() && !built {
             list_rust_files(&path, found)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
@@ -482,5 +513,18 @@ mod tests {
     fn what_is_not_rust_is_an_error_with_its_path() {
         let error = SourceFile::parse("p", Path::new("p/a.rs"), "fn (", false).err().unwrap();
         assert!(error.to_string().starts_with("p/a.rs: "), "{error}");
+    }
+
+    #[test]
+    fn a_module_called_target_is_read_and_what_cargo_builds_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        for folder in ["src/target", "target/debug"] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+            fs::write(place.path().join(folder).join("a.rs"), "").unwrap();
+        }
+        fs::write(place.path().join("target/CACHEDIR.TAG"), "").unwrap();
+        let mut found = vec![];
+        list_rust_files(place.path(), &mut found).unwrap();
+        assert_eq!(found, [place.path().join("src/target/a.rs")]);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use directory::Name;
 
 use super::*;
+use crate::outage::CALM_MS;
 
 const BLOCKS: u64 = 12;
 
@@ -295,6 +296,29 @@ fn the_last_of_the_disk_is_left_to_others() {
     assert!(matches!(room(true), inventory::Room::Free), "there may be room now");
     assert!(directory.blocks().unwrap().is_empty());
     assert!(matches!(room(true), inventory::Room::None));
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_by_turns_is_told_once_and_its_end_once() {
+    let setup = Setup::new();
+    let (_directory, _lock, inventory) = idle(&setup);
+    let bytes = MIN_BLOCK_BYTES as u64;
+    let free = Arc::new(AtomicU64::new(1 << 40));
+    let asked = Arc::clone(&free);
+    let inventory =
+        inventory.on_disk(move |_| Ok(inventory::Disk { free: asked.load(Ordering::SeqCst), all: 1 << 40 }));
+    let looks = |free_bytes: u64, at_ms: u64| {
+        free.store(free_bytes, Ordering::SeqCst);
+        inventory.room(bytes, u64::MAX, false).unwrap();
+        inventory.shortage_changed(at_ms).unwrap()
+    };
+    assert_eq!(looks(1 << 40, 0), None);
+    let told: Vec<_> = (0..100).filter_map(|turn| looks((turn % 2) << 30, 1_000 * turn)).collect();
+    assert_eq!(told, [(true, 0)]);
+    free.store(0, Ordering::SeqCst);
+    assert_eq!(inventory.shortage_changed(200_000).unwrap(), None, "nobody asks for room, and there is none");
+    assert_eq!(looks(1 << 30, 200_000 + CALM_MS - 1), None);
+    assert_eq!(looks(1 << 30, 200_000 + CALM_MS), Some((false, 1 << 30)));
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Reader {
 }
 
 /// The seq in the name of a sealed block.
-pub(super) fn seq_of(name: Name) -> Option<u64> {
+pub(in crate::log) fn seq_of(name: Name) -> Option<u64> {
     match name {
         Name::Block(seq) => Some(seq),
         Name::Open(_) => None,

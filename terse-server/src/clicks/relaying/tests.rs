@@ -70,7 +70,7 @@ async fn a_relay_without_a_broker_tries_on_and_ends_soon_however_much_time_there
     let place = Place::new();
     let recording = place.recording();
     recording.journal.open_once(PATIENCE).await.unwrap();
-    let relaying = Relaying::start(place.relay(), recording.clone()).unwrap();
+    let relaying = Relaying::start(place.relay(), RelayOf::Recording(recording.clone())).unwrap();
     let relayed = relaying.relayed();
     soon("it tries", || relayed.report().faults > 1).await;
     assert!(relayed.lives() && !relayed.report().connected);
@@ -92,7 +92,7 @@ async fn a_relay_that_panics_or_can_not_be_made_is_followed_by_another() {
         1 => Err("no relay".to_owned()),
         _ => make(journal),
     };
-    let relaying = Relaying::start(make, recording).unwrap();
+    let relaying = Relaying::start(make, RelayOf::Recording(recording)).unwrap();
     let relayed = relaying.relayed();
     soon("a third is born", || births.load(Ordering::SeqCst) == 3).await;
     soon("it lives", || relayed.lives()).await;
@@ -109,12 +109,30 @@ async fn a_journal_that_opens_late_gets_a_relay_that_knows_it() {
         known.lock().push(journal.as_ref().map(|journal| journal.id()));
         make(journal)
     };
-    let relaying = Relaying::start(make, recording.clone()).unwrap();
+    let relaying = Relaying::start(make, RelayOf::Recording(recording.clone())).unwrap();
     soon("the first is born", || *knows.lock() == [None]).await;
     recording.journal.open_once(PATIENCE).await.unwrap();
     let id = recording.journal.get().unwrap().id();
     soon("the second knows the journal", || *knows.lock() == [None, Some(id)]).await;
     relaying.end(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn of_several_that_would_relay_what_others_left_one_does_and_the_next_when_it_ends() {
+    let place = Place::new();
+    let remains = || RelayOf::Remains(place.directory.path().to_owned());
+    let first = Relaying::start(place.relay(), remains()).unwrap();
+    soon("the first lives", || first.relayed().lives()).await;
+    let second = Relaying::start(place.relay(), remains()).unwrap();
+    soon("the second stands by", || second.relayed().stands_by()).await;
+    assert!(!second.relayed().lives() && !first.relayed().stands_by());
+    first.end(PATIENCE).await;
+    soon("the second lives", || second.relayed().lives() && !second.relayed().stands_by()).await;
+    // One that stands by ends at once.
+    let third = Relaying::start(place.relay(), remains()).unwrap();
+    soon("the third stands by", || third.relayed().stands_by()).await;
+    third.end(PATIENCE).await;
+    second.end(PATIENCE).await;
 }
 
 #[test]

@@ -58,13 +58,17 @@ fn only_what_is_there_can_be_named() {
 }
 
 #[test]
-fn what_was_named_and_refused_is_a_failure_and_of_all_it_is_a_note() {
+fn what_was_refused_is_a_failure_that_says_how_many() {
     let desk = FakeDesk::default();
     let outcomes = |names: &[&str]| desk.requeue(&names.iter().map(|name| (*name).to_owned()).collect()).unwrap();
     decided(outcomes(&["a"]), &order(&["a"], false), "requeued").unwrap();
     let refused = decided(outcomes(&["a", "x1"]), &order(&["a", "x1"], false), "requeued").unwrap_err();
     assert_eq!((refused.exit, refused.message.as_str()), (Exit::Unavailable, "x1 was not requeued: no"));
-    decided(outcomes(&["a", "x1"]), &order(&[], true), "requeued").unwrap();
+    decided(outcomes(&["a"]), &order(&[], true), "requeued").unwrap();
+    for order in [order(&[], true), order(&["a", "x1", "x2"], false)] {
+        let refused = decided(outcomes(&["a", "x1", "x2"]), &order, "requeued").unwrap_err();
+        assert_eq!((refused.exit, refused.message.as_str()), (Exit::Unavailable, "2 of 3 were not requeued"));
+    }
 }
 
 #[test]

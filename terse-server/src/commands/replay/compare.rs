@@ -270,7 +270,7 @@ fn same_rules(one: &Row, other: &Row) -> bool {
 /// In what `fresh` differs from `live`; `None` = in nothing that can be compared.
 fn difference(live: &StoredRow, fresh: &StoredRow) -> Option<String> {
     if live.at != fresh.at {
-        return Some(format!("includes {:?}, and {:?} by the log", live.at, fresh.at));
+        return Some(format!("includes {}, and {} by the log", live.at, fresh.at));
     }
     let (live, fresh) = (&live.row, &fresh.row);
     if total(live) != total(fresh) {

@@ -103,12 +103,65 @@ async fn a_shard_whose_check_hangs_is_told_by_name_within_its_time() {
 }
 
 #[tokio::test]
-async fn health_is_told_past_the_guards() {
+async fn health_takes_no_permit_while_the_guards_are_closed() {
     let fixture = Fixture::new();
-    fixture.read().force(Some(Forced::Open));
-    fixture.write().force(Some(Forced::Open));
-    assert!(fixture.store.check().await[0].1.is_ok());
+    assert!(fixture.store.check().await[0].1.is_ok() && fixture.store.check_writes(false).await.is_empty());
     assert_eq!(fixture.read().snapshot().counts, Counts::default());
+    assert_eq!(fixture.write().snapshot().counts, Counts::default());
+}
+
+#[tokio::test]
+async fn a_shard_whose_reads_are_rejected_is_down_until_a_look_at_health_finds_it_well() {
+    let fixture = Fixture::new();
+    fixture.fails(Operation::Resolve);
+    for _ in 0..5 {
+        fixture.resolve().await.unwrap_err();
+    }
+    fixture.heal();
+    let (shard, health) = fixture.store.check().await.remove(0);
+    assert_eq!((shard.as_str(), health.unwrap_err().kind), ("main", StoreErrorKind::Unavailable));
+    assert_eq!(fixture.calls(Operation::Check), 0, "nobody asks it");
+    fixture.clock.advance(Duration::from_millis(500));
+    for _ in 0..2 {
+        assert!(fixture.store.check().await[0].1.is_ok());
+    }
+    assert_eq!(fixture.read().state(), State::Closed, "nobody else has asked");
+    fixture.read().force(Some(Forced::Open));
+    assert!(fixture.store.check().await[0].1.is_err());
+}
+
+#[tokio::test]
+async fn a_shard_that_rejects_writes_is_told_until_one_that_is_tried_succeeds() {
+    let fixture = Fixture::new();
+    fixture.fails(Operation::InsertIfAbsent);
+    fixture.fails(Operation::CheckWrites);
+    for number in 0..5 {
+        fixture.insert(&format!("code{number}")).await.unwrap_err();
+    }
+    assert!(fixture.store.check().await[0].1.is_ok(), "reads go on");
+    let refused = fixture.store.check_writes(false).await.remove(0);
+    assert_eq!((refused.0.as_str(), refused.1.kind), ("main", StoreErrorKind::Unavailable));
+    assert_eq!(fixture.calls(Operation::CheckWrites), 0, "nothing is tried while the guard is open");
+    fixture.clock.advance(Duration::from_millis(500));
+    assert_eq!(fixture.store.check_writes(false).await.len(), 1);
+    assert_eq!((fixture.calls(Operation::CheckWrites), fixture.write().state()), (1, State::Open));
+    fixture.heal();
+    fixture.clock.advance(Duration::from_millis(5_000));
+    for _ in 0..2 {
+        assert!(fixture.store.check_writes(false).await.is_empty());
+    }
+    assert_eq!(fixture.write().state(), State::Closed, "without a client");
+    fixture.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_tried_and_hangs_is_told_within_the_time_of_a_check() {
+    let fixture = Fixture::new();
+    fixture.hangs(Operation::CheckWrites);
+    let began = tokio::time::Instant::now();
+    let failed = fixture.store.check_writes(true).await.remove(0);
+    assert_eq!(began.elapsed(), Duration::from_millis(800));
+    assert_eq!(failed.1.kind, StoreErrorKind::UnknownOutcome);
 }
 
 #[tokio::test]

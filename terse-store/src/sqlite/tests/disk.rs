@@ -38,8 +38,12 @@ async fn a_full_disk_fails_the_group_and_is_survived() {
     }
     assert!(store.get(&code("before")).await.unwrap().is_some());
     assert!(store.check().await[0].1.is_ok(), "reads go on");
+    let failed = store.check_writes(false).await.remove(0);
+    assert_eq!((failed.0.as_str(), failed.1.kind), ("main", StoreErrorKind::Unavailable));
+    assert!(failed.1.message.contains("free some of the disk"), "{}", failed.1);
 
     meddle(&store, "PRAGMA max_page_count = 1000000").await;
+    assert!(store.check_writes(false).await.is_empty(), "it is well again without a client");
     let answers = insert_all(&store, (0..20).map(|n| code(&format!("{round}full{n}")))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
@@ -95,6 +99,9 @@ fn an_io_error_in_the_wal_fails_the_group_and_is_survived() {
 async fn in_a_process_whose_writes_fail() {
     let file = File::new();
     let store = file.open();
+    store.insert_if_absent(&link("first"), attempt(1)).await.unwrap();
+    // Each start cuts the WAL once; what is written from then on stays in it.
+    eventually(|| wal_bytes(&file) == 0).await;
     store.insert_if_absent(&link("before"), attempt(1)).await.unwrap();
     let (_, most) = rlimit::Resource::FSIZE.get().unwrap();
     rlimit::Resource::FSIZE.set(wal_bytes(&file), most).unwrap();

@@ -13,6 +13,7 @@ use super::super::pin::{on_core, while_confined};
 use super::super::report::{Reading, Series};
 use super::super::{Bench, CONNECTIONS};
 use super::Cluster;
+use crate::process::Supervisor;
 
 /// How many links are resolved on each store.
 const LINKS: usize = 2_000;
@@ -32,7 +33,15 @@ const READINGS: [&str; 7] = ["per_second", "cpu_us", "cpu_ratio_to_driver", "p50
 /// # Errors
 /// When it fails or takes longer than `limit`.
 pub fn output_of(bench: &Bench<'_>, command: &mut Command, limit: Duration) -> Result<Vec<String>> {
-    let mut group = bench.supervisor.spawn(command.stdout(Stdio::piped()))?;
+    lines_of(bench.supervisor, command, limit)
+}
+
+/// The same outside of a measurement.
+///
+/// # Errors
+/// As [`output_of`].
+pub fn lines_of(supervisor: &Supervisor, command: &mut Command, limit: Duration) -> Result<Vec<String>> {
+    let mut group = supervisor.spawn(command.stdout(Stdio::piped()))?;
     let output = group.take_stdout().context("no output")?;
     // Its own thread, so that a program that hangs can't outlast the limit.
     let reader = std::thread::spawn(move || BufReader::new(output).lines().collect::<Result<Vec<_>, _>>());

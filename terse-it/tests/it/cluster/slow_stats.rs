@@ -8,10 +8,12 @@ use terse_it::{Client, Request, Setup, await_true, code_path, heavy_turn};
 
 /// A first start on a keyspace makes its tables.
 const KEYSPACE_LIMIT: Duration = Duration::from_secs(120);
-/// How long a report may take that a read model holds up: three seconds, and the step that goes on then.
-const REPORT_LIMIT: Duration = Duration::from_millis(5_500);
-/// Within this time whoever needs no read model is answered, on a machine that has other things to do.
-const PROMPTLY: Duration = Duration::from_millis(800);
+/// How long a report may take that a read model holds up: three seconds, the step that goes on then, and what a busy
+/// machine adds.
+const REPORT_LIMIT: Duration = Duration::from_secs(20);
+/// Within this time whoever needs no read model is answered, on a machine that has other things to do; whoever waits
+/// for one hears after three seconds.
+const PROMPTLY: Duration = Duration::from_millis(2_500);
 /// How many ask for statistics at once: more than may.
 const ASKERS: usize = 100;
 

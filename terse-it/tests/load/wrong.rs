@@ -1,0 +1,121 @@
+//! A server that answers wrong: whatever it does wrong, both generators must say so and fail.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::{TOOLS, generator};
+
+/// What it does wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// Redirects lead elsewhere.
+    Elsewhere,
+    /// Everything is 200, with a body that a careless page would run.
+    Fine,
+    /// Everything is 500.
+    Broken,
+    /// Every link has the target of another one.
+    Swapped,
+}
+
+/// A body that does harm where it isn't escaped.
+pub(crate) const HOSTILE: &str =
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">";
+
+/// Starts one that lives as long as the test.
+pub(crate) fn serve(fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // Whoever goes away in the middle of an answer is no longer of interest.
+            thread::spawn(move || drop(converse(stream, fault)));
+        }
+    });
+    address
+}
+
+fn converse(mut stream: TcpStream, fault: Fault) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let (mut line, mut length) = (String::new(), 0);
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut header = String::new();
+        while reader.read_line(&mut header)? > 2 {
+            let lower = header.to_ascii_lowercase();
+            length = lower.strip_prefix("content-length:").map_or(length, |value| value.trim().parse().unwrap());
+            header.clear();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let (status, location, answer) = answer(&line, &body, fault);
+        let location = location.map(|to| format!("location: {to}\r\n")).unwrap_or_default();
+        let length = answer.len();
+        let text = format!("HTTP/1.1 {status} X\r\n{location}content-length: {length}\r\n\r\n{answer}");
+        stream.write_all(text.as_bytes())?;
+    }
+}
+
+/// Status, location and body of an answer. Links are made as they should be, or there were nothing to ask for.
+fn answer(line: &str, body: &[u8], fault: Fault) -> (u16, Option<String>, String) {
+    if line.contains("/links/batch") {
+        let asked: Value = serde_json::from_slice(body).unwrap();
+        let made = |(at, _): (usize, &Value)| json!({ "status": 201, "link": { "code": format!("code{at}") } });
+        let items: Vec<Value> = asked["items"].as_array().unwrap().iter().enumerate().map(made).collect();
+        return (200, None, json!({ "items": items }).to_string());
+    }
+    match fault {
+        Fault::Elsewhere => (302, Some("https://evil.example/".into()), String::new()),
+        Fault::Fine => (200, None, HOSTILE.into()),
+        Fault::Broken => (500, None, String::new()),
+        Fault::Swapped => {
+            let code = line.split("code").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("0");
+            let next = (code.parse::<u32>().unwrap_or(0) + 1) % 5;
+            (302, Some(format!("https://example.com/load/other/known/{next}")), String::new())
+        }
+    }
+}
+
+fn command(tool: &str, address: SocketAddr) -> Command {
+    let mut command = Command::new(generator(tool));
+    if tool == "k6" {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../loadtests/k6/smoke.js");
+        command.args(["run", "--quiet", "--no-color", "--no-usage-report", "-e", "SECONDS=2", script]);
+        command.env("TERSE_URL", format!("http://{address}"));
+    } else {
+        command.args(["smoke", "--seconds", "2", "--url", &format!("http://{address}")]);
+    }
+    command
+}
+
+#[test]
+fn a_server_that_answers_wrong_fails_every_run_loudly() {
+    let cases = [Fault::Elsewhere, Fault::Fine, Fault::Broken, Fault::Swapped];
+    let runs = cases.iter().flat_map(|fault| TOOLS.map(|tool| (*fault, tool)));
+    let threads: Vec<_> = runs
+        .map(|(fault, tool)| {
+            let address = serve(fault);
+            thread::spawn(move || (fault, tool, command(tool, address).output().unwrap()))
+        })
+        .collect();
+    for (fault, tool, output) in threads.into_iter().map(|thread| thread.join().unwrap()) {
+        let said = super::said(&output);
+        assert!(!output.status.success(), "{tool} is content with {fault:?}: {said}");
+        assert!(said.contains("not right: "), "{tool} doesn't say what is wrong with {fault:?}: {said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_fails_every_run() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for tool in TOOLS {
+        let output = command(tool, nobody).output().unwrap();
+        assert!(!output.status.success(), "{tool}: {}", super::said(&output));
+    }
+}

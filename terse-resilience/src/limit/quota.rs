@@ -1,0 +1,427 @@
+//! Quotas: so many units in a period that has a name, such as a month of the
+//! calendar, for each of many keys, with what each has used.
+//!
+//! A quota is a fixed window that is too long for the states of a
+//! [`RateLimiter`](super::RateLimiter): those are forgotten at an end of the
+//! process and when other keys need their place. Here every key is counted
+//! exactly, the counts can be saved and taken back ([`Uses::saved`],
+//! [`Uses::restore`]), and who used most can be told ([`Uses::heaviest`]).
+//!
+//! **Shared.** Where several processes have one quota it is counted behind
+//! [`SharedQuota`]. What a process grants while that can't be asked it notes as
+//! *untold*, and tells it with the next draw: so nothing is forgotten, and each
+//! process knows what all had used when they lost sight of each other. Until then
+//! `n` processes grant at most `n` times what was left. The shared count never
+//! falls below what a process knows of it: one that loses its memory gets it back.
+//! An answer that got lost may be counted twice; that errs against the key, by the
+//! units of that draw.
+//!
+//! Bounds: so many keys at once ([`MAX_USES`] at most). One more takes the place
+//! of the one that used least, whose count begins anew. One lock, held for a
+//! look-up; for a walk over all keys, some milliseconds at the bound, while they
+//! are saved or the heaviest are told.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use super::Key;
+use crate::SettingsError;
+use crate::settings::require;
+use crate::sync::{Mutex, lock};
+
+/// Most keys whose use is counted: some ten megabytes.
+pub const MAX_USES: usize = 1 << 18;
+
+/// What a key used in the period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Units granted, by all processes as far as this one knows.
+    pub units: u64,
+    /// Units refused, by this process.
+    pub refused: u64,
+}
+
+/// What came of a draw from a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaDraw {
+    /// Units granted: from none to all that were wanted.
+    pub granted: u32,
+    /// Units used in the period, those granted now among them.
+    pub used: u64,
+    /// Whether a shared quota could not be asked, so that this process decided alone.
+    pub alone: bool,
+}
+
+/// A question for a quota that several processes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaQuestion {
+    /// Which period it is.
+    pub period: u32,
+    /// Units of the key in it.
+    pub limit: u64,
+    /// Units used of which the one that is asked was told already.
+    pub known: u64,
+    /// Units used of which it was not.
+    pub untold: u64,
+    /// Units wanted.
+    pub wanted: u32,
+}
+
+/// What a shared quota says, once it does: units granted, and units used then.
+pub type SharedQuotaDraw<'a> = Pin<Box<dyn Future<Output = Option<(u32, u64)>> + Send + 'a>>;
+
+/// A quota that several processes share, kept somewhere else. See the module.
+pub trait SharedQuota: Send + Sync + 'static {
+    /// Takes up to as many units for `key` as the question wants, after it has noted what it tells. Bounded in time;
+    /// `None` when nobody can tell.
+    fn draw<'a>(&'a self, key: &'a Key, question: QuotaQuestion) -> SharedQuotaDraw<'a>;
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    seen: Use,
+    /// Units of these that a shared quota was not told of.
+    untold: u64,
+}
+
+#[derive(Debug, Default)]
+struct Period {
+    number: u32,
+    counts: HashMap<Key, Count>,
+}
+
+/// What keys used in the newest period.
+#[derive(Debug)]
+pub struct Uses {
+    period: Mutex<Period>,
+    max_keys: usize,
+}
+
+impl Period {
+    /// Goes on to the period `number`. Also to an older one, after the clock stepped back: what was used counts there.
+    fn advance(&mut self, number: u32) {
+        if number > self.number {
+            self.counts.clear();
+        }
+        self.number = number;
+    }
+
+    /// The count of `key`, for which another one may lose its place.
+    fn count(&mut self, key: &Key, max_keys: usize) -> &mut Count {
+        if !self.counts.contains_key(key) && self.counts.len() >= max_keys {
+            let least = self.counts.iter().min_by_key(|(_, count)| count.seen.units).map(|(key, _)| *key);
+            least.and_then(|least| self.counts.remove(&least));
+        }
+        self.counts.entry(*key).or_default()
+    }
+}
+
+impl Uses {
+    /// Nothing used yet, with room for `max_keys`, 1 to [`MAX_USES`].
+    ///
+    /// # Errors
+    /// When `max_keys` is outside its limits.
+    pub fn new(max_keys: usize) -> Result<Self, SettingsError> {
+        require((1..=MAX_USES).contains(&max_keys), "max_keys", "be from 1 to 262144")?;
+        Ok(Self { period: Mutex::new(Period::default()), max_keys })
+    }
+
+    /// Takes up to `wanted` of the `limit` units that `key` has in `period`; without a limit all of them. The `shared`
+    /// quota decides, if there is one and it can.
+    pub async fn draw(
+        &self,
+        period: u32,
+        key: &Key,
+        limit: Option<u64>,
+        shared: Option<&dyn SharedQuota>,
+        wanted: u32,
+    ) -> QuotaDraw {
+        // What has no limit needs nobody's consent.
+        let Some((shared, limit)) = shared.zip(limit) else {
+            return self.with(period, key, |count| count.grant(limit, wanted));
+        };
+        let (known, untold) = self.with(period, key, |count| {
+            let untold = std::mem::take(&mut count.untold);
+            (count.seen.units - untold, untold)
+        });
+        let told = shared.draw(key, QuotaQuestion { period, limit, known, untold, wanted }).await;
+        self.with(period, key, |count| match told {
+            Some((granted, used)) => {
+                let granted = granted.min(wanted);
+                count.seen.units = count.seen.units.max(used);
+                count.seen.refused += u64::from(wanted - granted);
+                QuotaDraw { granted, used: count.seen.units, alone: false }
+            }
+            None => {
+                let draw = count.grant(Some(limit), wanted);
+                count.untold += untold + u64::from(draw.granted);
+                QuotaDraw { alone: true, ..draw }
+            }
+        })
+    }
+
+    fn with<T>(&self, period: u32, key: &Key, change: impl FnOnce(&mut Count) -> T) -> T {
+        let mut current = lock(&self.period);
+        current.advance(period);
+        change(current.count(key, self.max_keys))
+    }
+
+    /// The keys that used most in `period`, `most` of them, the heaviest first; of equal ones those with the smaller bytes.
+    #[must_use]
+    pub fn heaviest(&self, period: u32, most: usize) -> Vec<(Key, Use)> {
+        let (_, mut all) = self.saved(period);
+        all.sort_unstable_by(|(key, one), (other_key, other)| {
+            let weight = |seen: &Use| (seen.units, seen.refused);
+            weight(other).cmp(&weight(one)).then_with(|| key.as_bytes().cmp(other_key.as_bytes()))
+        });
+        all.truncate(most);
+        all
+    }
+
+    /// All that is counted in `period`, with its number, in no order.
+    #[must_use]
+    pub fn saved(&self, period: u32) -> (u32, Vec<(Key, Use)>) {
+        let mut current = lock(&self.period);
+        current.advance(period);
+        (current.number, current.counts.iter().map(|(key, count)| (*key, count.seen)).collect())
+    }
+
+    /// Takes back what was saved, where nothing was counted since that is more, up to the bound of keys. What a shared
+    /// quota was not told of then, it gets to know as the least that was used.
+    pub fn restore(&self, period: u32, saved: impl IntoIterator<Item = (Key, Use)>) {
+        let mut current = lock(&self.period);
+        if period < current.number {
+            return;
+        }
+        current.advance(period);
+        for (key, seen) in saved.into_iter().take(self.max_keys) {
+            let count = current.count(&key, self.max_keys);
+            count.seen.units = count.seen.units.max(seen.units);
+            count.seen.refused = count.seen.refused.max(seen.refused);
+        }
+    }
+}
+
+impl Count {
+    /// Takes up to `wanted` units, as far as this process knows what is left.
+    fn grant(&mut self, limit: Option<u64>, wanted: u32) -> QuotaDraw {
+        let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.seen.units));
+        let granted = wanted.min(u32::try_from(left).unwrap_or(u32::MAX));
+        self.seen.units = self.seen.units.saturating_add(u64::from(granted));
+        self.seen.refused = self.seen.refused.saturating_add(u64::from(wanted - granted));
+        QuotaDraw { granted, used: self.seen.units, alone: false }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll, Waker};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::of(&[name.as_bytes()]).unwrap()
+    }
+
+    fn uses() -> Uses {
+        Uses::new(64).unwrap()
+    }
+
+    /// Nothing here waits.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    fn granted(uses: &Uses, period: u32, name: &str, limit: u64, wanted: u32) -> u32 {
+        now(uses.draw(period, &key(name), Some(limit), None, wanted)).granted
+    }
+
+    /// A count that several processes share, as the script keeps it; it may be out of reach, and lose its memory.
+    #[derive(Default)]
+    struct Together {
+        used: Mutex<HashMap<Key, u64>>,
+        away: AtomicBool,
+    }
+
+    impl Together {
+        fn away(&self, away: bool) {
+            self.away.store(away, Ordering::SeqCst);
+        }
+
+        fn used(&self, name: &str) -> u64 {
+            lock(&self.used).get(&key(name)).copied().unwrap_or(0)
+        }
+    }
+
+    impl SharedQuota for Together {
+        fn draw<'a>(&'a self, key: &'a Key, asked: QuotaQuestion) -> SharedQuotaDraw<'a> {
+            Box::pin(async move {
+                if self.away.load(Ordering::SeqCst) {
+                    return None;
+                }
+                let mut all = lock(&self.used);
+                let used = all.entry(*key).or_default();
+                *used = (*used).max(asked.known) + asked.untold;
+                let granted = u64::from(asked.wanted).min(asked.limit.saturating_sub(*used));
+                *used += granted;
+                Some((granted as u32, *used))
+            })
+        }
+    }
+
+    fn shared(uses: &Uses, count: &Together, limit: u64, wanted: u32) -> QuotaDraw {
+        now(uses.draw(1, &key("a"), Some(limit), Some(count), wanted))
+    }
+
+    #[test]
+    fn a_key_has_its_units_in_each_period_and_no_more() {
+        let uses = uses();
+        assert_eq!(granted(&uses, 7, "a", 10, 8), 8);
+        assert_eq!(granted(&uses, 7, "a", 10, 8), 2);
+        assert_eq!(granted(&uses, 7, "a", 10, 8), 0);
+        assert_eq!(granted(&uses, 7, "b", 10, 1), 1, "another key has units of its own");
+        assert_eq!(granted(&uses, 8, "a", 10, 11), 10, "the next period");
+        assert_eq!(granted(&uses, 8, "a", 12, 11), 2, "a limit that was raised meanwhile");
+        assert_eq!(granted(&uses, 8, "a", 5, 1), 0, "and one that was lowered");
+    }
+
+    #[test]
+    fn what_has_no_limit_is_counted_all_the_same() {
+        let uses = uses();
+        let draw = now(uses.draw(1, &key("a"), None, Some(&Together::default()), u32::MAX));
+        assert_eq!((draw.granted, draw.used, draw.alone), (u32::MAX, u64::from(u32::MAX), false));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_neither_forgets_nor_shuts_out() {
+        let uses = uses();
+        assert_eq!(granted(&uses, 9, "a", 10, 10), 10);
+        assert_eq!(granted(&uses, 8, "a", 10, 1), 0, "what was used counts in the period that it is now");
+        assert_eq!(granted(&uses, 9, "a", 10, 1), 1, "which ends as ever");
+    }
+
+    #[test]
+    fn keys_beyond_the_bound_take_the_place_of_the_one_that_used_least() {
+        let uses = Uses::new(3).unwrap();
+        for (name, units) in [("a", 5), ("b", 2), ("c", 9), ("d", 4)] {
+            assert_eq!(granted(&uses, 1, name, 100, units), units);
+        }
+        let units: Vec<u64> = uses.heaviest(1, 9).iter().map(|(_, seen)| seen.units).collect();
+        assert_eq!(units, [9, 5, 4]);
+        assert_eq!(Uses::new(0).unwrap_err().setting, "max_keys");
+        assert!(Uses::new(MAX_USES + 1).is_err() && Uses::new(MAX_USES).is_ok());
+    }
+
+    #[test]
+    fn the_heaviest_are_told_first_and_no_more_than_asked_for() {
+        let uses = uses();
+        for (name, wanted) in [("a", 3), ("b", 9), ("c", 3), ("d", 12)] {
+            granted(&uses, 1, name, 10, wanted);
+        }
+        let heaviest = uses.heaviest(1, 3);
+        let expected = [("d", 10, 2), ("b", 9, 0), ("a", 3, 0)];
+        assert_eq!(heaviest, expected.map(|(name, units, refused)| (key(name), Use { units, refused })));
+        assert_eq!(uses.heaviest(2, 3), [], "of the next period nothing yet");
+    }
+
+    #[test]
+    fn what_was_saved_comes_back_and_never_takes_anything_back() {
+        let (uses, next) = (uses(), self::uses());
+        granted(&uses, 4, "a", 10, 7);
+        granted(&uses, 4, "b", 1, 3);
+        granted(&next, 4, "b", 10, 5);
+        let (period, saved) = uses.saved(4);
+        next.restore(period, saved.clone());
+        assert_eq!(granted(&next, 4, "a", 10, 10), 3);
+        assert_eq!(next.heaviest(4, 2)[1], (key("b"), Use { units: 5, refused: 2 }));
+        next.restore(3, saved);
+        assert_eq!(granted(&next, 5, "a", 10, 10), 10, "a new period");
+        next.restore(4, [(key("a"), Use { units: 9, refused: 0 })]);
+        assert_eq!(next.heaviest(5, 1)[0].1.units, 10, "what is of an older one is left out");
+    }
+
+    #[test]
+    fn two_processes_have_one_quota_together() {
+        let (one, other, count) = (uses(), uses(), Together::default());
+        assert_eq!(shared(&one, &count, 10, 7), QuotaDraw { granted: 7, used: 7, alone: false });
+        assert_eq!(shared(&other, &count, 10, 7), QuotaDraw { granted: 3, used: 10, alone: false });
+        assert_eq!(shared(&one, &count, 10, 1), QuotaDraw { granted: 0, used: 10, alone: false });
+        assert_eq!(one.heaviest(1, 1)[0].1, Use { units: 10, refused: 1 }, "each knows what all have used");
+    }
+
+    #[test]
+    fn what_was_granted_alone_is_told_afterwards_and_once() {
+        let (one, other, count) = (uses(), uses(), Together::default());
+        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 100, 10).granted, 10));
+        count.away(true);
+        assert_eq!(shared(&one, &count, 100, 5), QuotaDraw { granted: 5, used: 15, alone: true });
+        assert_eq!(shared(&other, &count, 100, 7), QuotaDraw { granted: 7, used: 27, alone: true });
+        count.away(false);
+        assert_eq!(shared(&one, &count, 100, 0).used, 25);
+        assert_eq!(shared(&other, &count, 100, 0).used, 32);
+        assert_eq!([shared(&one, &count, 100, 1).used, count.used("a")], [33, 33]);
+    }
+
+    #[test]
+    fn alone_each_grants_what_was_left_and_no_more() {
+        let (one, other, count) = (uses(), uses(), Together::default());
+        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
+        count.away(true);
+        assert_eq!(shared(&one, &count, 30, 100).granted, 20, "it knows of ten");
+        assert_eq!(shared(&other, &count, 30, 100).granted, 10, "it knows of twenty");
+        count.away(false);
+        assert_eq!([&one, &other].map(|uses| shared(uses, &count, 30, 1).granted), [0, 0]);
+    }
+
+    #[test]
+    fn a_shared_count_that_loses_its_memory_gets_it_back() {
+        let (one, other, count) = (uses(), uses(), Together::default());
+        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
+        lock(&count.used).clear();
+        assert_eq!(shared(&other, &count, 30, 100).granted, 10);
+    }
+
+    #[test]
+    fn racing_threads_are_granted_the_limit_together() {
+        let uses = Arc::new(uses());
+        let sum: u32 = std::thread::scope(|scope| {
+            let work = || (0..500).map(|_| granted(&uses, 1, "a", 700, 1)).sum::<u32>();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(sum, 700);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_more_than_the_limit_for_each_process_that_is_alone(
+            limit in 0_u64..60,
+            steps in proptest::collection::vec((0..2_usize, any::<bool>(), 0_u32..12), 1..80),
+        ) {
+            let (processes, count) = ([uses(), uses()], Together::default());
+            let (mut sum, mut ever_away) = (0, false);
+            for (who, away, wanted) in steps {
+                count.away(away);
+                ever_away |= away;
+                let draw = shared(&processes[who], &count, limit, wanted);
+                prop_assert!(draw.granted <= wanted && draw.alone == away);
+                sum += u64::from(draw.granted);
+            }
+            let most = if ever_away { 2 * limit } else { limit };
+            prop_assert!(sum <= most, "{} of {}", sum, most);
+            count.away(false);
+            for process in &processes {
+                prop_assert_eq!(shared(process, &count, limit, 0).granted, 0);
+            }
+            prop_assert_eq!(count.used("a"), sum, "the shared count knows of every unit");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What mdBook calls: its pages come as JSON and go back with the values in.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::pages::replaced;
+use crate::claims::Values;
+use crate::claims::file::{Claim, Claims};
+use crate::workspace::Workspace;
+
+/// The page beneath which all decisions are put.
+const DECISIONS: &str = "adr/README.md";
+
+/// mdBook's message with all names replaced.
+///
+/// # Errors
+/// When a name is not known or the message is not mdBook's.
+pub fn preprocess(workspace: &Workspace, message: &str, claims: &Claims, values: &Values) -> Result<String> {
+    let message: Value = serde_json::from_str(message).context("reading what mdbook sent")?;
+    let mut book = message.get(1).cloned().context("mdbook sent no book")?;
+    let decisions = decisions(workspace)?;
+    visit(&mut book, &mut |chapter| {
+        if chapter["path"] == DECISIONS {
+            chapter["sub_items"] = sub_items(chapter, &decisions);
+        }
+        let Some(text) = chapter["content"].as_str() else { return Ok(()) };
+        let place = chapter["path"].as_str().unwrap_or_default().to_owned();
+        // Pages in folders reach the table of claims one level up.
+        let up = "../".repeat(place.matches('/').count());
+        let text = replaced(text, &|word, name| put(word, name, &up, claims, values)).context(place)?;
+        chapter["content"] = text.into();
+        Ok(())
+    })?;
+    Ok(book.to_string())
+}
+
+/// Does `change` to every chapter, before what is beneath it.
+fn visit(here: &mut Value, change: &mut dyn FnMut(&mut Value) -> Result<()>) -> Result<()> {
+    match here {
+        Value::Object(map) => {
+            if let Some(chapter) = map.get_mut("Chapter") {
+                change(chapter)?;
+            }
+            map.values_mut().try_for_each(|value| visit(value, change))
+        }
+        Value::Array(list) => list.iter_mut().try_for_each(|value| visit(value, change)),
+        _ => Ok(()),
+    }
+}
+
+/// What stands in place of `{{word name}}`.
+fn put(word: &str, name: &str, up: &str, claims: &Claims, values: &Values) -> Result<String> {
+    match word {
+        "claim" => {
+            let claim = claims.get(name).with_context(|| format!("there is no claim '{name}'"))?;
+            let shown = claim.shown(values.of(name)?);
+            let (kind, letter) = (claim.kind.name(), claim.kind.letter());
+            Ok(format!("{shown}<sup><a href=\"{up}claims.html#{name}\" title=\"{kind}\">{letter}</a></sup>"))
+        }
+        "output" => Ok(values.text(name)?.to_owned()),
+        "claims" => table(claims, values),
+        _ => bail!("'{{{{{word} {name}}}}}' is no name that can be put in"),
+    }
+}
+
+/// All claims with values and sources.
+fn table(claims: &Claims, values: &Values) -> Result<String> {
+    let mut text = String::from("| name | what | value | kind | from |\n|---|---|---|---|---|\n");
+    for claim in claims.all() {
+        let shown = claim.shown(values.of(&claim.id)?);
+        let (id, kind, what) = (&claim.id, claim.kind.name(), &claim.text);
+        writeln!(text, "| <a id=\"{id}\"></a>{id} | {what} | {shown} | {kind} | {} |", origin(claim))?;
+    }
+    Ok(text)
+}
+
+/// Where a claim's value comes from.
+fn origin(claim: &Claim) -> String {
+    let command = claim.command.as_deref().map(|command| format!("`{command}`"));
+    let file = claim.file.as_deref().map(|file| format!("[{file}](measurements/{file})"));
+    let source = claim.source.as_deref().map(|source| match source.strip_prefix("https://") {
+        Some(address) => format!("[{address}]({source})"),
+        None => format!("`{source}`"),
+    });
+    [file, command, source].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A page of a decision.
+struct Decision {
+    file: String,
+    title: String,
+    text: String,
+}
+
+/// The pages of all decisions, by their numbers.
+fn decisions(workspace: &Workspace) -> Result<Vec<Decision>> {
+    let folder = workspace.root.join("docs/adr");
+    let mut decisions = vec![];
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        if !file.ends_with(".md") || file == "README.md" {
+            continue;
+        }
+        let text = fs::read_to_string(folder.join(&file))?;
+        let title = text.lines().next().unwrap_or_default().trim_start_matches(['#', ' ']).to_owned();
+        decisions.push(Decision { file, title, text });
+    }
+    decisions.sort_by(|one, other| one.file.cmp(&other.file));
+    Ok(decisions)
+}
+
+/// The decisions as chapters beneath `parent`.
+fn sub_items(parent: &Value, decisions: &[Decision]) -> Value {
+    let mut parents = parent["parent_names"].as_array().cloned().unwrap_or_default();
+    parents.push(parent["name"].clone());
+    let numbers = parent["number"].as_array().cloned();
+    let chapter = |(place, decision): (usize, &Decision)| {
+        let number = numbers.clone().map(|mut numbers| {
+            numbers.push((place + 1).into());
+            numbers
+        });
+        let path = format!("adr/{}", decision.file);
+        json!({"Chapter": {"name": decision.title, "content": decision.text, "number": number, "sub_items": [],
+            "path": path, "source_path": path, "parent_names": parents}})
+    };
+    decisions.iter().enumerate().map(chapter).collect()
+}

@@ -1,0 +1,43 @@
+use super::*;
+
+fn options(words: &[&str]) -> Result<Options, clap::Error> {
+    use clap::{Args as _, FromArgMatches as _};
+    let command = Options::augment_args(clap::Command::new("load"));
+    let matches = command.try_get_matches_from(std::iter::once("load").chain(words.iter().copied()))?;
+    Options::from_arg_matches(&matches)
+}
+
+#[test]
+fn every_script_is_a_scenario_and_the_library_is_none() {
+    let names = scenarios(&Workspace::find().unwrap()).unwrap();
+    let wanted = ["campaign", "cold-scan", "create-burst", "hot-link", "limit", "smoke", "soak", "steady"];
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn what_is_asked_for_is_understood() {
+    let asked = options(&["steady", "--tool", "k6", "--rate", "5", "--store", "cassandra"]).unwrap();
+    assert_eq!((asked.tool, asked.rate, asked.store.as_deref()), (Some(Tool::K6), Some(5), Some("cassandra")));
+    let compared = options(&["--compare", "a.json", "b.json"]).unwrap();
+    assert_eq!(compared.compare.map(|paths| paths.len()), Some(2));
+    assert!(options(&[]).is_err(), "neither scenario nor comparison");
+    assert!(options(&["smoke", "--url", "http://a", "--server", "/b"]).is_err());
+    assert!(options(&["smoke", "--pid", "1"]).is_err(), "a process without a server");
+    assert!(options(&["--compare", "a.json"]).is_err());
+    assert!(options(&["smoke", "--seconds", "0"]).is_err());
+}
+
+#[test]
+fn the_address_of_a_server_is_found() {
+    assert_eq!(address_of("http://127.0.0.1:8080").unwrap(), "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(address_of("http://127.0.0.1/x").unwrap(), "127.0.0.1:80".parse().unwrap());
+    assert_eq!(address_of("http://[::1]:81").unwrap(), "[::1]:81".parse().unwrap());
+    assert!(address_of("https://127.0.0.1").unwrap_err().to_string().contains("only http://"));
+}
+
+#[test]
+fn an_unknown_scenario_is_refused_with_the_known_ones() {
+    let asked = options(&["smok"]).unwrap();
+    let error = run(&Workspace::find().unwrap(), &Supervisor::unwatched(), &asked).unwrap_err().to_string();
+    assert!(error.starts_with("no scenario \"smok\"; there are campaign, "), "{error}");
+}
