@@ -15,7 +15,7 @@
 //! through so many finds no next one; that is why all names are looked at every `LOOK_EVERY_MS`.
 //!
 //! Bounds: `MAX_SHARED` hosts that admins block, told by `Full`; `MAX_TRIES` tries while others
-//! change the list, then 503; a step of the task reads at most [`MAX_STEPS`] lists.
+//! change the list, then 503; a step of the task reads at most `MAX_STEPS` lists.
 
 mod chain;
 mod file;
