@@ -10,7 +10,7 @@
 //! and empty lines mean nothing. One line that is no host refuses the whole text,
 //! since half a list that looks whole would let through what was meant to be blocked.
 //!
-//! Bounds: [`BlockList::MAX_HOSTS`] hosts, [`MAX_LINE`] bytes a line. A look-up
+//! Bounds: [`BlockList::MAX_HOSTS`] hosts, `MAX_LINE` bytes a line. A look-up
 //! hashes the name once for each of its labels. A full list of usual names (up to
 //! 32 bytes) takes some 11 MB, and twice that for the moment in which another one takes its place.
 

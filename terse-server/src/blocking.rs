@@ -7,15 +7,15 @@
 //! **The shared list** is a chain of settings of the first shard, `blocked-hosts/N`,
 //! each of which is the whole list and never changes. Who changes the list settles
 //! the next one, which only one of several can, so no change is lost. A server asks
-//! for the next one every [`POLL_EVERY`]: one read of one row. So a change shows on
+//! for the next one every `POLL_EVERY`: one read of one row. So a change shows on
 //! every server within a second while the first shard can be read; while it can't,
 //! the list stays as it was. A server that starts meanwhile has the file alone until the shard answers.
 //!
-//! Old lists are forgotten once [`KEPT`] newer ones stand. A server that slept
-//! through so many finds no next one; that is why all names are looked at every [`LOOK_EVERY_MS`].
+//! Old lists are forgotten once `KEPT` newer ones stand. A server that slept
+//! through so many finds no next one; that is why all names are looked at every `LOOK_EVERY_MS`.
 //!
-//! Bounds: [`MAX_SHARED`] hosts that admins block, told by `Full`; [`MAX_TRIES`] tries while others
-//! change the list, then 503; a step of the task reads at most [`MAX_STEPS`] lists.
+//! Bounds: `MAX_SHARED` hosts that admins block, told by `Full`; `MAX_TRIES` tries while others
+//! change the list, then 503; a step of the task reads at most `MAX_STEPS` lists.
 
 mod chain;
 mod file;

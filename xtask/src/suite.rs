@@ -14,7 +14,7 @@
 //! test kills a node; and in `TERSE_XTASK` this program, of which `up cassandra`
 //! brings the node back. A cluster that ran already is used and left running.
 //!
-//! All tests run in two lanes, see [`lanes`]; those of packages or names that
+//! All tests run in two lanes, see `lanes`; those of packages or names that
 //! are asked for run one program after another.
 
 mod lanes;

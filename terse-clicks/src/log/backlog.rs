@@ -2,7 +2,7 @@
 //!
 //! It is seen from outside, by the files alone, so it is told whoever reads the journals, in whatever process, and also
 //! when nobody does: while a message broker is away, or a projector. A look reads two small files of each journal that
-//! something waits in, and lists the directory of one whose next block isn't there, at most every [`LIST_MS`].
+//! something waits in, and lists the directory of one whose next block isn't there, at most every `LIST_MS`.
 //!
 //! Where a full disk keeps the file `passed` back, more is told to wait than does.
 

@@ -1,6 +1,6 @@
 //! Reads what k6 tells with `--out json`: a line for each value of each metric.
 //!
-//! Bounds: [`OPEN_SECONDS`] at a time; lines come a little out of order, and one for a second that was told already
+//! Bounds: `OPEN_SECONDS` at a time; lines come a little out of order, and one for a second that was told already
 //! counts for the first that wasn't.
 
 use std::collections::BTreeMap;

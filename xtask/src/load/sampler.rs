@@ -1,6 +1,6 @@
 //! What the server and the generator use and tell while the load runs: a look a second.
 //!
-//! Bounds: [`LOOKS`]; a look that fails (the server is ending, `/metrics` is elsewhere) leaves out what it didn't see.
+//! Bounds: `LOOKS`; a look that fails (the server is ending, `/metrics` is elsewhere) leaves out what it didn't see.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};

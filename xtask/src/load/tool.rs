@@ -1,7 +1,7 @@
 //! The generators: the goose package, built here, and k6, installed when wanted. Both run on a core of their own
 //! and tell each second in one form.
 //!
-//! Bounds: [`LINES`] lines wait to be read (a generator that tells faster waits), a run has its limit.
+//! Bounds: `LINES` lines wait to be read (a generator that tells faster waits), a run has its limit.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
