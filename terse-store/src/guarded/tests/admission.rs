@@ -178,13 +178,35 @@ async fn a_shard_that_rejects_writes_is_told_until_one_that_is_tried_succeeds() 
     assert_eq!(fixture.calls(Operation::CheckWrites), 0, "nothing is tried while the guard is open");
     fixture.clock.advance(Duration::from_millis(500));
     assert_eq!(fixture.store.check_writes(false).await.len(), 1);
-    assert_eq!((fixture.calls(Operation::CheckWrites), fixture.write().state()), (1, State::Open));
+    assert_eq!((fixture.calls(Operation::CheckWrites), fixture.write().state()), (1, State::HalfOpen));
     fixture.heal();
-    fixture.clock.advance(Duration::from_millis(5_000));
     for _ in 0..2 {
         assert!(fixture.store.check_writes(false).await.is_empty());
     }
     assert_eq!(fixture.write().state(), State::Closed, "without a client");
+    fixture.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_at_writes_that_hang_leave_the_probes_to_clients_and_speak_against_nobody() {
+    let fixture = Fixture::new();
+    fixture.fails(Operation::InsertIfAbsent);
+    for number in 0..5 {
+        fixture.insert(&format!("code{number}")).await.unwrap_err();
+    }
+    fixture.heal();
+    fixture.clock.advance(Duration::from_millis(500));
+    let gate = fixture.hangs(Operation::CheckWrites);
+    let store = fixture.store.clone();
+    let look = tokio::spawn(async move { store.check_writes(true).await });
+    arrived(&gate, 1).await;
+    let refused = fixture.store.check_writes(true).await.remove(0).1;
+    assert_eq!((refused.kind, fixture.calls(Operation::CheckWrites)), (StoreErrorKind::Unavailable, 1));
+    assert_eq!(fixture.insert("first").await.unwrap(), Insert::Created);
+    assert_eq!(look.await.unwrap().remove(0).1.kind, StoreErrorKind::UnknownOutcome, "it took too long");
+    assert_eq!(fixture.write().state(), State::HalfOpen);
+    assert_eq!(fixture.insert("second").await.unwrap(), Insert::Created);
+    assert_eq!(fixture.write().state(), State::Closed);
     fixture.assert_idle();
 }
 
