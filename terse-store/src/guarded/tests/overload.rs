@@ -177,6 +177,7 @@ async fn answered_in_20_s(redirects: ConcurrencySettings) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::print_stdout, reason = "what was measured")]
 async fn a_shard_that_is_asked_for_three_times_what_it_can_do_does_nearly_all_it_can() {
     const CAPACITY: usize = 800 * 20;
     let with = answered_in_20_s(ConcurrencySettings::default()).await;
@@ -184,4 +185,5 @@ async fn a_shard_that_is_asked_for_three_times_what_it_can_do_does_nearly_all_it
     // With as many as there are places, most wait in vain.
     let without = answered_in_20_s(always(1_024)).await;
     assert!(without * 3 < with * 2, "there is nothing to limit: {without} without, {with} with");
+    println!("in time {with} with the limit, {without} with as many as there are places, of {CAPACITY}");
 }
