@@ -15,7 +15,8 @@
 //! through so many finds no next one; that is why all names are looked at every `LOOK_EVERY_MS`.
 //!
 //! Bounds: `MAX_SHARED` hosts that admins block, told by `Full`; `MAX_TRIES` tries while others
-//! change the list, and `TURN_WITHIN` until this server has done with it, then 503; a step of the task reads at most `MAX_STEPS` lists.
+//! change the list, and `TURN_WITHIN` until this server has done with it, then 503; a step of the task reads
+//! at most `MAX_STEPS` lists.
 
 mod chain;
 mod file;

@@ -55,7 +55,7 @@ impl RedisCache {
 
 impl RedisCache {
     /// The quota `name` of a month or less, for all processes that have the same namespace and name. What is counted
-    /// alone is told under an id from `entropy`, so each [`Uses`](terse_resilience::limit::Uses) needs a quota of its own.
+    /// alone is told under an id from `entropy`, so each [`Uses`](terse_resilience::limit::Uses) needs one of its own.
     #[must_use]
     pub fn quota(self: &Arc<Self>, name: &str, entropy: &dyn Entropy) -> Arc<dyn SharedQuota> {
         let process = format!("{:032x}", u128::from_be_bytes(random_bytes(entropy)));

@@ -28,7 +28,7 @@ impl Limit {
         let policy = format!("\"{name}\";q={};w={}", rule.quota(), seconds(rule.window()).max(1));
         let mut left = format!("\"{name}\";r={}", drawn.remaining);
         if !drawn.more_in.is_zero() {
-            // The draft allows no more than the window, though a sliding one, which counts in tenths, can take one more.
+            // No more than the window is allowed, though a sliding one, which counts in tenths, can take one more.
             left.push_str(&format!(";t={}", seconds(drawn.more_in.min(rule.window()))));
         }
         Some([HeaderValue::try_from(policy).ok()?, HeaderValue::try_from(left).ok()?])

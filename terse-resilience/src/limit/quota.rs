@@ -15,8 +15,9 @@
 //! overtake each other. Each process knows what all had used when they lost sight
 //! of each other. Until then `n` processes grant at most `n` times what was left.
 //! The shared count never falls below what a process knows of it: one that loses
-//! its memory gets it back, though then what was granted alone may count twice. What a draw whose answer got lost was granted there
-//! stays counted; that errs against the key, by the units of that draw.
+//! its memory gets it back, though then what was granted alone may count twice.
+//! What a draw whose answer got lost was granted there stays counted; that errs
+//! against the key, by the units of that draw.
 //!
 //! Bounds: so many keys at once ([`MAX_USES`] at most). One more takes the place
 //! of the one that used least, whose count begins anew: what it is granted alone
