@@ -350,7 +350,7 @@ impl Memory {
     }
 
     /// Keeps the link of `code` as it would be kept if it came now. What it is if it isn't blocked any more only its
-    /// store knows: then it is forgotten.
+    /// store knows: then it is read again before it is trusted, and blocked in need.
     pub(crate) fn rejudge(&self, code: &ShortCode) {
         let Some(entry) = self.peek(code).filter(|entry| self.is_misjudged(entry)) else { return };
         let link = entry.link.into_resolution();
@@ -358,7 +358,7 @@ impl Memory {
             let link = PackedResolution::of(&self.judged(&link));
             self.links.insert(CodeKey::of(code), Entry { link, age: entry.age });
         } else {
-            self.forget(code);
+            self.end_freshness(code);
         }
     }
 

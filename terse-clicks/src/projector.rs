@@ -170,8 +170,8 @@ pub struct Projector {
     tracks: BTreeMap<Partition, Track>,
     /// Partitions that are left alone until some time; for ever, if nothing is left of them.
     aside: HashMap<Partition, u64>,
-    /// Partitions of which the log was told that they stand still; no more than there are.
-    standing: BTreeSet<Partition>,
+    /// Partitions of which operators were told that they stand still, and why: each once for a reason.
+    standing: BTreeSet<(Partition, holding::Stands)>,
     /// How many more there are than [`MAX_PARTITIONS`].
     unstarted: usize,
     next_look_ms: u64,

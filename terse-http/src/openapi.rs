@@ -40,8 +40,9 @@ struct Base;
 /// The name of the security scheme.
 const BEARER: &str = "api_key";
 
-/// Where redirects are described.
+/// Where redirects and previews are described.
 const REDIRECT_PATH: &str = "/{code}";
+const PREVIEW_PATH: &str = "/{code}+";
 
 /// How each operation can fail. 414 can happen to all of them.
 const FAILURES: [(&str, &[u16]); 16] = [
@@ -78,24 +79,30 @@ pub(crate) fn describe(state: &State) -> utoipa::openapi::OpenApi {
         }
     }
     describe_redirect(&mut document, state);
+    let paths = &mut document.paths.paths;
+    describe_head(paths.get_mut(REDIRECT_PATH), "Tells where the link leads, as GET does; not counted as a click.");
+    describe_head(paths.get_mut(PREVIEW_PATH), "Tells whether the link leads somewhere, as GET does.");
     document
 }
 
-/// A redirect has the status that the operator chose, and is answered to HEAD as to GET.
+/// A redirect has the status that the operator chose.
 fn describe_redirect(document: &mut utoipa::openapi::OpenApi, state: &State) {
-    let Some(item) = document.paths.paths.get_mut(REDIRECT_PATH) else {
-        return;
-    };
-    if let Some(get) = &mut item.get
+    if let Some(item) = document.paths.paths.get_mut(REDIRECT_PATH)
+        && let Some(get) = &mut item.get
         && let Some(found) = get.responses.responses.remove("302")
     {
         let status = redirect::status(state.settings.redirect_status).0;
         get.responses.responses.insert(status.as_str().to_owned(), found);
     }
+}
+
+/// What is answered in front of the routes is answered to HEAD as to GET.
+fn describe_head(item: Option<&mut PathItem>, summary: &str) {
+    let Some(item) = item else { return };
     item.head = item.get.clone();
     if let Some(head) = &mut item.head {
-        head.operation_id = Some("redirect_head".to_owned());
-        head.summary = Some("Tells where the link leads, as GET does; not counted as a click.".to_owned());
+        head.operation_id = head.operation_id.take().map(|id| format!("{id}_head"));
+        head.summary = Some(summary.to_owned());
     }
 }
 

@@ -11,7 +11,7 @@
 //! such means. Up to [`tolerance_percent`](ConcurrencySettings::tolerance_percent)
 //! of the usual the limit grows by a little room to queue, beyond that it shrinks
 //! in proportion, by half at most; a fifth of each step is taken. While less than
-//! half of it is used, it stays. Three things are different here:
+//! half of it is used, it stays. Four things are different here:
 //!
 //! - There, the usual follows whatever is measured, so that in an overload that
 //!   lasts queueing itself becomes usual, and the limit grows to where callers
@@ -20,6 +20,8 @@
 //!   had, so that is what a call takes. Where the limit is held down for long it is
 //!   put to its least for a window, to see that: so a store that is slower for good
 //!   gets its room back, and one that queues does not.
+//! - While calls take less than [`patience_ms`](ConcurrencySettings::patience_ms) on average the limit never shrinks,
+//!   however usual less is: a tenth of a millisecond that became half of one keeps nobody waiting.
 //! - A call that was given up on halves the window's limit: it took longer than
 //!   its time tells.
 //! - The room to queue is the root of the limit, as in its older sibling.
@@ -70,13 +72,16 @@ pub struct ConcurrencySettings {
     pub window_ms: u64,
     /// How long calls may take before the limit shrinks, in percent of what is usual: 100 to 1,000.
     pub tolerance_percent: u32,
+    /// How long they may take whatever is usual, in milliseconds, before it shrinks: far less than callers wait.
+    /// With 0 only what is usual counts.
+    pub patience_ms: u64,
 }
 
 /// What suits a store that answers in milliseconds: 64 callers at a time never
-/// meet the limit, nor half of it.
+/// meet the limit, nor half of it. Its calls may take 700 ms: a tenth of that worries nobody.
 impl Default for ConcurrencySettings {
     fn default() -> Self {
-        Self { initial: 256, min: 128, max: 1_024, window_ms: 100, tolerance_percent: 150 }
+        Self { initial: 256, min: 128, max: 1_024, window_ms: 100, tolerance_percent: 150, patience_ms: 70 }
     }
 }
 
@@ -303,6 +308,7 @@ impl Course {
     /// A step of the published rule.
     fn follow(&mut self, window: &Window, settings: &ConcurrencySettings) {
         let tolerated_ns = self.usual_ns * f64::from(settings.tolerance_percent) / 100.0;
+        let tolerated_ns = tolerated_ns.max(settings.patience_ms as f64 * 1e6);
         let gradient = if window.given_up { STEEPEST } else { (tolerated_ns / window.mean_ns()).clamp(STEEPEST, 1.0) };
         self.held_down = if gradient < 1.0 { self.held_down.saturating_add(1) } else { 0 };
         let wanted = self.limit * gradient + self.limit.sqrt().max(LEAST_ROOM);

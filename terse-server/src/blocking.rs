@@ -15,7 +15,8 @@
 //! through so many finds no next one; that is why all names are looked at every `LOOK_EVERY_MS`.
 //!
 //! Bounds: `MAX_SHARED` hosts that admins block, told by `Full`; `MAX_TRIES` tries while others
-//! change the list, then 503; a step of the task reads at most `MAX_STEPS` lists.
+//! change the list, and `TURN_WITHIN` until this server has done with it, then 503; a step of the task reads
+//! at most `MAX_STEPS` lists.
 
 mod chain;
 mod file;
@@ -39,6 +40,8 @@ use crate::exit::{Exit, StartError};
 use crate::tasks::Tasks;
 use crate::world::World;
 
+/// How long a change waits until the shared list is not being read or changed by this server.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// How often the next shared list is asked for.
 const POLL_EVERY: Duration = Duration::from_millis(400);
 /// How long reading the file and looking through memory may take.
@@ -195,7 +198,10 @@ impl HostBlocking for Blocking {
     }
 
     async fn change(&self, host: &BlockedHost, blocked: bool) -> Result<BlockChange, StoreError> {
-        let mut chain = self.chain.lock().await;
+        let turn = tokio::time::timeout(TURN_WITHIN, self.chain.lock()).await;
+        let mut chain = turn.map_err(|_| {
+            StoreError::new(StoreErrorKind::Overloaded, "the list of blocked hosts is still being read or changed")
+        })?;
         let changed = chain.change(host, blocked).await;
         self.take(&chain).await?;
         changed

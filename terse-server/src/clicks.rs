@@ -101,10 +101,10 @@ impl Clicks {
     /// [`StartError`] when read model or journals are another bus's.
     pub async fn open(config: &Config, broker: Option<BrokerConfig>, world: &World) -> Result<Self, StartError> {
         let surfaces = config.http.surfaces;
-        let (records, reads_journals) = (surfaces.redirect, config.analytics && broker.is_none());
+        let records = surfaces.redirect;
         // Whoever publishes has to know how far clicks are counted. Who counts publishes what others left behind.
         let (bus, publishes) = (bus(broker.as_ref()), (records || config.analytics) && broker.is_some());
-        if records || reads_journals {
+        if records || config.analytics {
             refuse_other_kind(&journals(config), bus)?;
         }
         let model = (surfaces.api || config.analytics || publishes).then(|| Model::new(config, world));

@@ -103,7 +103,7 @@ impl KeyUses {
     /// Saves what changed since the last time.
     ///
     /// # Errors
-    /// When the file can't be written; the last one stands.
+    /// When the file can't be written, or is still being written; the last one stands.
     pub async fn save_once(self: &Arc<Self>) -> Result<(), StoreError> {
         let this = Arc::clone(self);
         let written = spawn_blocking(move || this.write()).await;
@@ -116,7 +116,8 @@ impl KeyUses {
     }
 
     fn write(&self) -> std::io::Result<()> {
-        let mut saved = self.saved.lock();
+        // Behind a disk that hangs nobody queues up: each who waits would hold a thread.
+        let mut saved = self.saved.try_lock().ok_or_else(|| std::io::Error::other("they are still being saved"))?;
         let (month, keys) = self.uses.saved(Month::of(self.clock.now()).number());
         let text = encode(&self.deployment, month, keys);
         if *saved != text {
@@ -282,6 +283,19 @@ mod tests {
         std::fs::create_dir(bench.file()).unwrap();
         assert!(uses.save_once().await.is_err());
         std::fs::remove_dir(bench.file()).unwrap();
+        uses.save_once().await.unwrap();
+        assert!(bench.file().is_file());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_behind_a_save_that_hangs() {
+        let bench = Bench::new();
+        let uses = bench.open();
+        bench.create(&uses, "abcdefghij", 7).await;
+        {
+            let _hangs = uses.saved.lock();
+            assert!(uses.write().unwrap_err().to_string().contains("still being saved"));
+        }
         uses.save_once().await.unwrap();
         assert!(bench.file().is_file());
     }

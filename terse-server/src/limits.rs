@@ -40,7 +40,7 @@ pub fn limits(
     };
     let quotas = config.limits.quota.as_ref().map(|quota| {
         let own = quota.keys.iter().map(|(key, links)| (key.clone(), *links)).collect();
-        let shared = redis.map(|redis| redis.quota("quota"));
+        let shared = redis.map(|redis| redis.quota("quota", world.entropy.as_ref()));
         Quotas::new(quota.links, own, Arc::clone(uses), shared, &world.metrics)
     });
     Ok(Limits {

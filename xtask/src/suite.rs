@@ -33,8 +33,8 @@ use crate::services::{self, Compiler, Kind, Session, cassandra, rabbitmq, redis}
 use crate::tools::{CHROMIUM, NGINX, Tools};
 use crate::workspace::{Workspace, cargo};
 
-/// How long all tests together may take; about a third of it on two cores.
-const TESTS_LIMIT: Duration = Duration::from_secs(45 * 60);
+/// How long all tests together may take; about half of it on two cores.
+const TESTS_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The package whose tests drive the built server.
 const INTEGRATION: &str = "terse-it";

@@ -82,17 +82,20 @@ if used > 0 then more = (oldest + parts + 1) * length - now end
 return {granted, math.max(limit - used, 0), more}
 ";
 
-/// KEYS[1] = units that were used in a period. ARGV: units of the period, units that the caller knows to be used of
-/// those told before, units used that it has not told, units wanted, milliseconds to keep the count. Tells: units
-/// granted, units used.
+/// KEYS[1] = units that were `used` in a period, and by the id of a process those that it told to have granted alone.
+/// ARGV: units of the period, units that the caller knows to be used without those that it granted alone, the latter,
+/// units wanted, milliseconds to keep the count, the caller's id. Tells: units granted, units used.
 const QUOTA: &str = r"
-local limit, known, untold, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local stored = tonumber(redis.call('GET', KEYS[1]) or nil) or 0
-local used = math.max(stored, known) + untold
+local limit, known, alone, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local stored = tonumber(redis.call('HGET', KEYS[1], 'used') or nil) or 0
+local told = tonumber(redis.call('HGET', KEYS[1], ARGV[6]) or nil) or 0
+local used = math.max(stored, known + math.min(told, alone)) + math.max(alone - told, 0)
 local granted = math.max(math.min(wanted, limit - used), 0)
 used = used + granted
 if used ~= stored then
-  redis.call('SET', KEYS[1], string.format('%.0f', used), 'PX', ARGV[5])
+  redis.call('HSET', KEYS[1], 'used', string.format('%.0f', used))
+  if alone > told then redis.call('HSET', KEYS[1], ARGV[6], string.format('%.0f', alone)) end
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
 end
 return {granted, used}
 ";

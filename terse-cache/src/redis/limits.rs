@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use redis::ScriptInvocation;
 use redis::aio::MultiplexedConnection;
+use terse_core::Entropy;
+use terse_core::time::random_bytes;
 use terse_resilience::limit::{
     Draw, Key, PARTS, QuotaQuestion, Rule, SharedDraw, SharedLimiter, SharedQuota, SharedQuotaDraw,
 };
@@ -24,6 +26,8 @@ const QUOTA_KEPT: Duration = Duration::from_secs(40 * 86_400);
 struct RedisQuota {
     redis: Arc<RedisCache>,
     name: String,
+    /// Tells this process from the others that have the quota.
+    process: String,
 }
 
 /// One limit.
@@ -50,10 +54,12 @@ impl RedisCache {
 }
 
 impl RedisCache {
-    /// The quota `name` of a month or less, for all processes that have the same namespace and name.
+    /// The quota `name` of a month or less, for all processes that have the same namespace and name. What is counted
+    /// alone is told under an id from `entropy`, so each [`Uses`](terse_resilience::limit::Uses) needs one of its own.
     #[must_use]
-    pub fn quota(self: &Arc<Self>, name: &str) -> Arc<dyn SharedQuota> {
-        Arc::new(RedisQuota { redis: Arc::clone(self), name: name.to_owned() })
+    pub fn quota(self: &Arc<Self>, name: &str, entropy: &dyn Entropy) -> Arc<dyn SharedQuota> {
+        let process = format!("{:032x}", u128::from_be_bytes(random_bytes(entropy)));
+        Arc::new(RedisQuota { redis: Arc::clone(self), name: name.to_owned(), process })
     }
 
     /// Counts how a draw ended, of which so many units were granted.
@@ -70,9 +76,10 @@ impl RedisCache {
 impl RedisQuota {
     async fn ask(&self, key: &Key, asked: QuotaQuestion) -> Option<(u32, u64)> {
         // Each period has a count of its own.
-        let key = self.redis.namespace.limit_key(&format!("{}:{}", self.name, asked.period), key.as_bytes());
+        let key = self.redis.namespace.limit_key(&format!("{}:used:{}", self.name, asked.period), key.as_bytes());
         let mut script = self.redis.limit_scripts.quota.key(&key);
-        script.arg(asked.limit).arg(asked.known).arg(asked.untold).arg(asked.wanted).arg(QUOTA_KEPT.as_millis() as u64);
+        script.arg(asked.limit).arg(asked.known).arg(asked.alone).arg(asked.wanted);
+        script.arg(QUOTA_KEPT.as_millis() as u64).arg(&self.process);
         let decide = |mut driver: MultiplexedConnection| async move { script.invoke_async(&mut driver).await };
         let told: Result<(u32, u64), Ending> = self.redis.call(&self.redis.draws, decide).await;
         self.redis.drawn(told.as_ref().map(|(granted, _)| *granted).map_err(|ending| *ending), asked.wanted);

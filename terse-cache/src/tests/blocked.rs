@@ -65,6 +65,10 @@ async fn a_link_that_is_blocked_itself_stays_so_when_its_host_is_not() {
     fixture.edit("abc", 1, LinkState::Blocked).await.unwrap();
     fixture.cache.block_file(list(HOST));
     fixture.cache.block_file(BlockList::default());
+    assert_eq!(fixture.state_in_memory("abc"), None, "only its store knows why it is");
+    fixture.fail(Operation::Resolve, StoreErrorKind::Unavailable);
+    assert_eq!(fixture.state("abc").await, Some(LinkState::Blocked), "in need");
+    fixture.store.faults.heal();
     assert_eq!(fixture.state("abc").await, Some(LinkState::Blocked));
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use terse_cache::{Namespace, RedisConfig};
 use terse_resilience::limit::{Draw, Key, QuotaQuestion, Rule, SharedLimiter, SharedQuota};
 
+use terse_testkit::SeededEntropy;
+
 use crate::service::{Server, shared, unique};
 use crate::setup::{Setup, config, eventually, patient};
 
@@ -157,6 +159,9 @@ async fn each_decision_has_one_key_that_goes_by_itself() {
         draw(&limiter, "a", 3).await;
         assert_eq!(keys(&mut admin).await.len(), n + 1);
     }
+    let quota = setup.cache.quota("create", &SeededEntropy::new(1));
+    assert_eq!(ask(&quota, 7, 0, 2, 1).await, (1, 3));
+    assert_eq!(keys(&mut admin).await.len(), rules().len() + 1, "a quota has one key, too");
     for key in keys(&mut admin).await {
         assert!(key.starts_with("terse:t") && key.contains(":limit:create:") && key.ends_with(":61"), "{key}");
         let ttl_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut admin).await.unwrap();
@@ -226,15 +231,20 @@ async fn a_redis_that_is_gone_or_mute_leaves_the_decision_to_the_process_in_time
 }
 
 /// What a quota answers who knows of all that was used.
-async fn ask(quota: &Arc<dyn SharedQuota>, period: u32, known: u64, untold: u64, wanted: u32) -> (u32, u64) {
-    let question = QuotaQuestion { period, limit: 10, known, untold, wanted };
+async fn ask(quota: &Arc<dyn SharedQuota>, period: u32, known: u64, alone: u64, wanted: u32) -> (u32, u64) {
+    let question = QuotaQuestion { period, limit: 10, known, alone, wanted };
     quota.draw(&key("a"), question).await.expect("Redis answers")
+}
+
+/// The quota as two processes have it.
+fn quotas(setups: &[Setup; 2]) -> [Arc<dyn SharedQuota>; 2] {
+    [0, 1].map(|n| setups[n].cache.quota("quota", &SeededEntropy::new(n as u64)))
 }
 
 #[tokio::test]
 async fn two_processes_have_one_quota_a_period() {
-    let [one, other] = two().await;
-    let [one, other] = [&one, &other].map(|setup| setup.cache.quota("quota"));
+    let setups = two().await;
+    let [one, other] = quotas(&setups);
     assert_eq!(ask(&one, 7, 0, 0, 6).await, (6, 6));
     assert_eq!(ask(&other, 7, 0, 0, 6).await, (4, 10));
     assert_eq!(ask(&one, 7, 6, 0, 1).await, (0, 10));
@@ -243,16 +253,27 @@ async fn two_processes_have_one_quota_a_period() {
 
 #[tokio::test]
 async fn a_quota_learns_what_processes_know_that_it_forgot_or_was_not_told() {
-    let [one, other] = two().await;
-    let [one, other] = [&one, &other].map(|setup| setup.cache.quota("quota"));
+    let setups = two().await;
+    let [one, other] = quotas(&setups);
     assert_eq!(ask(&one, 7, 3, 2, 0).await, (0, 5), "it has lost its memory, and two were granted alone");
     assert_eq!(ask(&other, 7, 3, 1, 1).await, (1, 7));
-    assert_eq!(ask(&one, 7, 5, 9, 1).await, (0, 16), "more than there are: granted alone by several");
+    assert_eq!(ask(&one, 7, 5, 11, 1).await, (0, 16), "more than there are: granted alone by several");
+}
+
+#[tokio::test]
+async fn what_was_granted_alone_counts_once_however_often_and_late_it_is_told() {
+    let setups = two().await;
+    let [one, other] = quotas(&setups);
+    assert_eq!(ask(&one, 7, 2, 3, 0).await, (0, 5));
+    assert_eq!(ask(&one, 7, 2, 3, 0).await, (0, 5), "the answer was lost");
+    assert_eq!(ask(&one, 7, 2, 5, 1).await, (1, 8), "two more");
+    assert_eq!(ask(&one, 7, 2, 3, 0).await, (0, 8), "it was overtaken");
+    assert_eq!(ask(&other, 7, 2, 1, 0).await, (0, 9), "what another process granted is another's");
 }
 
 #[tokio::test]
 async fn a_quota_answers_nothing_without_a_connection() {
     let setup = Setup::cold(patient(shared()));
-    let question = QuotaQuestion { period: 7, limit: 10, known: 0, untold: 0, wanted: 1 };
-    assert_eq!(setup.cache.quota("quota").draw(&key("a"), question).await, None);
+    let question = QuotaQuestion { period: 7, limit: 10, known: 0, alone: 0, wanted: 1 };
+    assert_eq!(setup.cache.quota("quota", &SeededEntropy::new(1)).draw(&key("a"), question).await, None);
 }

@@ -66,9 +66,11 @@ impl Backlog {
     /// Why the directory, or the last of the journals that can't be looked at, can't be. The others are looked at all
     /// the same, and [`Backlog::waiting`] tells of them.
     pub fn look_once(&mut self, now: SystemTime, now_ms: u64) -> io::Result<()> {
+        // Where they can't be listed, what is known of them stays known.
+        let directories = JournalDir::all(&self.root)?;
         let mut before = std::mem::take(&mut self.journals);
         let mut looked = Ok(());
-        for directory in JournalDir::all(&self.root)? {
+        for directory in directories {
             let mut seen = before.remove(&directory.id()).unwrap_or_default();
             let stood = seen.gap.is_some();
             if let Err(error) = seen.look(&self.root, &directory, now, now_ms) {
@@ -111,22 +113,25 @@ impl Seen {
         }
         if due {
             self.listed_ms = Some(now_ms);
-            self.list(root, directory, passed, now)?;
-            if self.oldest.is_none() {
+            let stands = self.list(root, directory, passed, now)?;
+            if stands && self.oldest.is_none() {
                 self.rests(changed, now);
             }
         }
         Ok(())
     }
 
-    /// Looks for blocks behind `passed`, which is not there.
-    fn list(&mut self, root: &Path, directory: &JournalDir, passed: u64, now: SystemTime) -> io::Result<()> {
+    /// Looks for blocks behind `passed`, which is not there. Whether that is so still: if its readers went on meanwhile,
+    /// blocks that they are done with may be gone since, and nothing is known.
+    fn list(&mut self, root: &Path, directory: &JournalDir, passed: u64, now: SystemTime) -> io::Result<bool> {
         let blocks = directory.blocks()?;
         let later = blocks.into_iter().filter_map(|(name, _)| seq_of(name)).find(|seq| *seq >= passed);
         let sealed = later.map(|seq| sealed_at(directory, seq)).transpose()?.flatten();
-        self.oldest = sealed.map(|sealed| (passed, sealed));
-        self.gap = Quarantine::new(root).gap(directory.id(), passed, now)?;
-        Ok(())
+        let gap = Quarantine::new(root).gap(directory.id(), passed, now)?;
+        let stands = directory.passed()? == passed;
+        let oldest = sealed.map(|sealed| (passed, sealed));
+        (self.oldest, self.gap) = if stands { (oldest, gap) } else { (None, None) };
+        Ok(stands)
     }
 
     /// Nothing waits.
@@ -234,6 +239,43 @@ mod tests {
         assert_eq!((found.oldest, found.gaps.len()), (at(1), 0), "5 waits still");
         directory.set_passed(6).unwrap();
         assert_eq!(place.look(&mut backlog, LIST_MS + 1), Waiting::default());
+    }
+
+    #[test]
+    fn nothing_is_told_of_a_journal_whose_readers_go_on_during_the_look() {
+        let (place, directory) = Place::new();
+        let (root, late) = (place.0.path(), SystemTime::now() + LONG);
+        seal(&directory, 6);
+        // A look read 2; since then the readers passed 2 to 5, which are gone.
+        directory.set_passed(6).unwrap();
+        let mut seen = Seen::default();
+        assert!(!seen.list(root, &directory, 2, late).unwrap(), "it stands no more");
+        assert_eq!((seen.oldest, seen.gap), (None, None));
+        // One that had stood still goes on.
+        let mut seen = Seen::default();
+        directory.set_passed(2).unwrap();
+        assert!(seen.list(root, &directory, 2, late).unwrap() && seen.gap.is_some());
+        directory.set_passed(6).unwrap();
+        assert!(!seen.list(root, &directory, 2, late).unwrap() && seen.gap.is_none());
+        assert_eq!(place.look(&mut Backlog::new(root), 0), Waiting { oldest: at(1), gaps: Vec::new() });
+    }
+
+    #[test]
+    fn what_is_known_of_journals_stays_known_while_they_cannot_be_listed() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, away) = (place.path().join("journal"), place.path().join("away"));
+        let (directory, lock) = JournalDir::create(&root, ID).unwrap();
+        drop(lock);
+        directory.set_passed(3).unwrap();
+        seal(&directory, 5);
+        let mut backlog = Backlog::new(&root);
+        backlog.look_once(SystemTime::now() + LONG, 0).unwrap();
+        let found = backlog.waiting();
+        assert_eq!((found.oldest, found.gaps.len()), (at(1), 1));
+        fs::rename(&root, &away).unwrap();
+        fs::write(&root, b"no directory").unwrap();
+        backlog.look_once(SystemTime::now() + LONG, LIST_MS).unwrap_err();
+        assert_eq!(backlog.waiting(), found);
     }
 
     #[test]

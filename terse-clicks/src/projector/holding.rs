@@ -13,6 +13,15 @@ use crate::log::LogError;
 /// The lease that is for all partitions, where there is one: on the local bus, all rows being everybody's, and in a file.
 const ONE_LEASE: Partition = Partition::Journal(JournalId([0; 16]));
 
+/// Why a partition stands still. An operator hears of each by itself: one that waited may stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stands {
+    /// Nothing but an operator lets it go on.
+    Stopped,
+    /// A newer build will go on.
+    Waits,
+}
+
 impl Projector {
     /// Renews leases, and starts partitions that are new and free, if it is time to look.
     pub(super) async fn look(&mut self) -> Result<(), Fault> {
@@ -27,7 +36,7 @@ impl Projector {
             let over = *until_ms == u64::MAX && log.brings_back(*partition);
             listed.contains(partition) && *until_ms > now_ms && !over
         });
-        self.standing.retain(|partition| listed.contains(partition));
+        self.standing.retain(|(partition, _)| listed.contains(partition));
         self.let_vanished_go(&listed);
         let mut unstarted = 0;
         // A lease that somebody else has is asked for once in a look, however many partitions it is for.
@@ -238,7 +247,7 @@ impl Projector {
 
     /// Leaves `partition` alone for a while, with an alarm when that begins.
     pub(super) fn stop(&mut self, partition: Partition, why: &str) {
-        if self.standing.insert(partition) {
+        if self.standing.insert((partition, Stands::Stopped)) {
             tracing::error!(%partition, why, "clicks of this partition are not counted; an operator must look");
         } else {
             tracing::debug!(%partition, why, "its clicks are still not counted");
@@ -248,7 +257,9 @@ impl Projector {
 
     /// Clicks of `partition` were counted.
     pub(super) fn goes_on(&mut self, partition: Partition) {
-        if self.standing.remove(&partition) {
+        let stood = self.standing.len();
+        self.standing.retain(|(standing, _)| *standing != partition);
+        if self.standing.len() < stood {
             tracing::info!(%partition, "clicks of this partition are counted again");
         }
     }
@@ -261,7 +272,7 @@ impl Projector {
 
     /// Leaves `partition` to a newer build, which may have its lease at once.
     pub(super) async fn wait_for_newer(&mut self, partition: Partition, format: u16) -> Result<(), Fault> {
-        if self.standing.insert(partition) {
+        if self.standing.insert((partition, Stands::Waits)) {
             tracing::warn!(%partition, format, "clicks of this partition are in a newer format and wait for a newer build");
         }
         self.put_aside(partition);

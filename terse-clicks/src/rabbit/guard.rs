@@ -74,6 +74,8 @@ pub(super) struct Guard {
     /// Whether something was not allowed since the last look.
     refused: bool,
     told: bool,
+    /// Whether it was told that checkpoints can't be read.
+    told_blind: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +119,7 @@ impl Guard {
             next_look_ms: 0,
             refused: false,
             told: false,
+            told_blind: false,
         }
     }
 
@@ -132,15 +135,17 @@ impl Guard {
             let looks = some.iter().map(|partition| look_at(&*self.needs, link, config, *partition));
             seen.extend(try_join_all(looks).await?);
         }
-        let mut whole = true;
+        let mut unread = None;
         for (stream, seen) in self.streams.iter_mut().zip(seen) {
             match seen {
                 // One that had messages a while ago is not empty: the broker is slow to tell.
-                Some((_, None)) if stream.has_some => {}
-                Some((needed, last)) => stream.saw(needed, last, self.half_bytes),
-                None => whole = false,
+                Ok((_, None)) if stream.has_some => {}
+                Ok((needed, last)) => stream.saw(needed, last, self.half_bytes),
+                Err(error) => unread = Some(error),
             }
         }
+        let whole = unread.is_none();
+        self.tell_blindness(unread.as_ref());
         if !whole {
             self.next_look_ms = now_ms + BLIND_LOOK_MS;
         }
@@ -152,6 +157,16 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Tells when checkpoints can't be read, once, and when they can be again.
+    fn tell_blindness(&mut self, error: Option<&StoreError>) {
+        match error {
+            Some(error) if !self.told_blind => tracing::warn!(%error, "how far clicks are counted can't be read"),
+            None if self.told_blind => tracing::info!("how far clicks are counted can be read again"),
+            _ => {}
+        }
+        self.told_blind = error.is_some();
     }
 
     /// Tells when publishing has stopped, and when it goes on.
@@ -221,13 +236,13 @@ fn behind(needed: Option<u64>, last: Option<u64>) -> u64 {
     }
 }
 
-/// The offset that is needed of a stream, and its last one; `None` = the checkpoints can't be read.
+/// The offset that is needed of a stream, and its last one; or why the checkpoint can't be read.
 async fn look_at(
     needs: &dyn Needs,
     link: &Link,
     config: &BrokerConfig,
     partition: u16,
-) -> Result<Option<(Option<u64>, Option<u64>)>, RabbitError> {
+) -> Result<Result<(Option<u64>, Option<u64>), StoreError>, RabbitError> {
     match needs.first_needed(partition).await {
         Ok(needed) => {
             let stream = config.stream(partition);
@@ -236,15 +251,12 @@ async fn look_at(
                 // It may lie within the last chunk.
                 (Some(needed), Some(last)) if needed > last => {
                     let there = first_from(link, &stream, offset_argument(needed)).await? == Some(needed);
-                    Ok(Some((Some(needed), Some(if there { needed } else { last }))))
+                    Ok(Ok((Some(needed), Some(if there { needed } else { last }))))
                 }
-                _ => Ok(Some((needed, last))),
+                _ => Ok(Ok((needed, last))),
             }
         }
-        Err(error) => {
-            tracing::warn!(%error, partition, "how far clicks are counted can't be read");
-            Ok(None)
-        }
+        Err(error) => Ok(Err(error)),
     }
 }
 

@@ -230,6 +230,9 @@ impl Relay {
         {
             return Err(RabbitError::Unavailable("the connection has ended".into()));
         }
+        if self.session.as_ref().is_some_and(Session::is_spent) {
+            return Err(RabbitError::Unavailable("the broker asked to be spared, and is well again".into()));
+        }
         if self.session.is_none() {
             self.session = Some(Session::open(&self.config.broker).await?);
             self.progress.connected();

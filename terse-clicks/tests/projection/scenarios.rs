@@ -681,6 +681,29 @@ fn a_partition_that_stands_still_is_told_once_however_often_it_is_tried() {
 }
 
 #[test]
+fn a_partition_that_waits_and_then_stops_is_told_of_as_stopped_too_and_once() {
+    let mut world = World::of_streams(1);
+    for seq in 0..3 {
+        world.publish(&block(journal(1), seq, &clicks("abc", 1)));
+    }
+    world.drain_anew();
+    world.log.push(STREAM, Body::Newer(2));
+    for seq in 3..9 {
+        world.publish(&block(journal(1), seq, &clicks("abc", 1)));
+    }
+    let lines = logged(|| {
+        let mut projector = world.drain_anew();
+        world.log.forget_before(STREAM, 5);
+        for _ in 0..1_000 {
+            world.step(&mut projector);
+        }
+        assert_eq!(report(&projector).stopped, 1);
+    });
+    let waits = "clicks of this partition are in a newer format and wait for a newer build";
+    assert_eq!(lines, [waits, "clicks of this partition are not counted; an operator must look"]);
+}
+
+#[test]
 fn a_step_that_is_cancelled_loses_nothing() {
     for mut world in both() {
         let mut projector = world.process();

@@ -3,7 +3,7 @@
 use super::{Fault, Patch, ServiceError, Shortener};
 use super::{expired_fault, is_unknown, order_fault, overloaded, refuse, visible};
 use crate::access::{Caller, Role};
-use crate::ports::{LinkChange, Update};
+use crate::ports::{LinkChange, StoreError, Update};
 use crate::{Link, LinkState, ShortCode, Timestamp, Version};
 
 /// Times that a change is tried while others change the same link, or its outcome stays unknown.
@@ -65,9 +65,12 @@ impl Shortener {
         if !caller.role.may_write() {
             return Err(ServiceError::Forbidden);
         }
-        let mut unknown = None;
+        let mut unknown: Option<Unknown> = None;
         for _ in 0..MAX_ROUNDS {
-            let link = self.catalog.get(code).await?.ok_or(ServiceError::NotFound)?;
+            let link = match self.catalog.get(code).await {
+                Ok(link) => link.ok_or(ServiceError::NotFound)?,
+                Err(error) => return Err(first_unknown(unknown, error)),
+            };
             // A change whose outcome was unknown has been made after all, perhaps only by now.
             if unknown.as_ref().is_some_and(|(version, change, _)| is_result(&link, *version, change)) {
                 return Ok(link);
@@ -87,11 +90,20 @@ impl Shortener {
                 // Reading again tells whether it was deleted, and which version it has by now.
                 Ok(Update::Conflict { .. }) => {}
                 Err(error) if is_unknown(&error) => unknown = Some((version, change, error)),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(first_unknown(unknown, error)),
             }
         }
         Err(unknown.map_or_else(|| overloaded("a link was changed by others too often"), |(.., error)| error.into()))
     }
+}
+
+/// A change whose outcome is unknown, and how that was told.
+type Unknown = (Version, LinkChange, StoreError);
+
+/// What is answered when a round ends with `error`: nothing is known of an
+/// earlier one of unknown outcome, whatever a later one is refused for.
+fn first_unknown(unknown: Option<Unknown>, error: StoreError) -> ServiceError {
+    unknown.map_or(error, |(.., unknown)| unknown).into()
 }
 
 /// Whether `link` is what `change` makes of `version`.

@@ -97,7 +97,8 @@ impl Shortener {
                 Ok(None) => return Ok(record),
                 Ok(Some(winner)) => return Ok(winner),
                 Err(error) if is_unknown(&error) => unknown = Some(error),
-                Err(error) => return Err(error.into()),
+                // Nothing is known of an earlier try, whatever a later one is refused for.
+                Err(error) => return Err(unknown.unwrap_or(error).into()),
             }
         }
         Err(gave_up(unknown))
@@ -145,7 +146,8 @@ impl Shortener {
                     return Ok(winner == attempt);
                 }
                 Err(error) if is_unknown(&error) => unknown = Some(error),
-                Err(error) => return Err(error.into()),
+                // Nothing is known of an earlier try, whatever a later one is refused for.
+                Err(error) => return Err(unknown.unwrap_or(error).into()),
             }
         }
         Err(gave_up(unknown))

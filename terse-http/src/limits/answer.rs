@@ -28,20 +28,15 @@ impl Limit {
         let policy = format!("\"{name}\";q={};w={}", rule.quota(), seconds(rule.window()).max(1));
         let mut left = format!("\"{name}\";r={}", drawn.remaining);
         if !drawn.more_in.is_zero() {
-            left.push_str(&format!(";t={}", seconds(self.back_in(drawn))));
+            // No more than the window is allowed, though a sliding one, which counts in tenths, can take one more.
+            left.push_str(&format!(";t={}", seconds(drawn.more_in.min(rule.window()))));
         }
         Some([HeaderValue::try_from(policy).ok()?, HeaderValue::try_from(left).ok()?])
     }
 
-    /// When more can be had, as clients are told: never later than the window that they are told of, though a sliding
-    /// window, which counts in tenths, can take one of these more.
-    fn back_in(&self, drawn: &Draw) -> Duration {
-        drawn.more_in.min(self.local.rule().window())
-    }
-
-    /// 429 for who was refused.
+    /// 429 for who was refused. Who comes back when it says is let through, if nobody else was faster.
     pub(crate) fn refusal(&self, drawn: &Draw) -> Problem {
-        let ms = u64::try_from(self.back_in(drawn).as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let ms = u64::try_from(drawn.more_in.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         Problem::unavailable(Kind::RateLimited, format!("the limit '{}' is used up", self.name), ms)
     }
 
@@ -125,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_to_wait_longer_than_the_window() {
+    fn a_limit_tells_no_time_beyond_its_window_and_a_refusal_how_long_to_wait() {
         let rule = Rule::SlidingWindow { limit: 300, window: 60 * SECOND };
         let drawn = Draw { more_in: 66 * SECOND, ..Draw::default() };
         assert_eq!(fields(rule, drawn)[1], "\"create\";r=0;t=60");
         let answer = limit(rule).refusal(&drawn).response(None);
-        assert_eq!(answer.headers().get("retry-after").unwrap(), "60");
+        assert_eq!(answer.headers().get("retry-after").unwrap(), "66");
     }
 
     #[test]

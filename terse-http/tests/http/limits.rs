@@ -196,7 +196,9 @@ fn who_tries_codes_at_random_is_stopped_at_the_store_and_nowhere_else() {
     let refused = server.get("/none9");
     refused.assert_problem(429, "rate_limited");
     let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert_eq!(after, 60, "the window, and no longer");
+    assert!((60..=66).contains(&after), "{after}");
+    let left = refused.header("ratelimit").unwrap();
+    assert!(left.ends_with(";t=60"), "no more than the window: {left}");
     server.get("/stored").assert_problem(429, "rate_limited");
     assert_eq!(server.get("/hot").status, 302, "what memory knows is served");
     server.get("/not/a/code").assert_problem(404, "not_found");
@@ -205,14 +207,8 @@ fn who_tries_codes_at_random_is_stopped_at_the_store_and_nowhere_else() {
     let page = server.ask("GET", "/none9").header("Accept", "text/html").send();
     assert_eq!((page.status, page.header("content-type")), (429, Some("text/html; charset=utf-8")));
     assert_eq!(page.header("cache-control"), Some("no-store"));
-    // What was used comes back up to a tenth of the window later than it is told.
     server.clock.advance(Duration::from_secs(after));
-    if let Some(more) = server.get("/stored").header("retry-after") {
-        let more: u64 = more.parse().unwrap();
-        assert!(more <= 6, "{more}");
-        server.clock.advance(Duration::from_secs(more));
-    }
-    assert_eq!(server.get("/stored").status, 302);
+    assert_eq!(server.get("/stored").status, 302, "who obeys gets through");
 }
 
 #[test]
@@ -263,7 +259,7 @@ fn whoever_has_a_48_does_not_get_past_the_limit_with_fresh_64s() {
         let refused = asked(&format!("/none{n}"), &format!("2001:db8:7:{n:x}::1"));
         refused.assert_problem(429, "rate_limited");
         let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-        assert_eq!(after, 60, "the window, and no longer");
+        assert!((60..=66).contains(&after), "{after}");
     }
     assert_eq!(server.store.faults.calls(Operation::Resolve), looked, "the store is spared");
     assert_eq!(asked("/hot", "2001:db8:7:1::1").status, 302, "what memory knows is served");

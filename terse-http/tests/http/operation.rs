@@ -231,6 +231,7 @@ fn the_description_names_every_operation_and_its_statuses() {
         ("/api/v1/admin/block", "get", "200 401 403 414 421 503"),
         ("/api/v1/admin/block", "post", "200 400 401 403 408 413 414 415 421 422 503"),
         ("/{code}+", "get", "200 404 410 414 451 503"),
+        ("/{code}+", "head", "200 404 410 414 451 503"),
         ("/{code}", "get", "302 404 410 414 451 503"),
         ("/{code}", "head", "302 404 410 414 451 503"),
         ("/livez", "get", "200"),

@@ -25,6 +25,8 @@ const SLOW_REST: Duration = Duration::from_millis(500);
 /// How long a client may take for its head, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(45));
+/// By when half as many slow ones were closed as there are: a busy machine may take long to look at them all.
+const CUT_LIMIT: Duration = Duration::from_secs(120);
 /// By when all that idle are gone, after that.
 const GONE_LIMIT: Duration = Duration::from_secs(30);
 /// Files that the drill has open beside its connections, at most.
@@ -53,20 +55,18 @@ pub(super) fn idle_and_slow(stage: &mut Stage<'_>) {
     let mut idling = open_idle(&client, idle, &links[0]);
     stage.report.time("until all that idle were there", began.elapsed());
     let (ended, cut) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let times = std::thread::scope(|scope| {
-        let crawlers: Vec<_> = (0..THREADS)
-            .map(|number| {
-                let (ended, cut) = (&ended, &cut);
-                let count = (slow + number) / THREADS;
-                scope.spawn(move || crawl(address, count, ended, cut))
-            })
-            .collect();
+    let (times, growth) = std::thread::scope(|scope| {
+        // Set when what follows panics, too: the scope waits for its threads.
+        let _ends = SetAtEnd(&ended);
+        for number in 0..THREADS {
+            let (ended, cut) = (&ended, &cut);
+            scope.spawn(move || crawl(address, (slow + number) / THREADS, ended, cut));
+        }
         let times = read_for(&client, &links, stage.form.pick(4, 20));
-        ended.store(true, Ordering::SeqCst);
-        crawlers.into_iter().for_each(|thread| thread.join().unwrap_or_else(|_| panic!("a slow client panicked")));
-        times
+        let growth = server.resident_bytes().saturating_sub(before);
+        await_true("slow clients to be closed", CUT_LIMIT, || cut.load(Ordering::SeqCst) >= slow / 2);
+        (times, growth)
     });
-    let growth = server.resident_bytes().saturating_sub(before);
     let p99 = percentile(&times, 99);
     stage.report.count("connections that idle", idle);
     stage.report.count("slow connections", slow);
@@ -76,7 +76,6 @@ pub(super) fn idle_and_slow(stage: &mut Stage<'_>) {
     stage.report.time("redirects of others, p99", p99);
     stage.report.count("memory that they took, KiB", usize::try_from(growth / 1_024).unwrap_or(usize::MAX));
     stage.assert_within("a redirect beside them", p99, READER_P99);
-    assert!(cut.load(Ordering::SeqCst) >= slow / 2, "no slow client was closed: {cut:?}");
     let most = OTHER_BYTES + IDLE_BYTES * (idle + slow) as u64;
     assert!(growth <= most, "they took {growth} bytes of memory, {most} are bounded");
     await_true("the end of those that idle", keep_alive + GONE_LIMIT, || {
@@ -87,11 +86,21 @@ pub(super) fn idle_and_slow(stage: &mut Stage<'_>) {
     an_address_has_only_so_many(stage);
 }
 
+/// Sets it when it is dropped.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// One address takes no more than its share, and another is let in beside it.
 fn an_address_has_only_so_many(stage: &mut Stage<'_>) {
     const EACH: usize = 20;
     let setup = Setup::new().env("TERSE_CONNECTIONS_PER_ADDRESS", &EACH.to_string()).env("TERSE_WORKERS", "1");
-    let server = setup.start();
+    // Those that are let in say nothing, and shall stay.
+    let server = setup.env("TERSE_HEAD_TIMEOUT", "60s").start();
     let mut all: Vec<TcpStream> = (0..3 * EACH).map(|_| connect(server.address())).collect();
     await_true("the end of those that are too many", GONE_LIMIT, || {
         all.retain_mut(is_open);

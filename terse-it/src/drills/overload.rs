@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use terse_testkit::Mode;
 
 use super::{FIRST_START_LIMIT, Form, Stage, Wires, ask_until_answered, is_refused, shards_file};
@@ -280,10 +280,16 @@ fn assert_told(server: &Server, from: &Scrape, done: &Done) {
     let counted = shed(&Scrape::of(&client)) - shed(from);
     assert!(counted >= done.shed as u64 / 2, "{done:?}, {counted} were counted");
     let health = client.get("/health").json();
-    let told = health["checks"].as_array().into_iter().flatten().any(|check| check["name"] == "overload:shed");
-    assert!(told, "{health}");
+    // Nothing is shed any more: one number, counted by the limits and by the metrics.
+    assert_eq!(shed_by(&health), Some(shed(&Scrape::of(&client))), "{health}");
     // A breaker may stay open for some seconds.
     await_true("/health to be 200", RECOVERS_IN.0, || client.get("/health").status == 200);
+}
+
+/// How many requests were shed, as this health report tells.
+fn shed_by(health: &Value) -> Option<u64> {
+    let checks = health["checks"].as_array()?;
+    checks.iter().find(|check| check["name"] == "overload:shed")?["observedValue"].as_u64()
 }
 
 #[cfg(test)]
@@ -304,6 +310,14 @@ mod tests {
         done.note(302, "https://a/", &answer(503, "store_unavailable", &[("retry-after", "1")]));
         assert_eq!([done.redirects, done.creates, done.shed, done.refused], [1; 4]);
         assert!((done.per_second(Duration::from_secs(4)) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_health_tells_of_what_was_shed_is_a_number() {
+        let health = |checks| shed_by(&json!({ "checks": checks }));
+        let limit = json!({ "name": "overload:limit", "observedValue": 256 });
+        assert_eq!(health(json!([limit, { "name": "overload:shed", "observedValue": 7 }])), Some(7));
+        assert_eq!((health(json!([limit])), health(json!([{ "name": "overload:shed" }]))), (None, None));
     }
 
     #[test]

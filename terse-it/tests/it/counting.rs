@@ -366,7 +366,7 @@ fn dropped_clicks_degrade_health_and_harm_no_redirect() {
         checks.iter().any(|check| check["name"] == "clicks:dropped" && check["observedValue"] != 0)
     };
     // Nobody counts, so 16 MiB are full some time.
-    await_true("a click that is dropped", Duration::from_secs(60), || {
+    await_true("a click that is dropped", Duration::from_secs(240), || {
         for _ in 0..2_000 {
             assert_eq!(connection.call(&request()).unwrap().status, 302);
         }

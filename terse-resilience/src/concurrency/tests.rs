@@ -44,8 +44,9 @@ impl Bench {
     }
 }
 
+/// The rule alone, without patience.
 fn settings(initial: u32, min: u32, max: u32) -> ConcurrencySettings {
-    ConcurrencySettings { initial, min, max, ..ConcurrencySettings::default() }
+    ConcurrencySettings { initial, min, max, patience_ms: 0, ..ConcurrencySettings::default() }
 }
 
 #[test]
@@ -85,6 +86,26 @@ fn calls_that_take_longer_shrink_it_and_never_below_its_least() {
     assert!(limits[0] < 100 && limits[0] >= 80, "a fifth of a step: {limits:?}");
     assert!(limits.iter().all(|limit| *limit >= 10));
     assert!(limits.contains(&10), "{limits:?}");
+}
+
+#[test]
+fn it_never_shrinks_while_calls_take_far_less_than_callers_wait() {
+    let bench = Bench::new(ConcurrencySettings { patience_ms: 70, ..settings(100, 10, 200) });
+    bench.windows(5, 20, 1);
+    let limits = bench.windows(60, 200, 70);
+    assert!(limits.is_sorted() && limits.last() == Some(&200), "seventy times as long, and in time: {limits:?}");
+    assert!(bench.window(200, 140) < 200, "beyond that it shrinks");
+    let impatient = Bench::new(settings(100, 10, 200));
+    impatient.windows(5, 20, 1);
+    assert!(impatient.windows(60, 200, 70).contains(&10), "without patience it does at once");
+}
+
+#[test]
+fn what_is_usual_is_tolerated_beyond_patience() {
+    let bench = Bench::new(ConcurrencySettings { patience_ms: 70, ..settings(100, 10, 200) });
+    bench.windows(5, 20, 200);
+    let limits = bench.windows(60, 200, 300);
+    assert!(limits.is_sorted() && limits.last() == Some(&200), "{limits:?}");
 }
 
 #[test]
@@ -371,6 +392,7 @@ impl Model {
                 (limit, probe) = if most <= min { (before, None) } else { (limit, probe) };
             } else if half_used {
                 let tolerated = usual * f64::from(self.settings.tolerance_percent) / 100.0;
+                let tolerated = tolerated.max(self.settings.patience_ms as f64 * 1e6);
                 let given_up = window.iter().any(|(_, _, _, given_up)| *given_up);
                 let gradient = if given_up { 0.5 } else { (tolerated / mean).clamp(0.5, 1.0) };
                 let wanted = limit * gradient + limit.sqrt().max(4.0);
@@ -410,8 +432,9 @@ proptest! {
     #[test]
     fn the_limit_is_what_the_plain_model_says(
         steps in steps(), initial in 2_u32..30, min in 1_u32..3, window_ms in 1_u64..200,
+        patience_ms in prop_oneof![Just(0), 1_u64..100],
     ) {
-        let settings = ConcurrencySettings { initial, min, max: 40, window_ms, tolerance_percent: 150 };
+        let settings = ConcurrencySettings { initial, min, max: 40, window_ms, tolerance_percent: 150, patience_ms };
         let clock = TestClock::at(0);
         let limit = ConcurrencyLimit::new(settings, clock.clone()).unwrap();
         let mut model = Model { settings, ended: Vec::new() };

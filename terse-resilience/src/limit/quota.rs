@@ -8,16 +8,20 @@
 //! [`Uses::restore`]), and who used most can be told ([`Uses::heaviest`]).
 //!
 //! **Shared.** Where several processes have one quota it is counted behind
-//! [`SharedQuota`]. What a process grants while that can't be asked it notes as
-//! *untold*, and tells it with the next draw: so nothing is forgotten, and each
-//! process knows what all had used when they lost sight of each other. Until then
-//! `n` processes grant at most `n` times what was left. The shared count never
-//! falls below what a process knows of it: one that loses its memory gets it back.
-//! An answer that got lost may be counted twice; that errs against the key, by the
-//! units of that draw.
+//! [`SharedQuota`]. What a process grants while that can't be asked it adds up as
+//! granted *alone*, and tells the sum with every draw; whoever is asked knows what
+//! it was told of that process before, and counts only what is beyond. So nothing
+//! is forgotten, a draw whose answer was lost tells nothing twice, and draws may
+//! overtake each other. Each process knows what all had used when they lost sight
+//! of each other. Until then `n` processes grant at most `n` times what was left.
+//! The shared count never falls below what a process knows of it: one that loses
+//! its memory gets it back, though then what was granted alone may count twice.
+//! What a draw whose answer got lost was granted there stays counted; that errs
+//! against the key, by the units of that draw.
 //!
 //! Bounds: so many keys at once ([`MAX_USES`] at most). One more takes the place
-//! of the one that used least, whose count begins anew. One lock, held for a
+//! of the one that used least, whose count begins anew: what it is granted alone
+//! after that is told once it is more than before. One lock, held for a
 //! look-up; for a walk over all keys, some milliseconds at the bound, while they
 //! are saved or the heaviest are told.
 
@@ -60,10 +64,10 @@ pub struct QuotaQuestion {
     pub period: u32,
     /// Units of the key in it.
     pub limit: u64,
-    /// Units used of which the one that is asked was told already.
+    /// Units used, without those that this process granted alone.
     pub known: u64,
-    /// Units used of which it was not.
-    pub untold: u64,
+    /// Units that this process granted alone in the period, told or not. It never falls in a period.
+    pub alone: u64,
     /// Units wanted.
     pub wanted: u32,
 }
@@ -73,16 +77,17 @@ pub type SharedQuotaDraw<'a> = Pin<Box<dyn Future<Output = Option<(u32, u64)>> +
 
 /// A quota that several processes share, kept somewhere else. See the module.
 pub trait SharedQuota: Send + Sync + 'static {
-    /// Takes up to as many units for `key` as the question wants, after it has noted what it tells. Bounded in time;
-    /// `None` when nobody can tell.
+    /// Takes up to as many units for `key` as the question wants, after it has noted what it tells. Of what a process
+    /// granted alone that is what it was not told before: the same question may come again, and an older one later.
+    /// Bounded in time; `None` when nobody can tell.
     fn draw<'a>(&'a self, key: &'a Key, question: QuotaQuestion) -> SharedQuotaDraw<'a>;
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     seen: Use,
-    /// Units of these that a shared quota was not told of.
-    untold: u64,
+    /// Units of these that this process granted while a shared quota could not be asked, told to it since or not.
+    alone: u64,
 }
 
 #[derive(Debug, Default)]
@@ -141,11 +146,9 @@ impl Uses {
         let Some((shared, limit)) = shared.zip(limit) else {
             return self.with(period, key, |count| count.grant(limit, wanted));
         };
-        let (known, untold) = self.with(period, key, |count| {
-            let untold = std::mem::take(&mut count.untold);
-            (count.seen.units - untold, untold)
-        });
-        let told = shared.draw(key, QuotaQuestion { period, limit, known, untold, wanted }).await;
+        let (known, alone) =
+            self.with(period, key, |count| (count.seen.units.saturating_sub(count.alone), count.alone));
+        let told = shared.draw(key, QuotaQuestion { period, limit, known, alone, wanted }).await;
         self.with(period, key, |count| match told {
             Some((granted, used)) => {
                 let granted = granted.min(wanted);
@@ -155,7 +158,7 @@ impl Uses {
             }
             None => {
                 let draw = count.grant(Some(limit), wanted);
-                count.untold += untold + u64::from(draw.granted);
+                count.alone = count.alone.saturating_add(u64::from(draw.granted));
                 QuotaDraw { alone: true, ..draw }
             }
         })
@@ -217,7 +220,6 @@ impl Count {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Waker};
 
     use proptest::prelude::*;
@@ -244,41 +246,92 @@ mod tests {
         now(uses.draw(period, &key(name), Some(limit), None, wanted)).granted
     }
 
+    /// What becomes of draws from a shared count.
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
+    enum Reach {
+        #[default]
+        Answered,
+        /// They don't arrive.
+        Away,
+        /// They arrive, and the answer is lost.
+        AnswerLost,
+        /// They arrive when they are polled again.
+        Late,
+    }
+
     /// A count that several processes share, as the script keeps it; it may be out of reach, and lose its memory.
     #[derive(Default)]
     struct Together {
-        used: Mutex<HashMap<Key, u64>>,
-        away: AtomicBool,
+        used: Mutex<HashMap<Key, Told>>,
+        reach: Mutex<Reach>,
+    }
+
+    /// Units used, and by process those of which it told that it granted them alone.
+    #[derive(Default)]
+    struct Told {
+        used: u64,
+        alone: HashMap<usize, u64>,
     }
 
     impl Together {
-        fn away(&self, away: bool) {
-            self.away.store(away, Ordering::SeqCst);
+        fn is(&self, reach: Reach) {
+            *lock(&self.reach) = reach;
         }
 
         fn used(&self, name: &str) -> u64 {
-            lock(&self.used).get(&key(name)).copied().unwrap_or(0)
+            lock(&self.used).get(&key(name)).map_or(0, |told| told.used)
+        }
+
+        fn decide(&self, process: usize, key: &Key, asked: QuotaQuestion) -> (u32, u64) {
+            let mut all = lock(&self.used);
+            let Told { used, alone } = all.entry(*key).or_default();
+            let told = alone.entry(process).or_default();
+            *used = (*used).max(asked.known + asked.alone.min(*told)) + asked.alone.saturating_sub(*told);
+            *told = asked.alone.max(*told);
+            let granted = u64::from(asked.wanted).min(asked.limit.saturating_sub(*used));
+            *used += granted;
+            (granted as u32, *used)
         }
     }
 
-    impl SharedQuota for Together {
+    /// How a process reaches the count.
+    struct Line {
+        process: usize,
+        count: Arc<Together>,
+    }
+
+    impl SharedQuota for Line {
         fn draw<'a>(&'a self, key: &'a Key, asked: QuotaQuestion) -> SharedQuotaDraw<'a> {
             Box::pin(async move {
-                if self.away.load(Ordering::SeqCst) {
-                    return None;
-                }
-                let mut all = lock(&self.used);
-                let used = all.entry(*key).or_default();
-                *used = (*used).max(asked.known) + asked.untold;
-                let granted = u64::from(asked.wanted).min(asked.limit.saturating_sub(*used));
-                *used += granted;
-                Some((granted as u32, *used))
+                let reach = *lock(&self.count.reach);
+                let mut late = reach == Reach::Late;
+                std::future::poll_fn(|_| if std::mem::take(&mut late) { Poll::Pending } else { Poll::Ready(()) }).await;
+                let told = (reach != Reach::Away).then(|| self.count.decide(self.process, key, asked));
+                told.filter(|_| reach != Reach::AnswerLost)
             })
         }
     }
 
-    fn shared(uses: &Uses, count: &Together, limit: u64, wanted: u32) -> QuotaDraw {
-        now(uses.draw(1, &key("a"), Some(limit), Some(count), wanted))
+    struct Process {
+        uses: Uses,
+        line: Line,
+    }
+
+    impl Process {
+        async fn draw(&self, limit: u64, wanted: u32) -> QuotaDraw {
+            self.uses.draw(1, &key("a"), Some(limit), Some(&self.line), wanted).await
+        }
+    }
+
+    /// Two processes, and the count that they share.
+    fn two() -> (Process, Process, Arc<Together>) {
+        let count = Arc::<Together>::default();
+        let process = |process| Process { uses: uses(), line: Line { process, count: Arc::clone(&count) } };
+        (process(1), process(2), Arc::clone(&count))
+    }
+
+    fn shared(process: &Process, limit: u64, wanted: u32) -> QuotaDraw {
+        now(process.draw(limit, wanted))
     }
 
     #[test]
@@ -295,8 +348,8 @@ mod tests {
 
     #[test]
     fn what_has_no_limit_is_counted_all_the_same() {
-        let uses = uses();
-        let draw = now(uses.draw(1, &key("a"), None, Some(&Together::default()), u32::MAX));
+        let (process, ..) = two();
+        let draw = now(process.uses.draw(1, &key("a"), None, Some(&process.line), u32::MAX));
         assert_eq!((draw.granted, draw.used, draw.alone), (u32::MAX, u64::from(u32::MAX), false));
     }
 
@@ -350,43 +403,75 @@ mod tests {
 
     #[test]
     fn two_processes_have_one_quota_together() {
-        let (one, other, count) = (uses(), uses(), Together::default());
-        assert_eq!(shared(&one, &count, 10, 7), QuotaDraw { granted: 7, used: 7, alone: false });
-        assert_eq!(shared(&other, &count, 10, 7), QuotaDraw { granted: 3, used: 10, alone: false });
-        assert_eq!(shared(&one, &count, 10, 1), QuotaDraw { granted: 0, used: 10, alone: false });
-        assert_eq!(one.heaviest(1, 1)[0].1, Use { units: 10, refused: 1 }, "each knows what all have used");
+        let (one, other, _) = two();
+        assert_eq!(shared(&one, 10, 7), QuotaDraw { granted: 7, used: 7, alone: false });
+        assert_eq!(shared(&other, 10, 7), QuotaDraw { granted: 3, used: 10, alone: false });
+        assert_eq!(shared(&one, 10, 1), QuotaDraw { granted: 0, used: 10, alone: false });
+        assert_eq!(one.uses.heaviest(1, 1)[0].1, Use { units: 10, refused: 1 }, "each knows what all have used");
     }
 
     #[test]
     fn what_was_granted_alone_is_told_afterwards_and_once() {
-        let (one, other, count) = (uses(), uses(), Together::default());
-        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 100, 10).granted, 10));
-        count.away(true);
-        assert_eq!(shared(&one, &count, 100, 5), QuotaDraw { granted: 5, used: 15, alone: true });
-        assert_eq!(shared(&other, &count, 100, 7), QuotaDraw { granted: 7, used: 27, alone: true });
-        count.away(false);
-        assert_eq!(shared(&one, &count, 100, 0).used, 25);
-        assert_eq!(shared(&other, &count, 100, 0).used, 32);
-        assert_eq!([shared(&one, &count, 100, 1).used, count.used("a")], [33, 33]);
+        let (one, other, count) = two();
+        [&one, &other].iter().for_each(|process| assert_eq!(shared(process, 100, 10).granted, 10));
+        count.is(Reach::Away);
+        assert_eq!(shared(&one, 100, 5), QuotaDraw { granted: 5, used: 15, alone: true });
+        assert_eq!(shared(&other, 100, 7), QuotaDraw { granted: 7, used: 27, alone: true });
+        count.is(Reach::Answered);
+        assert_eq!(shared(&one, 100, 0).used, 25);
+        assert_eq!(shared(&other, 100, 0).used, 32);
+        assert_eq!([shared(&one, 100, 1).used, count.used("a")], [33, 33]);
+    }
+
+    #[test]
+    fn what_was_granted_alone_is_counted_once_though_answers_are_lost() {
+        let (one, other, count) = two();
+        [&one, &other].iter().for_each(|process| assert_eq!(shared(process, 100, 10).granted, 10));
+        count.is(Reach::Away);
+        assert_eq!(shared(&one, 100, 5).granted, 5);
+        count.is(Reach::AnswerLost);
+        (0..3).for_each(|_| assert_eq!(shared(&one, 100, 0), QuotaDraw { granted: 0, used: 15, alone: true }));
+        assert_eq!(count.used("a"), 25);
+        assert_eq!(shared(&one, 100, 4), QuotaDraw { granted: 4, used: 19, alone: true });
+        count.is(Reach::Answered);
+        assert_eq!(shared(&one, 100, 0).used, 20 + 5 + 2 * 4, "only what the lost draw was granted counts twice");
+        assert_eq!([shared(&other, 100, 0).used, shared(&one, 100, 0).used], [33, 33]);
+    }
+
+    #[test]
+    fn draws_that_overtake_each_other_tell_nothing_twice() {
+        let (one, _, count) = two();
+        assert_eq!(shared(&one, 100, 10).granted, 10);
+        count.is(Reach::Away);
+        assert_eq!(shared(&one, 100, 5).granted, 5);
+        count.is(Reach::Late);
+        let mut overtaken = std::pin::pin!(one.draw(100, 1));
+        assert!(overtaken.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        count.is(Reach::Away);
+        assert_eq!(shared(&one, 100, 2).granted, 2);
+        count.is(Reach::Answered);
+        assert_eq!(shared(&one, 100, 1), QuotaDraw { granted: 1, used: 18, alone: false });
+        assert_eq!(now(overtaken), QuotaDraw { granted: 1, used: 19, alone: false });
+        assert_eq!([shared(&one, 100, 0).used, count.used("a")], [19, 19]);
     }
 
     #[test]
     fn alone_each_grants_what_was_left_and_no_more() {
-        let (one, other, count) = (uses(), uses(), Together::default());
-        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
-        count.away(true);
-        assert_eq!(shared(&one, &count, 30, 100).granted, 20, "it knows of ten");
-        assert_eq!(shared(&other, &count, 30, 100).granted, 10, "it knows of twenty");
-        count.away(false);
-        assert_eq!([&one, &other].map(|uses| shared(uses, &count, 30, 1).granted), [0, 0]);
+        let (one, other, count) = two();
+        [&one, &other].iter().for_each(|process| assert_eq!(shared(process, 30, 10).granted, 10));
+        count.is(Reach::Away);
+        assert_eq!(shared(&one, 30, 100).granted, 20, "it knows of ten");
+        assert_eq!(shared(&other, 30, 100).granted, 10, "it knows of twenty");
+        count.is(Reach::Answered);
+        assert_eq!([&one, &other].map(|process| shared(process, 30, 1).granted), [0, 0]);
     }
 
     #[test]
     fn a_shared_count_that_loses_its_memory_gets_it_back() {
-        let (one, other, count) = (uses(), uses(), Together::default());
-        [&one, &other].iter().for_each(|uses| assert_eq!(shared(uses, &count, 30, 10).granted, 10));
+        let (one, other, count) = two();
+        [&one, &other].iter().for_each(|process| assert_eq!(shared(process, 30, 10).granted, 10));
         lock(&count.used).clear();
-        assert_eq!(shared(&other, &count, 30, 100).granted, 10);
+        assert_eq!(shared(&other, 30, 100).granted, 10);
     }
 
     #[test]
@@ -404,24 +489,29 @@ mod tests {
         #[test]
         fn nobody_gets_more_than_the_limit_for_each_process_that_is_alone(
             limit in 0_u64..60,
-            steps in proptest::collection::vec((0..2_usize, any::<bool>(), 0_u32..12), 1..80),
+            steps in proptest::collection::vec((0..2_usize, 0..3_usize, 0_u32..12), 1..80),
         ) {
-            let (processes, count) = ([uses(), uses()], Together::default());
-            let (mut sum, mut ever_away) = (0, false);
-            for (who, away, wanted) in steps {
-                count.away(away);
-                ever_away |= away;
-                let draw = shared(&processes[who], &count, limit, wanted);
-                prop_assert!(draw.granted <= wanted && draw.alone == away);
+            let (one, other, count) = two();
+            let processes = [one, other];
+            let (mut sum, mut lost, mut ever_away) = (0, 0, false);
+            for (who, reach, wanted) in steps {
+                let reach = [Reach::Answered, Reach::Away, Reach::AnswerLost][reach];
+                count.is(reach);
+                ever_away |= reach != Reach::Answered;
+                let draw = shared(&processes[who], limit, wanted);
+                prop_assert!(draw.granted <= wanted && draw.alone == (reach != Reach::Answered));
                 sum += u64::from(draw.granted);
+                lost += if reach == Reach::AnswerLost { u64::from(wanted) } else { 0 };
             }
             let most = if ever_away { 2 * limit } else { limit };
             prop_assert!(sum <= most, "{} of {}", sum, most);
-            count.away(false);
+            count.is(Reach::Answered);
             for process in &processes {
-                prop_assert_eq!(shared(process, &count, limit, 0).granted, 0);
+                prop_assert_eq!(shared(process, limit, 0).granted, 0);
             }
-            prop_assert_eq!(count.used("a"), sum, "the shared count knows of every unit");
+            let used = count.used("a");
+            prop_assert!(used >= sum, "the shared count knows of every unit: {used} of {sum}");
+            prop_assert!(used <= sum + lost, "and of none twice: {used} of {sum}, {lost} in lost answers");
         }
     }
 }

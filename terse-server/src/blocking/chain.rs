@@ -16,7 +16,7 @@ const FORMAT: &str = "1";
 /// Most names that are looked at. Some more than are kept may stand while they are being forgotten.
 const MAX_NAMES: usize = 1_024;
 /// Most lists that are forgotten in one step.
-const STEP_FORGOTTEN: usize = 16;
+const STEP_FORGOTTEN: usize = 256;
 
 /// The hosts of a list.
 pub(super) type Hosts = BTreeSet<BlockedHost>;
@@ -64,6 +64,10 @@ impl Chain {
     pub(super) async fn change(&mut self, host: &BlockedHost, blocked: bool) -> Result<BlockChange, StoreError> {
         for _ in 0..MAX_TRIES {
             self.read().await?;
+            if self.has_slept().await? {
+                self.look().await?;
+                continue;
+            }
             if self.hosts.contains(host) == blocked {
                 return Ok(BlockChange::AsItWas);
             }
@@ -84,6 +88,12 @@ impl Chain {
             }
         }
         Err(StoreError::new(StoreErrorKind::Overloaded, "the blocked hosts were changed by others too often"))
+    }
+
+    /// Whether the list that is known was forgotten since. Then the next number was, too: a list settled there would
+    /// stand beneath those of others, where nobody reads it.
+    async fn has_slept(&self) -> Result<bool, StoreError> {
+        Ok(self.number > 0 && self.home.setting(&name_of(self.number)).await?.is_none())
     }
 
     /// Goes to the newest list by the names of all, and forgets old ones.

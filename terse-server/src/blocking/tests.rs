@@ -123,9 +123,10 @@ async fn the_shared_list_is_bounded() {
 #[tokio::test]
 async fn old_lists_are_forgotten_and_who_slept_through_them_finds_the_newest() {
     let home = home();
-    let (here, asleep) = (Node::on(&home), Node::on(&home));
+    let (here, asleep, changing) = (Node::on(&home), Node::on(&home), Node::on(&home));
     here.change("first.example", true).await;
     asleep.poll().await;
+    changing.poll().await;
     for n in 0..KEPT + 10 {
         here.change("evil.example", n % 2 == 0).await;
     }
@@ -135,6 +136,10 @@ async fn old_lists_are_forgotten_and_who_slept_through_them_finds_the_newest() {
     assert_eq!(here.standing().await, KEPT as usize);
     asleep.poll().await;
     assert!(!asleep.blocks("last.example"), "its next list is gone");
+    assert_eq!(changing.change("its.example", true).await, Changed, "before its clock lets it look");
+    here.poll().await;
+    assert!(here.blocks("its.example") && changing.blocks("last.example"));
+    here.change("its.example", false).await;
     asleep.clock.advance(Duration::from_millis(LOOK_EVERY_MS));
     asleep.poll().await;
     assert_eq!(asleep.blocking.hosts(), [host("first.example"), host("last.example")]);
@@ -149,6 +154,16 @@ async fn a_shard_that_is_away_leaves_the_list_as_it_was() {
     assert!(node.blocking.change(&host("other.example"), true).await.is_err());
     node.home.faults.heal();
     assert_eq!(node.change("other.example", true).await, Changed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_waits_for_its_turn_only_so_long() {
+    let node = Node::on(&home());
+    let turn = node.blocking.chain.lock().await;
+    let refused = node.blocking.change(&host("evil.example"), true).await.unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Overloaded);
+    drop(turn);
+    assert_eq!(node.change("evil.example", true).await, Changed);
 }
 
 #[tokio::test]

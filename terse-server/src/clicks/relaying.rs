@@ -36,7 +36,8 @@ const STAND_BY: Duration = Duration::from_secs(5);
 const LOCK: &str = "relay.lock";
 /// How often a relay without a journal of its own process looks whether there is one.
 const JOURNAL_EVERY: Duration = Duration::from_millis(250);
-/// What a relay gets to finish without a connection: a try to make one. What is left stays on disk in any case.
+/// What a relay gets to finish without a connection: a try to make one; and what one of remains gets. What is left
+/// stays on disk in any case.
 const UNCONNECTED: Duration = Duration::from_millis(1_000);
 
 /// What is known of the relays of a process, one after the other.
@@ -111,6 +112,15 @@ impl RelayOf {
         match self {
             Self::Recording(recording) => Some(&recording.journal),
             Self::Remains(_) => None,
+        }
+    }
+
+    /// How long a relay may publish what is left when the server has `within` for its end. What others left is the next
+    /// one's as well, so the end of this process waits for none of it.
+    fn drains_for(&self, within: Duration, connected: bool) -> Duration {
+        match self {
+            Self::Recording(_) if connected => within,
+            Self::Recording(_) | Self::Remains(_) => within.min(UNCONNECTED),
         }
     }
 
@@ -215,10 +225,10 @@ fn supervise(
         let lived = catch_unwind(AssertUnwindSafe(|| {
             let _admitted = admitted.map_err(|error| format!("the lock of relays can't be had: {error}"))?;
             let journal = of.journal().and_then(|journal| journal.get().cloned());
-            let late = of.journal().filter(|_| journal.is_none());
+            let is_late = journal.is_none();
             let relay = make(journal)?;
             relayed.born(relay.progress());
-            Ok(runtime.block_on(live(relay, late, &mut stop, within)))
+            Ok(runtime.block_on(live(relay, of, is_late, &mut stop, within)))
         }));
         let why = match lived {
             Ok(Ok(Ended::Stopped)) => return,
@@ -236,15 +246,16 @@ fn wait(runtime: &Runtime, stopped: &mut watch::Receiver<bool>, most: Duration) 
     let _ = runtime.block_on(async { tokio::time::timeout(most, stopped.wait_for(|stop| *stop)).await.is_ok() });
 }
 
-/// Lets `relay` work until it is told to stop, or the journal of `late` is there.
+/// Lets `relay` work until it is told to stop, or, where that `is_late`, there is a journal of `of`.
 async fn live(
     mut relay: Relay,
-    late: Option<&Late<Journal>>,
+    of: &RelayOf,
+    is_late: bool,
     stop: &mut watch::Receiver<bool>,
     within: &OnceLock<Duration>,
 ) -> Ended {
     let opened = async {
-        let Some(late) = late else { return std::future::pending().await };
+        let Some(late) = of.journal().filter(|_| is_late) else { return std::future::pending().await };
         while late.get().is_none() {
             tokio::time::sleep(JOURNAL_EVERY).await;
         }
@@ -254,9 +265,8 @@ async fn live(
         () = opened => return Ended::Outdated,
     }
     let within = within.get().copied().unwrap_or_default();
-    let report = relay.progress().report();
-    let within = if report.connected { within } else { within.min(UNCONNECTED) };
-    if !relay.finish(within).await {
+    let drains_for = of.drains_for(within, relay.progress().report().connected);
+    if !relay.finish(drains_for).await {
         tracing::warn!("not all clicks were published; they stay on disk for the next start");
     }
     Ended::Stopped

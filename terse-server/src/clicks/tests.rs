@@ -111,6 +111,26 @@ async fn a_read_model_of_another_bus_still_ends_the_start() {
     assert_eq!(Clicks::open(&config, None, &world).await.err().map(|error| error.exit), Some(Exit::Config));
 }
 
+/// It would publish what nobody could count: parts for other streams than there are.
+#[tokio::test]
+async fn journals_of_another_bus_end_the_start_of_a_server_that_only_counts_too() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut config, world) = (config(place.path()), World::real());
+    config.analytics = false;
+    let clicks = Clicks::open(&config, None, &world).await.unwrap();
+    let mut recorder = clicks.recording().unwrap().of_a_worker();
+    recorder.record(&click()).unwrap();
+    drop(recorder);
+    clicks.end(Workers::Ended, grace(), LEAST).await;
+    std::fs::remove_file(stats_file(&config)).unwrap();
+    config.http.surfaces = terse_http::Surfaces { redirect: false, api: false };
+    config.analytics = true;
+    let broker = BrokerConfig::new("amqp://127.0.0.1:1/v", "d", 8).unwrap();
+    assert_eq!(Clicks::open(&config, Some(broker), &world).await.err().map(|error| error.exit), Some(Exit::Config));
+    let clicks = Clicks::open(&config, None, &world).await.unwrap();
+    clicks.end(Workers::Ended, grace(), LEAST).await;
+}
+
 #[tokio::test]
 async fn workers_that_have_not_ended_go_on_recording_and_their_journal_is_left_to_recovery() {
     for (workers, recorded) in [(Workers::Running, Ok(())), (Workers::Ended, Err(Dropped::NoBlock))] {

@@ -58,8 +58,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if http.auth == AuthMode::Open && !http.listen.ip().is_loopback() {
         warnings.push(format!("access is open on {}: everybody who reaches it is an admin", http.listen));
     }
-    let (port, loopback) = (http.listen.port(), http.listen.ip().is_loopback());
-    if *config.source(&keys::PUBLIC_URL) == Source::Default && port != 8080 && !loopback {
+    // Who tries it out on one machine follows short URLs there. Keys or proxies tell of clients elsewhere.
+    let tried_out = http.listen.ip().is_loopback() && http.auth == AuthMode::Open && http.trusted_proxies.is_empty();
+    if *config.source(&keys::PUBLIC_URL) == Source::Default && !tried_out {
         warnings.push(format!("public_url is not set: short URLs begin with {}", http.public_url.base));
     }
     let shared = config.store.shards.iter().any(|shard| matches!(shard.backend, ShardBackend::Cql(_)));
@@ -124,12 +125,16 @@ mod tests {
             let warnings = config(flags).warnings;
             assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
         };
-        let set = [(&keys::LISTEN, "10.0.0.1:9")];
-        warned(&set, "short URLs begin with http://localhost:8080");
+        let told = "short URLs begin with http://localhost:8080";
+        warned(&[(&keys::LISTEN, "10.0.0.1:9")], told);
+        warned(&[(&keys::LISTEN, "0.0.0.0:8080")], told);
+        warned(&[(&keys::AUTH, "keys")], told);
+        warned(&[(&keys::TRUSTED_PROXIES, "127.0.0.1/32")], told);
         assert!(config(&[(&keys::LISTEN, "127.0.0.1:9")]).warnings.is_empty(), "they begin with its port");
         warned(&[(&keys::STORE, "cql://h/links")], "other servers' don't add up");
         warned(&[(&keys::DRAIN_DELAY, "30s")], "drain_delay is longer than grace_period");
-        warned(&[(&keys::LISTEN, "0.0.0.0:8080"), (&keys::AUTH, "open")], "everybody who reaches it is an admin");
+        let url = (&keys::PUBLIC_URL, "https://trs.example");
+        warned(&[(&keys::LISTEN, "0.0.0.0:8080"), (&keys::AUTH, "open"), url], "everybody who reaches it is an admin");
         let set = [(&keys::LISTEN, "127.0.0.1:9"), (&keys::PUBLIC_URL, "https://trs.example")];
         assert!(config(&set).warnings.is_empty());
     }

@@ -2,21 +2,30 @@
 
 use async_trait::async_trait;
 use scylla::statement::prepared::PreparedStatement;
-use terse_core::ports::{SettingsStore as _, StoreError, StoreHealth};
+use terse_core::ports::{StoreError, StoreHealth};
 
+use super::lwt::{self, Decision};
 use super::session::{Preparer, Use};
-use super::{CqlStore, settings};
+use super::{CqlStore, Live, settings};
 
-/// The setting that is written to see whether writes succeed.
-const PROBE: &str = "health-probe";
+/// The setting that is removed to see whether writes succeed. There is none.
+const PROBE: &str = "write-probe";
+
+/// It applies where there is no value, and leaves none. So it goes the whole way of a create, to its commit at a quorum,
+/// each time: one that stood would be answered by a read, and one that is refused commits nothing.
+const TRY: &str = "UPDATE {keyspace}.settings SET value = null WHERE name = ? IF value = null";
 
 pub(super) struct Statements {
     check: PreparedStatement,
+    try_write: PreparedStatement,
 }
 
 impl Statements {
     pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
-        Ok(Self { check: preparer.statement(Use::PointRead, settings::GET).await? })
+        Ok(Self {
+            check: preparer.statement(Use::PointRead, settings::GET).await?,
+            try_write: preparer.statement(Use::Conditional, TRY).await?,
+        })
     }
 }
 
@@ -25,6 +34,34 @@ impl CqlStore {
     async fn check_once(&self) -> Result<(), StoreError> {
         let live = self.live()?;
         self.point_rows(live, "checking the shard", &live.health.check, ("health",)).await.map(drop)
+    }
+
+    async fn try_write(&self) -> Result<(), StoreError> {
+        let live = self.live()?;
+        let deadline = self.write_deadline();
+        // Of several looks at once each would be in the other's way.
+        let _turn = self.home_turns.turn(PROBE, deadline).await?;
+        self.decide(deadline, &Trying { live }).await
+    }
+}
+
+/// A write that changes nothing, on its way.
+struct Trying<'a> {
+    live: &'a Live,
+}
+
+#[async_trait]
+impl Decision for Trying<'_> {
+    type Answer = ();
+
+    async fn try_once(&self, _again: bool) -> Result<Option<()>, StoreError> {
+        lwt::conditional(self.live, "trying a write", &self.live.health.try_write, (PROBE,)).await?;
+        Ok(Some(()))
+    }
+
+    /// Whether it happened can't be seen, and doesn't matter: it has to be answered.
+    async fn read_back(&self) -> Result<Option<()>, StoreError> {
+        Ok(None)
     }
 }
 
@@ -39,8 +76,7 @@ impl StoreHealth for CqlStore {
         if !doubts {
             return Vec::new();
         }
-        // From the second time on it stands, and a quorum says so.
-        let tried = self.settle(PROBE, b"").await;
+        let tried = self.try_write().await;
         tried.err().map(|error| (self.config.shard.clone(), error)).into_iter().collect()
     }
 }

@@ -11,6 +11,7 @@
 //! | none | polls of marks | nothing |
 //! | `NAME/write` | every write | a timeout, `Unavailable`, [`UnknownOutcome`](StoreErrorKind::UnknownOutcome) |
 //! | `NAME/write` | `purge_keys` | as a write; that it succeeds counts for nothing |
+//! | either, unless it is closed | looks at health | nothing |
 //!
 //! **Catalog reads** are those no redirect waits for: lists, whole links,
 //! idempotency keys, settings, API keys, leases. They need a quorum where a

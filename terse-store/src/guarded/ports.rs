@@ -13,7 +13,7 @@ use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 use terse_resilience::State;
 
 use super::Guarded;
-use super::lane::within;
+use super::lane::{Ended, within};
 use crate::operation::Operation;
 
 #[async_trait]
@@ -160,11 +160,12 @@ impl<S: StoreHealth + ?Sized> StoreHealth for Guarded<S> {
         checked
     }
 
-    /// A shard whose writes are rejected takes none; once they aren't, one is tried, and judged as any write.
+    /// A shard whose writes are rejected takes none; once they aren't, one is tried. That it succeeds counts. That it
+    /// doesn't is told, and counts for nothing: a look has less time than a write, and must not reject those of clients.
     async fn check_writes(&self, doubts: bool) -> Vec<(String, StoreError)> {
         let permit = match self.write.breaker.state() {
             State::Closed => None,
-            _ => match self.write.permit() {
+            _ => match self.write.lenient_permit() {
                 Ok(permit) => Some(permit),
                 Err(rejected) => return vec![(self.shard.clone(), rejected)],
             },
@@ -175,8 +176,8 @@ impl<S: StoreHealth + ?Sized> StoreHealth for Guarded<S> {
             failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
         });
         let tried = tried.await;
-        if let Some(permit) = permit {
-            tried.judge(permit);
+        if let (Some(permit), Ended::Answered(Ok(()))) = (permit, &tried) {
+            permit.success();
         }
         let failed = tried.answer(StoreErrorKind::UnknownOutcome, self.check_timeout).err();
         failed.map(|error| (self.shard.clone(), error)).into_iter().collect()

@@ -52,36 +52,45 @@ pub struct GuardSettings {
     /// How long a shard may take to tell whether it works, in milliseconds; at
     /// least 1. Less than a health probe waits, so that one hung shard is told as one.
     pub check_timeout_ms: u64,
-    /// How many redirects may wait for the shard at once, by how long it takes.
+    /// How many redirects may wait for the shard at once, by how long it takes. At most, they and the catalog's
+    /// share fit into `read.permits`: so whom the limit lets in finds a place.
     pub redirects: ConcurrencySettings,
-    /// How many creates and edits may.
+    /// How many creates and edits may; at most fewer than `write.permits`, so that what the server writes for itself
+    /// finds a place beside them.
     pub creates: ConcurrencySettings,
 }
 
-/// - Reads: a store that answers in 10 ms serves 100,000 a second with 1,024
-///   permits; one that hangs holds no more than these, of about 2 KiB each,
+/// - Reads: a store that answers in 10 ms serves 128,000 a second with 1,280
+///   permits, which are as many as redirects and the catalog may have together; one that hangs holds no more than these, of about 2 KiB each,
 ///   until five of them have timed out. A read may fall back from a quorum to
 ///   one replica, which takes 500 ms at most.
-/// - Catalog: a quarter, which is more lists than a shard can work off in their time.
+/// - Catalog: a fifth, which is more lists than a shard can work off in their time.
 /// - Marks: a server polls once at a time; the others are there for one that
 ///   was given up and another that catches up. What is cached stays fresh for 500 ms.
-/// - Writes: 512 are eight batches of links side by side (64 at once each), and
+/// - Writes: 576 are eight batches of links side by side (64 at once each) and what a server writes for itself, and
 ///   at 600 conditional writes a second, what three nodes on two cores did, the
 ///   last of them still ends within the store's deadline of 2 s.
 /// - Calls at once by how long they take: never fewer than 128. A file on a disk
 ///   that takes 5 ms for a read answers 800 a second with its four readers, the
 ///   last of 128 after 160 ms: a quarter of the time that a read has. Creates have
 ///   four times as long, and never fewer than four batches of links fit side by side.
+///   Neither gets fewer while calls take a tenth of the time that they have.
 impl Default for GuardSettings {
     fn default() -> Self {
         Self {
-            read: LaneSettings { permits: 1_024, timeout_ms: 700, breaker: BreakerSettings::cheap_to_probe(700) },
+            read: LaneSettings { permits: 1_280, timeout_ms: 700, breaker: BreakerSettings::cheap_to_probe(700) },
             catalog: CatalogSettings { permits: 256, timeout_ms: 1_500 },
             marks: MarksSettings { permits: 4, timeout_ms: 200 },
-            write: LaneSettings { permits: 512, timeout_ms: 3_000, breaker: BreakerSettings::cheap_to_probe(3_000) },
+            write: LaneSettings { permits: 576, timeout_ms: 3_000, breaker: BreakerSettings::cheap_to_probe(3_000) },
             check_timeout_ms: 800,
             redirects: ConcurrencySettings::default(),
-            creates: ConcurrencySettings { initial: 512, min: 256, max: 512, ..ConcurrencySettings::default() },
+            creates: ConcurrencySettings {
+                initial: 512,
+                min: 256,
+                max: 512,
+                patience_ms: 300,
+                ..ConcurrencySettings::default()
+            },
         }
     }
 }
@@ -119,7 +128,15 @@ impl GuardSettings {
         require(self.marks.timeout_ms >= 1, "marks.timeout_ms", "be at least 1")?;
         require(self.check_timeout_ms >= 1, "check_timeout_ms", "be at least 1")?;
         self.redirects.check()?;
-        self.creates.check()
+        self.creates.check()?;
+        self.check_room()
+    }
+
+    /// Whether the bulkheads have room for all that the limits let in, and for what passes no limit.
+    fn check_room(&self) -> Result<(), SettingsError> {
+        let reads = self.redirects.max.saturating_add(self.catalog.permits);
+        require(reads <= self.read.permits, "redirects.max", "leave room for catalog.permits in read.permits")?;
+        require(self.creates.max < self.write.permits, "creates.max", "be below write.permits")
     }
 }
 
@@ -146,7 +163,13 @@ mod tests {
         assert!(default.write.timeout_ms > 2_000, "the store's own deadline comes first");
         assert!(default.marks.timeout_ms < 500, "what is cached stays fresh for half a second");
         assert!(default.check_timeout_ms < 1_000, "a health probe waits for a second");
-        assert!(default.redirects.max <= default.read.permits && default.creates.max <= default.write.permits);
+        assert!(default.redirects.max + default.catalog.permits <= default.read.permits);
+        assert!(
+            default.creates.max + 64 <= default.write.permits,
+            "leases, keys and settings have places of their own"
+        );
+        assert!(default.redirects.patience_ms * 10 <= default.read.timeout_ms);
+        assert!(default.creates.patience_ms * 10 <= default.write.timeout_ms);
     }
 
     #[test]
@@ -179,6 +202,8 @@ mod tests {
         assert_eq!(refused(|s| s.check_timeout_ms = 0), "check_timeout_ms");
         assert_eq!(refused(|s| s.redirects.min = 0), "min");
         assert_eq!(refused(|s| s.creates.window_ms = 0), "window_ms");
+        assert_eq!(refused(|s| s.redirects.max = s.read.permits - s.catalog.permits + 1), "redirects.max");
+        assert_eq!(refused(|s| s.creates.max = s.write.permits), "creates.max");
     }
 
     #[test]

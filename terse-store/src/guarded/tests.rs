@@ -9,7 +9,7 @@ use terse_core::ports::{
     StoreHealth, Tier, Update,
 };
 use terse_core::{Owner, ShortCode, Version};
-use terse_resilience::{Counts, Forced, Policy, State};
+use terse_resilience::{ConcurrencySettings, Counts, Forced, Policy, State};
 use terse_testkit::links::{attempt, code, link};
 use terse_testkit::{Fault, FaultyStore, Gate, Operation, TestClock, When};
 
@@ -39,6 +39,11 @@ fn settings() -> GuardSettings {
     settings.read.breaker.jitter_percent = 0;
     settings.write.breaker.jitter_percent = 0;
     settings
+}
+
+/// A limit of so many calls at once, however long they take.
+fn always(calls: u32) -> ConcurrencySettings {
+    ConcurrencySettings { initial: calls, min: calls, max: calls, ..ConcurrencySettings::default() }
 }
 
 struct Fixture {

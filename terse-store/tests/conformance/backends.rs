@@ -129,8 +129,8 @@ pub(crate) fn patient_guards() -> GuardSettings {
         catalog: CatalogSettings { timeout_ms: 120_000, ..usual.catalog },
         write: LaneSettings { timeout_ms: 120_000, ..usual.write },
         check_timeout_ms: 120_000,
-        redirects: always(usual.read.permits),
-        creates: always(usual.write.permits),
+        redirects: always(usual.redirects.max),
+        creates: always(usual.creates.max),
         ..usual
     }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 use terse_core::ports::{
-    ChangeFeed, Insert, LinkCatalog, LinkChange, LinkReader, LinkWriter, StoreErrorKind, Tier, Update,
+    ChangeFeed, Insert, LinkCatalog, LinkChange, LinkReader, LinkWriter, SettingsStore, StoreErrorKind, StoreHealth,
+    Tier, Update,
 };
 use terse_core::{LinkState, Version};
 use terse_resilience::{Forced, State};
@@ -78,6 +79,31 @@ async fn without_a_quorum_links_still_resolve_and_nothing_is_missing() {
         assert!(store.resolve(&code("new")).await.unwrap().link.is_none(), "a refused create made a link");
         let update = store.update(&first.code, Version::FIRST, &change).await.unwrap();
         assert!(matches!(update, Update::Updated(_)), "{update:?}");
+    })
+    .await;
+}
+
+/// What stands of a setting is believed without a quorum; that writes succeed never is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_a_quorum_a_write_that_is_tried_fails_whatever_stands() {
+    with_keyspace(|keyspace| async move {
+        let (store, _) = connected(&keyspace).await;
+        // The second one finds what the first one did.
+        for _ in 0..2 {
+            let failed = store.check_writes(true).await;
+            assert!(failed.is_empty(), "{failed:?}");
+        }
+        keyspace.set_replicas(9, false).await;
+        let failed = store.check_writes(true).await;
+        assert!(matches!(failed.as_slice(), [(shard, _)] if shard == "main"), "{failed:?}");
+        assert!(store.check_writes(false).await.is_empty(), "nobody doubts them");
+        keyspace.set_replicas(3, true).await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !store.check_writes(true).await.is_empty() {
+            assert!(Instant::now() < deadline, "writes succeed no more");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(store.names("", 10).await.unwrap(), [""; 0], "it leaves nothing");
     })
     .await;
 }

@@ -5,14 +5,18 @@
 //!
 //! The output of two lanes would mix line by line: it is handed on program by
 //! program. What is named is one lane, whose lines are handed on as they come.
+//! What was held back is handed on, too, once a test takes long, and when the
+//! time is over: so one that hangs is seen, by name.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::process::Supervisor;
 
@@ -21,6 +25,9 @@ pub(super) const ON_CLUSTER: &[&str] = &["conformance", "cql", "cql_clicks", "re
 
 /// The module of the integration tests' program that has all tests of the cluster, and no others.
 const CLUSTER_TESTS: &str = "cluster::";
+
+/// How long what a run has printed may take to be read once it has ended.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 
 /// The integration tests' program.
 const IT: &str = "it";
@@ -112,7 +119,7 @@ struct Ended {
     name: &'static str,
     took: Duration,
     succeeded: bool,
-    output: JoinHandle<Totals>,
+    output: Reading,
 }
 
 /// Runs the lanes to their ends, for at most `limit`; a run that fails stops no other.
@@ -127,25 +134,37 @@ pub(super) fn run(
 ) -> Result<Outcome> {
     let deadline = Instant::now() + limit;
     let whole = lanes.len() > 1;
-    let walk = |lane: &[Run]| -> Result<Vec<Ended>> {
-        lane.iter().map(|run| run_one(supervisor, run.name, command(run), deadline, whole)).collect()
+    let walk = |lane: &[Run]| {
+        let mut ended = Vec::new();
+        for run in lane {
+            match run_one(supervisor, run.name, command(run), deadline, whole) {
+                Ok(run) => ended.push(run),
+                Err(error) => return (ended, Err(error)),
+            }
+        }
+        (ended, Ok(()))
     };
-    let ended: Vec<Result<Vec<Ended>>> = thread::scope(|scope| {
+    let walked: Vec<(Vec<Ended>, Result<()>)> = thread::scope(|scope| {
         let threads: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| walk(lane))).collect();
         let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
-        joined.map(|ended| ended.unwrap_or_else(|_| bail!("a thread that runs tests panicked"))).collect()
+        let panicked = |_| (Vec::new(), Err(anyhow!("a thread that runs tests panicked")));
+        joined.map(|walked| walked.unwrap_or_else(panicked)).collect()
     });
     // Closes the pipes that a process left behind holds open; named at the end.
     let mut outcome = Outcome { left: supervisor.sweep(), ..Outcome::default() };
-    for lane in ended {
-        for run in lane? {
-            let totals = run.output.join().map_err(|_| anyhow::anyhow!("reading the tests' output panicked"))?;
-            outcome.totals = outcome.totals + totals;
+    let mut done = Ok(());
+    for (ended, walked) in walked {
+        for run in ended {
+            match run.output.join(READ_LIMIT, std::io::stdout()) {
+                Ok(totals) => outcome.totals = outcome.totals + totals,
+                Err(error) => done = done.and(Err(error)),
+            }
             outcome.times.push((run.name, run.took));
             outcome.failed |= !run.succeeded;
         }
+        done = done.and(walked);
     }
-    Ok(outcome)
+    done.map(|()| outcome)
 }
 
 fn run_one(
@@ -162,28 +181,78 @@ fn run_one(
     let mut group = supervisor.spawn(&mut command)?;
     // It holds the pipe open.
     drop(command);
-    // Its own thread, so that a process that keeps the pipe open can't outlast the limit.
-    let output = thread::spawn(move || pass_on(BufReader::new(output), std::io::stdout(), whole));
-    let status = group.wait(deadline.saturating_duration_since(began))?;
-    Ok(Ended { name, took: began.elapsed(), succeeded: status.success(), output })
+    let output = Reading::start(output, std::io::stdout(), whole);
+    match group.wait(deadline.saturating_duration_since(began)) {
+        Ok(status) => Ok(Ended { name, took: began.elapsed(), succeeded: status.success(), output }),
+        Err(late) => {
+            // Kills it; then all that it has printed is told, and how many tests there were is of no interest.
+            drop(group);
+            let _ = output.join(READ_LIMIT, std::io::stdout());
+            Err(late)
+        }
+    }
+}
+
+/// A run's output while it is read, on a thread of its own, so that a process
+/// that keeps the pipe open can't outlast the limit.
+struct Reading {
+    /// What wasn't handed on yet.
+    held: Arc<Held>,
+    totals: Receiver<Totals>,
+}
+
+type Held = Mutex<Vec<u8>>;
+
+impl Reading {
+    fn start(output: impl Read + Send + 'static, printed: impl Write + Send + 'static, whole: bool) -> Self {
+        let held = Arc::<Held>::default();
+        let (done, totals) = mpsc::sync_channel(1);
+        let reads = Arc::clone(&held);
+        thread::spawn(move || {
+            // Nobody may be waiting for it any more.
+            let _ = done.send(pass_on(BufReader::new(output), printed, whole, &reads));
+        });
+        Self { held, totals }
+    }
+
+    /// Waits for the end of the output, for at most `limit`; if it doesn't come, what was held goes to `printed`.
+    ///
+    /// # Errors
+    /// When it doesn't come.
+    fn join(self, limit: Duration, mut printed: impl Write) -> Result<Totals> {
+        match self.totals.recv_timeout(limit) {
+            Ok(totals) => Ok(totals),
+            Err(RecvTimeoutError::Disconnected) => bail!("reading the tests' output panicked"),
+            Err(RecvTimeoutError::Timeout) => {
+                hand_on(&self.held, &mut printed);
+                bail!("the tests' output was still open after {} s", limit.as_secs())
+            }
+        }
+    }
 }
 
 /// Hands the lines of `output` to `printed` and adds up what they report: as they come, or all of a program at once.
-fn pass_on(mut output: impl BufRead, mut printed: impl Write, whole: bool) -> Totals {
-    let (mut totals, mut held, mut line) = (Totals::default(), Vec::new(), Vec::new());
+fn pass_on(mut output: impl BufRead, mut printed: impl Write, whole: bool, held: &Held) -> Totals {
+    let (mut totals, mut line) = (Totals::default(), Vec::new());
     while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
         totals.add_line(&text);
+        let at_once = !whole || tells_of_delay(&text);
         if begins_program(&text) {
-            hand_on(&mut held, &mut printed);
+            hand_on(held, &mut printed);
         }
-        held.append(&mut line);
-        if !whole {
-            hand_on(&mut held, &mut printed);
+        held.lock().unwrap_or_else(PoisonError::into_inner).append(&mut line);
+        if at_once {
+            hand_on(held, &mut printed);
         }
     }
-    hand_on(&mut held, &mut printed);
+    hand_on(held, &mut printed);
     totals
+}
+
+/// Whether a test program says with `line` that a test takes long: perhaps it never ends.
+fn tells_of_delay(line: &str) -> bool {
+    line.contains("has been running for over")
 }
 
 /// Whether cargo says with `line` which program comes next.
@@ -192,13 +261,13 @@ fn begins_program(line: &str) -> bool {
     line.starts_with("Running ") || line.starts_with("Doc-tests ")
 }
 
-fn hand_on(held: &mut Vec<u8>, printed: &mut impl Write) {
-    if held.is_empty() {
-        return;
+fn hand_on(held: &Held, printed: &mut impl Write) {
+    // Not held while it is written: whoever reads it may be slow.
+    let text = std::mem::take(&mut *held.lock().unwrap_or_else(PoisonError::into_inner));
+    if !text.is_empty() {
+        // Nobody may be reading any more; the tests' result counts all the same.
+        let _ = printed.write_all(&text).and_then(|()| printed.flush());
     }
-    // Nobody may be reading any more; the tests' result counts all the same.
-    let _ = printed.write_all(held).and_then(|()| printed.flush());
-    held.clear();
 }
 
 /// How many tests there were, as the test programs report them.
@@ -332,7 +401,7 @@ mod tests {
     fn results_of_several_programs_are_added_up() {
         for whole in [false, true] {
             let mut printed = Vec::new();
-            let totals = pass_on(OUTPUT.as_bytes(), &mut printed, whole);
+            let totals = pass_on(OUTPUT.as_bytes(), &mut printed, whole, &Held::default());
             assert_eq!(totals, Totals { passed: 8, failed: 1, ignored: 2 });
             assert_eq!(printed, OUTPUT.as_bytes());
         }
@@ -352,16 +421,47 @@ mod tests {
         }
     }
 
+    fn pieces(output: &str, whole: bool) -> Vec<String> {
+        let mut pieces = Pieces(Vec::new());
+        pass_on(output.as_bytes(), &mut pieces, whole, &Held::default());
+        pieces.0
+    }
+
     #[test]
     fn the_output_of_a_program_is_handed_on_whole_beside_another_lane() {
-        let handed_on = |whole: bool| {
-            let mut pieces = Pieces(Vec::new());
-            pass_on(OUTPUT.as_bytes(), &mut pieces, whole);
-            pieces.0
-        };
-        let programs = handed_on(true);
+        let programs = pieces(OUTPUT, true);
         assert_eq!(programs.len(), 2, "{programs:?}");
         assert!(programs[0].starts_with("     Running a") && programs[1].starts_with("   Doc-tests b"));
-        assert_eq!(handed_on(false).len(), OUTPUT.lines().count());
+        assert_eq!(pieces(OUTPUT, false).len(), OUTPUT.lines().count());
+    }
+
+    #[test]
+    fn what_is_held_is_handed_on_once_a_test_takes_long() {
+        let (before, after) = ("     Running a\ntest x ... ok\n", "test z ... ok\n");
+        let slow = "test y has been running for over 60 seconds\n";
+        assert_eq!(pieces(&[before, slow, after].concat(), true), [[before, slow].concat().as_str(), after]);
+    }
+
+    #[test]
+    fn what_is_held_is_printed_though_the_output_never_ends() {
+        const TEXT: &str = "     Running a\ntest x ... ok\n";
+        let (output, mut input) = std::io::pipe().unwrap();
+        let reading = Reading::start(output, std::io::sink(), true);
+        input.write_all(TEXT.as_bytes()).unwrap();
+        let began = Instant::now();
+        while reading.held.lock().unwrap().len() < TEXT.len() {
+            assert!(began.elapsed() < LIMIT, "it was not read");
+            thread::yield_now();
+        }
+        let mut printed = Vec::new();
+        let error = reading.join(Duration::from_millis(1), &mut printed).unwrap_err();
+        assert_eq!(error.to_string(), "the tests' output was still open after 0 s");
+        assert_eq!(String::from_utf8(printed).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn output_that_ends_is_added_up_whenever_it_is_asked_for() {
+        let reading = Reading::start(OUTPUT.as_bytes(), std::io::sink(), true);
+        assert_eq!(reading.join(LIMIT, std::io::sink()).unwrap().passed, 8);
     }
 }

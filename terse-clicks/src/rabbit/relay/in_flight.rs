@@ -1,14 +1,18 @@
 //! What was published and of which it is not known yet what became of it.
 //!
 //! A part that no stream takes comes back before it is confirmed, but confirms of other parts may come between the
-//! two, and the driver hands what came back to whichever confirm it completes next. Who believed that pairing would
-//! publish a part again that stands in its stream, and let go of one that stands nowhere. So what came back is told by
-//! the identity that it bears, and a part is concluded only after one more look at all others: what came back of it was
-//! handed out before its own confirm was, so that look finds it.
+//! two, and the driver hands what came back, first come first served, to whichever confirm it completes next; of those
+//! that the broker sends as one, in any order. Who believed that pairing would publish a part again that stands in its
+//! stream, and let go of one that stands nowhere. So what came back is told by the identity that it bears, and
+//!
+//! - a confirm that brings nothing says that nothing was left to hand out: what came back of its own part went to an
+//!   earlier confirm, which one more look at all others finds;
+//! - one that brings another part says nothing of its own, which may have come back behind that: it is published
+//!   again, and counted once.
 //!
 //! Each look polls all that is under way, so that is bounded by [`MOST`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -31,6 +35,8 @@ pub(super) struct Told {
 
 enum Answer {
     Taken,
+    /// Taken, or it came back, too: another part stood first in the driver's line.
+    Unsure,
     Refused,
     Lost(RabbitError),
 }
@@ -81,6 +87,8 @@ pub(super) struct InFlight {
     bytes: usize,
     /// By identity, what came back and is not concluded, and why.
     returned: BTreeMap<String, String>,
+    /// Whether a confirm is under way that nobody looks at.
+    distrusted: bool,
 }
 
 impl InFlight {
@@ -88,6 +96,15 @@ impl InFlight {
         self.bytes += message.bytes();
         self.entries.insert(self.next, Entry { message, at_ms: now_ms, state: State::Waiting(confirm) });
         self.next += 1;
+    }
+
+    /// From now on what came back may be handed to a confirm that is not here, so no part counts as taken.
+    pub(super) fn distrust(&mut self) {
+        self.distrusted = true;
+    }
+
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.distrusted
     }
 
     pub(super) fn len(&self) -> usize {
@@ -126,7 +143,11 @@ impl InFlight {
         for entry in self.entries.values_mut() {
             let State::Waiting(confirm) = &mut entry.state else { continue };
             if let Poll::Ready(told) = confirm.as_mut().poll(context) {
-                entry.state = State::Answered(told.answer);
+                let strange = told.returned.as_ref().is_some_and(|(part, _)| *part != entry.message.identity());
+                entry.state = State::Answered(match told.answer {
+                    Answer::Taken if strange => Answer::Unsure,
+                    answer => answer,
+                });
                 self.returned.extend(told.returned);
             }
         }
@@ -138,7 +159,10 @@ impl InFlight {
         let outcome = match (self.returned.remove(&message.identity()), state) {
             (_, State::Answered(Answer::Lost(error))) => Outcome::Lost(error),
             (Some(reason), _) => Outcome::Returned(reason),
-            (None, State::Answered(Answer::Taken)) => Outcome::Confirmed,
+            (None, State::Answered(Answer::Taken)) if !self.distrusted => Outcome::Confirmed,
+            (None, State::Answered(Answer::Taken | Answer::Unsure)) => {
+                Outcome::Returned("its confirm may stand for another part".into())
+            }
             (None, State::Answered(Answer::Refused) | State::Waiting(_)) => Outcome::Refused,
         };
         Some((message, outcome))
@@ -147,7 +171,7 @@ impl InFlight {
     /// What came back and is not under way was published and not waited for, when the broker asked to be spared.
     fn forget_strangers(&mut self) {
         if !self.returned.is_empty() {
-            let known: Vec<String> = self.entries.values().map(|entry| entry.message.identity()).collect();
+            let known: BTreeSet<String> = self.entries.values().map(|entry| entry.message.identity()).collect();
             self.returned.retain(|identity, _| known.contains(identity));
         }
     }
@@ -194,7 +218,7 @@ mod tests {
         let (first, second, third) = (add(&mut parts, 0), add(&mut parts, 1), add(&mut parts, 2));
         assert_eq!(outcomes(&mut parts), []);
         let _ = first.send(taken(Some(2)));
-        assert_eq!(outcomes(&mut parts), [(0, "confirmed")]);
+        assert_eq!(outcomes(&mut parts), [(0, "returned")], "its own may stand behind the one that it brought");
         let _ = third.send(taken(None));
         assert_eq!(outcomes(&mut parts), [(2, "returned")]);
         let _ = second.send(taken(None));
@@ -213,7 +237,20 @@ mod tests {
         });
         parts.add(message(1), own, 1);
         assert_eq!(outcomes(&mut parts), [(1, "returned")]);
-        assert_eq!(outcomes(&mut parts), [(0, "confirmed")]);
+        assert_eq!(outcomes(&mut parts), [(0, "returned")]);
+    }
+
+    #[test]
+    fn parts_that_all_came_back_are_all_published_again_in_whatever_order_they_are_confirmed() {
+        let mut parts = InFlight::default();
+        let (first, second, third) = (add(&mut parts, 0), add(&mut parts, 1), add(&mut parts, 2));
+        let _ = third.send(taken(Some(0)));
+        assert_eq!(outcomes(&mut parts), [(2, "returned")]);
+        let _ = second.send(taken(Some(1)));
+        assert_eq!(outcomes(&mut parts), [(1, "returned")]);
+        let _ = first.send(taken(Some(2)));
+        assert_eq!(outcomes(&mut parts), [(0, "returned")]);
+        assert!(parts.returned.is_empty());
     }
 
     #[test]
@@ -231,8 +268,17 @@ mod tests {
     fn what_came_back_and_is_not_under_way_is_forgotten() {
         let mut parts = InFlight::default();
         let _ = add(&mut parts, 0).send(taken(Some(9)));
-        assert_eq!(outcomes(&mut parts), [(0, "confirmed")]);
+        assert_eq!(outcomes(&mut parts), [(0, "returned")]);
         assert!(parts.returned.is_empty());
+    }
+
+    #[test]
+    fn no_part_is_let_go_beside_a_confirm_that_nobody_looks_at() {
+        let mut parts = InFlight::default();
+        let first = add(&mut parts, 0);
+        parts.distrust();
+        let _ = first.send(taken(None));
+        assert_eq!(outcomes(&mut parts), [(0, "returned")]);
     }
 
     #[test]

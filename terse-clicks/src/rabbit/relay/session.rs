@@ -83,6 +83,11 @@ impl Session {
         self.link.is_up() && self.channel.status().connected()
     }
 
+    /// Whether it should be ended: its confirms say nothing any more, and the broker would take parts again.
+    pub(super) fn is_spent(&self) -> bool {
+        self.in_flight.is_distrusted() && !self.link.is_blocked()
+    }
+
     /// Whether nothing that was published waits.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight() == 0
@@ -126,7 +131,11 @@ impl Session {
             self.channel.basic_publish(exchange.into(), key.into(), options, &message.body, message.properties());
         let confirm = match self.link.ask(publishing).await {
             Ok(confirm) => confirm,
-            Err(_) if self.link.is_up() && self.link.is_blocked() => return Ok(false),
+            Err(_) if self.link.is_up() && self.link.is_blocked() => {
+                // Its confirm, if there will be one, may swallow what came back of another part.
+                self.in_flight.distrust();
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
         let message = Message { body: message.body.clone(), ..*message };

@@ -233,6 +233,22 @@ fn an_update_whose_outcome_stays_unknown_is_given_up() {
 }
 
 #[test]
+fn an_update_of_unknown_outcome_stays_one_when_the_next_round_is_refused() {
+    let bench = with_link();
+    bench.store.cue(Op::Update, Cue::FailBefore(UnknownOutcome));
+    bench.store.cue(Op::Update, Cue::FailBefore(Overloaded));
+    assert_eq!(store_kind(bench.edit("code1", &titled("mine"))), UnknownOutcome);
+    assert_eq!(bench.store.calls(Op::Update), 2);
+
+    let bench = with_link();
+    bench.store.cue(Op::Update, Cue::FailAfter(UnknownOutcome));
+    bench.store.cue(Op::Get, Cue::Race(Box::new(|_| {})));
+    bench.store.cue(Op::Get, Cue::FailBefore(Overloaded));
+    assert_eq!(store_kind(bench.delete("code1")), UnknownOutcome);
+    assert_eq!(bench.row("code1").unwrap().state, LinkState::Deleted, "it was made");
+}
+
+#[test]
 fn an_unreachable_store_ends_an_edit_at_once() {
     for op in [Op::Get, Op::Update] {
         let bench = with_link();

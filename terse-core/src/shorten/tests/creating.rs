@@ -130,6 +130,17 @@ fn an_insert_whose_outcome_stays_unknown_is_given_up() {
 }
 
 #[test]
+fn an_insert_of_unknown_outcome_stays_one_when_the_next_try_is_refused() {
+    for refusal in [Overloaded, Unavailable] {
+        let bench = Bench::new();
+        bench.store.cue(Op::Insert, Cue::FailAfter(UnknownOutcome));
+        bench.store.cue(Op::Insert, Cue::FailBefore(refusal));
+        assert_eq!(store_kind(bench.create(&draft().alias("mine"))), UnknownOutcome);
+        assert_eq!((bench.rows(), bench.store.calls(Op::Insert)), (1, 2), "the link stands");
+    }
+}
+
+#[test]
 fn an_unreachable_store_is_told_at_once() {
     let bench = Bench::new();
     bench.store.cue(Op::Insert, Cue::FailBefore(Unavailable));

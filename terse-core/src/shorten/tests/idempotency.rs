@@ -196,3 +196,13 @@ fn fifty_twins_at_once_make_one_link() {
     assert!(links.iter().all(|link| *link == links[0]));
     assert_eq!(bench.rows(), 2, "the occupied one and theirs");
 }
+
+#[test]
+fn a_claim_of_unknown_outcome_stays_one_when_the_next_try_is_refused() {
+    let bench = Bench::new();
+    bench.store.cue(Op::Claim, Cue::FailAfter(UnknownOutcome));
+    bench.store.cue(Op::Claim, Cue::FailBefore(Overloaded));
+    assert_eq!(store_kind(bench.create_with_key(&draft(), &key())), UnknownOutcome);
+    assert!(record(&bench).is_some(), "the record stands");
+    assert_eq!(bench.create_with_key(&draft(), &key()).unwrap().code, code("code1"), "a retry finishes it");
+}

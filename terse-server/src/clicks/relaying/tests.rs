@@ -136,6 +136,16 @@ async fn of_several_that_would_relay_what_others_left_one_does_and_the_next_when
 }
 
 #[test]
+fn only_what_this_process_recorded_is_worth_the_time_of_its_end() {
+    let place = Place::new();
+    let (own, remains) = (RelayOf::Recording(place.recording()), RelayOf::Remains(place.journals()));
+    assert_eq!((own.drains_for(PATIENCE, true), own.drains_for(PATIENCE, false)), (PATIENCE, UNCONNECTED));
+    assert_eq!((remains.drains_for(PATIENCE, true), remains.drains_for(PATIENCE, false)), (UNCONNECTED, UNCONNECTED));
+    let short = UNCONNECTED / 2;
+    assert_eq!((own.drains_for(short, true), remains.drains_for(short, true)), (short, short));
+}
+
+#[test]
 fn what_earlier_relays_published_is_told_and_waits_double() {
     let relayed = Relayed::default();
     assert!(!relayed.lives());

@@ -1,5 +1,6 @@
 //! Full bulkheads, cancelled callers, panics, health, and two shards side by side.
 
+use terse_core::Timestamp;
 use terse_core::ports::ShardStore;
 
 use super::*;
@@ -8,31 +9,64 @@ use crate::{ShardMap, Sharded};
 #[tokio::test]
 async fn a_full_bulkhead_refuses_at_once_and_the_other_guard_has_places() {
     let mut small = settings();
-    (small.read.permits, small.catalog.permits, small.write.permits) = (2, 1, 2);
+    (small.write.permits, small.creates) = (2, always(1));
     let fixture = Fixture::with(small);
-    let gate = fixture.hangs(Operation::Resolve);
+    let gate = fixture.hangs(Operation::Forget);
     let held: Vec<_> = (0..2)
         .map(|_| {
             let store = fixture.store.clone();
-            tokio::spawn(async move { store.resolve(&code("abc")).await })
+            tokio::spawn(async move { store.forget("name").await })
         })
         .collect();
     arrived(&gate, 2).await;
-    assert_eq!(fixture.metrics.bulkhead_in_use("main/read").get(), 2);
-    let refused = fixture.resolve().await.unwrap_err();
+    assert_eq!(fixture.metrics.bulkhead_in_use("main/write").get(), 2);
+    let refused = fixture.store.forget("name").await.unwrap_err();
     assert_eq!(
         (refused.kind, refused.message.as_str()),
-        (StoreErrorKind::Overloaded, "main/read: all 2 slots are taken")
+        (StoreErrorKind::Overloaded, "main/write: all 2 slots are taken")
     );
-    assert_eq!(kind(fixture.list().await), StoreErrorKind::Overloaded, "a list needs a place among the reads too");
-    assert_eq!(fixture.metrics.bulkhead_rejected("main/read").get(), 2);
-    assert_eq!((fixture.calls(Operation::Resolve), fixture.calls(Operation::List)), (2, 0));
-    assert_eq!(fixture.insert("abc").await.unwrap(), Insert::Created);
+    assert_eq!(kind(fixture.insert("abc").await), StoreErrorKind::Overloaded, "a create needs a place among them too");
+    assert_eq!(fixture.metrics.bulkhead_rejected("main/write").get(), 2);
+    assert_eq!((fixture.calls(Operation::Forget), fixture.calls(Operation::InsertIfAbsent)), (2, 0));
+    assert_eq!(fixture.resolve().await.unwrap(), None);
     gate.open();
     for call in held {
         call.await.unwrap().unwrap();
     }
-    assert_eq!(fixture.read().state(), State::Closed, "what the bulkhead refuses is no failure");
+    assert_eq!(fixture.write().state(), State::Closed, "what the bulkhead refuses is no failure");
+    fixture.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_the_limits_let_in_finds_a_place_and_so_does_a_lease() {
+    let usual = settings();
+    let [redirects, creates] = [usual.redirects.max, usual.creates.max].map(always);
+    let fixture = Fixture::with(GuardSettings { redirects, creates, ..usual });
+    let gates = [Operation::InsertIfAbsent, Operation::Resolve, Operation::Keys].map(|of| fixture.hangs(of));
+    let mut held = Vec::new();
+    // Creates come first, since they give way to redirects.
+    let counts = [creates.max, redirects.max, usual.catalog.permits].map(|count| count as usize);
+    for (kind, (gate, count)) in gates.iter().zip(counts).enumerate() {
+        held.extend((0..count).map(|_| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move {
+                match kind {
+                    0 => store.insert_if_absent(&link("new"), attempt(1)).await.map(drop),
+                    1 => store.resolve(&code("abc")).await.map(drop),
+                    _ => store.keys().await.map(drop),
+                }
+            })
+        }));
+        arrived(gate, count).await;
+    }
+    fixture.store.lease("ids", 5, "here", Timestamp::from_millis(0)).await.unwrap();
+    let rejected =
+        ["main/read", "main/catalog", "main/write"].map(|name| fixture.metrics.bulkhead_rejected(name).get());
+    assert_eq!(rejected, [0; 3]);
+    for call in held {
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
     fixture.assert_idle();
 }
 
@@ -144,13 +178,35 @@ async fn a_shard_that_rejects_writes_is_told_until_one_that_is_tried_succeeds() 
     assert_eq!(fixture.calls(Operation::CheckWrites), 0, "nothing is tried while the guard is open");
     fixture.clock.advance(Duration::from_millis(500));
     assert_eq!(fixture.store.check_writes(false).await.len(), 1);
-    assert_eq!((fixture.calls(Operation::CheckWrites), fixture.write().state()), (1, State::Open));
+    assert_eq!((fixture.calls(Operation::CheckWrites), fixture.write().state()), (1, State::HalfOpen));
     fixture.heal();
-    fixture.clock.advance(Duration::from_millis(5_000));
     for _ in 0..2 {
         assert!(fixture.store.check_writes(false).await.is_empty());
     }
     assert_eq!(fixture.write().state(), State::Closed, "without a client");
+    fixture.assert_idle();
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_at_writes_that_hang_leave_the_probes_to_clients_and_speak_against_nobody() {
+    let fixture = Fixture::new();
+    fixture.fails(Operation::InsertIfAbsent);
+    for number in 0..5 {
+        fixture.insert(&format!("code{number}")).await.unwrap_err();
+    }
+    fixture.heal();
+    fixture.clock.advance(Duration::from_millis(500));
+    let gate = fixture.hangs(Operation::CheckWrites);
+    let store = fixture.store.clone();
+    let look = tokio::spawn(async move { store.check_writes(true).await });
+    arrived(&gate, 1).await;
+    let refused = fixture.store.check_writes(true).await.remove(0).1;
+    assert_eq!((refused.kind, fixture.calls(Operation::CheckWrites)), (StoreErrorKind::Unavailable, 1));
+    assert_eq!(fixture.insert("first").await.unwrap(), Insert::Created);
+    assert_eq!(look.await.unwrap().remove(0).1.kind, StoreErrorKind::UnknownOutcome, "it took too long");
+    assert_eq!(fixture.write().state(), State::HalfOpen);
+    assert_eq!(fixture.insert("second").await.unwrap(), Insert::Created);
+    assert_eq!(fixture.write().state(), State::Closed);
     fixture.assert_idle();
 }
 

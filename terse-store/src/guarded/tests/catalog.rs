@@ -91,7 +91,7 @@ async fn lists_that_hang_are_unavailable_and_trip_nothing() {
 #[tokio::test]
 async fn slow_lists_do_not_starve_redirects() {
     let mut small = settings();
-    (small.read.permits, small.catalog.permits) = (8, 2);
+    (small.read.permits, small.catalog.permits, small.redirects) = (8, 2, always(6));
     let fixture = Fixture::with(small);
     let gate = fixture.hangs(Operation::List);
     let lists: Vec<_> = (0..2)

@@ -54,7 +54,7 @@ async fn poll(store: &Guarded<Busy>, span_ms: i64) -> Result<ChangeMarks, StoreE
 #[tokio::test(start_paused = true)]
 async fn marks_are_polled_while_redirects_fill_their_guard() {
     let mut settings = settings();
-    (settings.read.permits, settings.catalog.permits) = (2, 1);
+    (settings.read.permits, settings.catalog.permits, settings.redirects) = (3, 1, always(2));
     let metrics = Metrics::new();
     let store = Arc::new(busy(Feed::Answers, &settings, &metrics));
     let redirects = [(); 2].map(|()| {

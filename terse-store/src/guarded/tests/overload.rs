@@ -3,7 +3,6 @@
 use terse_core::ports::clicks::ClickStats;
 use terse_core::stats::{Row, Span};
 use terse_core::{KeyId, Timestamp};
-use terse_resilience::ConcurrencySettings;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -30,8 +29,7 @@ impl ClickStats for Nothing {
 
 /// A shard for eight redirects and eight creates at once, and statistics that give way to them.
 fn shard_for_eight() -> (Fixture, GuardedStats) {
-    let eight = ConcurrencySettings { initial: 8, min: 8, max: 8, ..ConcurrencySettings::default() };
-    let fixture = Fixture::with(GuardSettings { redirects: eight, creates: eight, ..settings() });
+    let fixture = Fixture::with(GuardSettings { redirects: always(8), creates: always(8), ..settings() });
     let clock: Arc<dyn MonotonicClock> = Arc::new(CoreClock(fixture.clock.clone()));
     let stats = GuardedStats::new(Arc::new(Nothing), &StatsGuardSettings::default(), clock, 1, &fixture.metrics);
     let links = fixture.store.loads().map(|(_, limit)| Arc::clone(limit)).collect();
@@ -179,12 +177,13 @@ async fn answered_in_20_s(redirects: ConcurrencySettings) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::print_stdout, reason = "what was measured")]
 async fn a_shard_that_is_asked_for_three_times_what_it_can_do_does_nearly_all_it_can() {
     const CAPACITY: usize = 800 * 20;
     let with = answered_in_20_s(ConcurrencySettings::default()).await;
     assert!(with * 100 >= CAPACITY * 95, "{with} of {CAPACITY}");
-    // With as many places as the bulkhead has, most wait in vain.
-    let fixed = ConcurrencySettings { initial: 1_024, min: 1_024, max: 1_024, ..ConcurrencySettings::default() };
-    let without = answered_in_20_s(fixed).await;
+    // With as many as there are places, most wait in vain.
+    let without = answered_in_20_s(always(1_024)).await;
     assert!(without * 3 < with * 2, "there is nothing to limit: {without} without, {with} with");
+    println!("in time {with} with the limit, {without} with as many as there are places, of {CAPACITY}");
 }
