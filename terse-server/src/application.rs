@@ -348,7 +348,7 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
         metrics: Arc::clone(&world.metrics),
         clock: Arc::clone(&world.clock),
         entropy: Arc::clone(&world.entropy),
-        settings: Arc::new(settings(config, address)),
+        settings: Arc::new(settings(&config.http, address)),
     })
 }
 
@@ -367,10 +367,9 @@ fn guarded_stats(clicks: &Clicks, stores: &Stores, world: &World) -> Result<Arc<
     Ok(Arc::new(guarded.giving_way_to(stores.loads.clone())))
 }
 
-fn settings(config: &Config, address: SocketAddr) -> Settings {
-    let http = &config.http;
+fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
     Settings {
-        public_url: config.public_base(address),
+        public_url: http.public_url.base.clone(),
         listen: address,
         redirect_status: http.redirect_status,
         redirect_max_age_s: http.redirect_max_age_s,

@@ -197,15 +197,6 @@ impl Config {
         Ok(config)
     }
 
-    /// The base of short URLs of a server that really listens on `address`.
-    #[must_use]
-    pub fn public_base(&self, address: SocketAddr) -> String {
-        match self.source(&keys::PUBLIC_URL) {
-            Source::Default => self.http.public_url.on_port_of(address).base,
-            _ => self.http.public_url.base.clone(),
-        }
-    }
-
     fn source(&self, key: &Key) -> &Source {
         self.shown.iter().find(|shown| shown.key.name == key.name).map_or(&Source::Default, |shown| &shown.source)
     }
@@ -272,7 +263,7 @@ fn http(check: &mut Check<'_>) -> Result<HttpConfig, StartError> {
     let listen = check.key(&keys::LISTEN, values::socket_address)?;
     Ok(HttpConfig {
         listen,
-        public_url: public_url(check, listen)?,
+        public_url: check.key(&keys::PUBLIC_URL, values::public_url)?,
         auth: auth(check, listen)?,
         redirect_status: check.key(&keys::REDIRECT_STATUS, |text| values::one_of(text, &STATUSES))?,
         redirect_max_age_s: check.key(&keys::REDIRECT_MAX_AGE, |text| {
@@ -284,17 +275,6 @@ fn http(check: &mut Check<'_>) -> Result<HttpConfig, StartError> {
         workers: workers(check)?,
         bounds: bounds(check)?,
     })
-}
-
-/// Unless it is set, it follows the port on loopback.
-fn public_url(check: &mut Check<'_>, listen: SocketAddr) -> Result<PublicUrl, StartError> {
-    let public_url = check.key(&keys::PUBLIC_URL, values::public_url)?;
-    let Some(shown) = check.shown.last_mut().filter(|shown| shown.source == Source::Default) else {
-        return Ok(public_url);
-    };
-    let followed = public_url.on_port_of(listen);
-    shown.value.clone_from(&followed.base);
-    Ok(followed)
 }
 
 fn auth(check: &mut Check<'_>, listen: SocketAddr) -> Result<AuthMode, StartError> {

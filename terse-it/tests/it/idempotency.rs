@@ -24,8 +24,7 @@ fn assert_same(client: &Client, request: &Request, first: &Response) {
 
 #[test]
 fn a_retry_gets_the_same_answer_byte_for_byte_through_restarts_and_kills() {
-    // Without it short URLs follow the port, which is another one after each restart here.
-    let mut server = Setup::new().env("TERSE_PUBLIC_URL", "http://localhost:8080").start();
+    let mut server = Setup::new().start();
     let client = server.client();
     let generated = keyed("key-1", &json!({ "url": "https://example.com/1", "title": "x" }));
     let named = keyed("key-2", &json!({ "url": "https://example.com/2", "alias": "named" }));

@@ -61,7 +61,7 @@ pub static PUBLIC_URL: Key = Key::new(
     ["public_url", "public-url", "TERSE_PUBLIC_URL"],
     "URL",
     "http://localhost:8080",
-    "base of short URLs; its host is refused as a target; unless it is set, it has the port of LISTEN on loopback",
+    "base of short URLs; its host is refused as a target",
 );
 /// Where files are kept.
 pub static DATA_DIR: Key = Key::new(

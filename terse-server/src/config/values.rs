@@ -27,18 +27,6 @@ pub struct PublicUrl {
     pub host: String,
 }
 
-impl PublicUrl {
-    /// The default one of a server that listens on `listen`: on loopback the host stays, and the port is that one's. What
-    /// others are to call a server that they reach nobody can guess, nor a port that is yet to be found.
-    pub(super) fn on_port_of(&self, listen: SocketAddr) -> Self {
-        if !listen.ip().is_loopback() || listen.port() == 0 {
-            return self.clone();
-        }
-        let port = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
-        Self { base: format!("http://{}{port}", self.host), host: self.host.clone() }
-    }
-}
-
 /// One word of a list; anything else is refused with the nearest one.
 pub(super) fn one_of<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Result<T, String> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
