@@ -79,15 +79,24 @@ pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false" && value != "0")
 }
 
-/// `cargo` with `arguments`; in CI the lock file is what counts.
+/// `cargo` with `arguments`; in CI, and for what is installed, the lock file is what counts.
 #[must_use]
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments);
-    if in_ci() && arguments.first() != Some(&"fmt") {
+    if is_locked(arguments, in_ci()) {
         command.arg("--locked");
     }
     command
+}
+
+/// Whether `cargo` may take only what a lock file names. It takes that word once.
+fn is_locked(arguments: &[&str], in_ci: bool) -> bool {
+    match arguments.first() {
+        Some(&"fmt") => false,
+        Some(&"install") => true,
+        _ => in_ci,
+    }
 }
 
 /// One package of the dependency graph.
@@ -204,6 +213,15 @@ fn tests(targets: &Value) -> BTreeSet<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_hears_once_that_the_lock_file_counts() {
+        assert!(is_locked(&["install", "mdbook"], false));
+        assert!(is_locked(&["install", "mdbook"], true));
+        assert!(is_locked(&["test"], true));
+        assert!(!is_locked(&["test"], false));
+        assert!(!is_locked(&["fmt", "--check"], true));
+    }
 
     /// A graph of the workspace's packages `ours`; `arrows` as (from, to, kind), kind "" = normal.
     pub(crate) fn graph(ours: &[&str], arrows: &[(&str, &str, &str)]) -> Graph {

@@ -109,7 +109,7 @@ fn mdbook(workspace: &Workspace, supervisor: &Supervisor) -> Result<PathBuf> {
     println!("building mdbook {MDBOOK}");
     // Without optimisation: the book is small, and building mdBook is what takes time.
     let mut command =
-        cargo(&["install", "mdbook", "--version", MDBOOK, "--locked", "--no-default-features", "--debug", "--quiet"]);
+        cargo(&["install", "mdbook", "--version", MDBOOK, "--no-default-features", "--debug", "--quiet"]);
     command.arg("--root").arg(&root).arg("--target-dir").arg(root.join("build"));
     supervisor.run_ok(&mut command, INSTALL_LIMIT)?;
     Ok(own)
