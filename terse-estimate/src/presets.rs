@@ -148,7 +148,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "xu",
         title: "System Design Interview (Xu), chapter 8, by public notes",
-        source: Some("https://github.com/preslavmihaylov/booknotes"),
+        source: Some("https://github.com/Hermione-Study-Club/SystemDesignGrimoire/blob/main/url-shorter/README.md"),
         inputs: Inputs { per: Period::Day, links: 100e6, ratio: 10.0, row_bytes: 100.0, replicas: 1.0, ..OURS },
         reasons: &[],
         quotes: &[
@@ -165,7 +165,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "grokking",
         title: "Grokking the System Design Interview, TinyURL, by public notes",
-        source: Some("https://github.com/design-gurus/grokking-system-design"),
+        source: Some("https://github.com/computer-science-engineering/learning-computer-science"),
         inputs: Inputs { links: 500e6, years: 5.0, row_bytes: 500.0, replicas: 1.0, entry_bytes: 500.0, ..OURS },
         reasons: &[],
         quotes: &[
@@ -179,7 +179,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "hello",
         title: "Hello Interview, Bitly, by public notes",
-        source: Some("https://www.hellointerview.com/learn/system-design/problem-breakdowns/bitly"),
+        source: Some("https://www.youtube.com/watch?v=iUU4O1sWtJA"),
         // A billion links in all, at the rate of one link for a thousand redirects.
         inputs: Inputs {
             per: Period::Day,
