@@ -1,5 +1,5 @@
 //! Every metric of terse, and its name. The names are a contract: dashboards,
-//! drills and load tests read them.
+//! alerts, drills and load tests read them. What each tells stands in [`table`].
 
 mod bus;
 mod cache;
@@ -10,13 +10,13 @@ mod families;
 mod limits;
 mod overload;
 mod redirects;
+pub mod table;
 mod workers;
 
 use std::sync::Arc;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use self::cache::CacheGauges;
@@ -25,6 +25,7 @@ use self::dead::DeadGauges;
 use self::events::EventGauges;
 use self::overload::OverloadGauges;
 use self::redirects::RedirectSums;
+use self::table::{histogram_opts, opts};
 
 pub use self::bus::{BusGauges, PartsCounted};
 pub use self::cache::CacheReading;
@@ -66,6 +67,8 @@ pub const CACHE_OVERFLOWS: &str = "terse_cache_overflows_total";
 pub const CACHE_BYPASSES: &str = "terse_cache_bypasses_total";
 /// Hosts that no link may lead to.
 pub const BLOCKED_HOSTS: &str = "terse_blocked_hosts";
+/// Whether the hosts that admins block were read from the store since the start: 0 or 1.
+pub const BLOCKED_HOSTS_KNOWN: &str = "terse_blocked_hosts_known";
 /// Whether what is remembered of a shard is in step with its change marks, 0 or 1, by shard that other servers change.
 pub const MARKS_FRESH: &str = "terse_marks_fresh";
 /// Requests and items that a rate limit refused, by limit.
@@ -169,6 +172,7 @@ pub struct Metrics {
     cache_requests: IntCounterVec,
     rate_limited: IntCounterVec,
     limits_alone: IntCounterVec,
+    blocked_hosts_known: IntGauge,
     clicks: ClickSums,
     clicks_applied: IntCounter,
     click_blocks_pending: IntGauge,
@@ -192,34 +196,26 @@ impl Metrics {
     #[allow(clippy::missing_panics_doc)]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let store = HistogramOpts::new(STORE_REQUEST_SECONDS, "seconds of a store request");
-        let offset = Opts::new(STORE_CLOCK_OFFSET, "seconds by which this clock is ahead of a store's");
-        let state = Opts::new(BREAKER_STATE, "state of a breaker: 0 closed, 1 half-open, 2 open");
-        let transitions = Opts::new(BREAKER_TRANSITIONS, "changes of a breaker's state");
-        let in_use = Opts::new(BULKHEAD_IN_USE, "calls in a bulkhead");
-        let rejected = Opts::new(BULKHEAD_REJECTED, "calls that found a bulkhead full");
-        let cache = Opts::new(CACHE_REQUESTS, "calls to the shared cache");
-        let limited = Opts::new(RATE_LIMITED, "requests and items that a rate limit refused");
-        let alone = Opts::new(LIMITS_ALONE, "decisions about a shared limit that this process made alone");
         Self {
             redirects: registered(&registry, RedirectSums::new()),
-            links_created: registered(&registry, IntCounter::new(LINKS_CREATED, "links created")),
+            links_created: registered(&registry, IntCounter::with_opts(opts(LINKS_CREATED))),
             store_seconds: registered(
                 &registry,
-                HistogramVec::new(store.buckets(BUCKETS.to_vec()), &["shard", "operation"]),
+                HistogramVec::new(histogram_opts(STORE_REQUEST_SECONDS), &["shard", "operation"]),
             ),
-            store_clock_offset: registered(&registry, GaugeVec::new(offset, &["shard"])),
-            breaker_state: registered(&registry, IntGaugeVec::new(state, &["name"])),
-            breaker_transitions: registered(&registry, IntCounterVec::new(transitions, &["name", "to"])),
-            bulkhead_in_use: registered(&registry, IntGaugeVec::new(in_use, &["name"])),
-            bulkhead_rejected: registered(&registry, IntCounterVec::new(rejected, &["name"])),
-            cache_requests: registered(&registry, IntCounterVec::new(cache, &["operation", "result"])),
-            rate_limited: registered(&registry, IntCounterVec::new(limited, &["limit"])),
-            limits_alone: registered(&registry, IntCounterVec::new(alone, &["limit"])),
+            store_clock_offset: registered(&registry, GaugeVec::new(opts(STORE_CLOCK_OFFSET), &["shard"])),
+            breaker_state: registered(&registry, IntGaugeVec::new(opts(BREAKER_STATE), &["name"])),
+            breaker_transitions: registered(&registry, IntCounterVec::new(opts(BREAKER_TRANSITIONS), &["name", "to"])),
+            bulkhead_in_use: registered(&registry, IntGaugeVec::new(opts(BULKHEAD_IN_USE), &["name"])),
+            bulkhead_rejected: registered(&registry, IntCounterVec::new(opts(BULKHEAD_REJECTED), &["name"])),
+            cache_requests: registered(&registry, IntCounterVec::new(opts(CACHE_REQUESTS), &["operation", "result"])),
+            rate_limited: registered(&registry, IntCounterVec::new(opts(RATE_LIMITED), &["limit"])),
+            limits_alone: registered(&registry, IntCounterVec::new(opts(LIMITS_ALONE), &["limit"])),
+            blocked_hosts_known: registered(&registry, IntGauge::with_opts(opts(BLOCKED_HOSTS_KNOWN))),
             clicks: registered(&registry, ClickSums::new()),
-            clicks_applied: registered(&registry, IntCounter::new(CLICKS_APPLIED, "clicks added to the read model")),
-            click_blocks_pending: registered(&registry, IntGauge::new(CLICK_BLOCKS_PENDING, "sealed blocks waiting")),
-            click_lag_seconds: registered(&registry, Gauge::new(CLICK_LAG_SECONDS, "seconds from seal to count")),
+            clicks_applied: registered(&registry, IntCounter::with_opts(opts(CLICKS_APPLIED))),
+            click_blocks_pending: registered(&registry, IntGauge::with_opts(opts(CLICK_BLOCKS_PENDING))),
+            click_lag_seconds: registered(&registry, Gauge::with_opts(opts(CLICK_LAG_SECONDS))),
             dead: DeadGauges::new(&registry),
             events: EventGauges::new(&registry),
             bus: BusGauges::new(&registry),
@@ -238,6 +234,11 @@ impl Metrics {
     #[must_use]
     pub fn click_counts(&self) -> ClickCounts {
         self.clicks.of_a_worker()
+    }
+
+    /// Tells whether the hosts that admins block were read from the store.
+    pub fn blocked_hosts_known(&self, known: bool) {
+        self.blocked_hosts_known.set(known.into());
     }
 
     /// The clicks added to the read model. Look it up once and keep it.
@@ -371,6 +372,7 @@ mod tests {
         metrics.cache_requests("get", "hit").inc();
         metrics.limit_counts("create").refused(3);
         metrics.limit_counts("create").decided_alone();
+        metrics.blocked_hosts_known(true);
         metrics.clicks_applied().inc_by(7);
         metrics.click_blocks_pending().set(4);
         metrics.click_lag_seconds().set(0.25);
@@ -395,6 +397,7 @@ mod tests {
             "terse_cache_requests_total{operation=\"get\",result=\"hit\"} 1",
             "terse_rate_limited_total{limit=\"create\"} 3",
             "terse_limits_alone_total{limit=\"create\"} 1",
+            "terse_blocked_hosts_known 1",
             "# TYPE terse_clicks_applied_total counter",
             "terse_clicks_applied_total 7",
             "# TYPE terse_click_blocks_pending gauge",

@@ -1,8 +1,9 @@
 //! What is told of the message broker. Nothing shows before it is told once: a server on the local bus has none of it.
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 
+use super::table::opts;
 use super::{
     BUS_CONNECTED, BUS_COUNTED_UNTIL, BUS_DEAD_LETTERS, BUS_OFFSET, BUS_PARTITIONS_HELD, BUS_PARTS, BUS_PARTS_WAITING,
     BUS_RELAY_HELD, registered,
@@ -37,25 +38,24 @@ pub struct BusGauges {
 
 impl BusGauges {
     pub(super) fn new(registry: &Registry) -> Self {
-        fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-            shown(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        fn gauge(registry: &Registry, name: &str, labels: &[&str]) -> IntGaugeVec {
+            shown(registry, IntGaugeVec::new(opts(name), labels))
         }
-        fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-            shown(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        fn counter(registry: &Registry, name: &str, labels: &[&str]) -> IntCounterVec {
+            shown(registry, IntCounterVec::new(opts(name), labels))
         }
         fn shown<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
             registered(registry, made)
         }
-        let until = Opts::new(BUS_COUNTED_UNTIL, "time up to which a partition is counted, in seconds since 1970");
         Self {
-            connected: gauge(registry, BUS_CONNECTED, "whether the message broker is connected", &["side"]),
-            relay_held: gauge(registry, BUS_RELAY_HELD, "whether publishing waits for counting", &[]),
-            parts: counter(registry, BUS_PARTS, "parts of blocks by what became of them", &["outcome"]),
-            parts_waiting: gauge(registry, BUS_PARTS_WAITING, "parts of blocks that are not confirmed", &[]),
-            partitions_held: gauge(registry, BUS_PARTITIONS_HELD, "partitions that this server counts", &[]),
-            dead_letters: counter(registry, BUS_DEAD_LETTERS, "messages put aside that nobody can decode", &[]),
-            offset: gauge(registry, BUS_OFFSET, "offset up to which a partition is counted", &["partition"]),
-            counted_until: shown(registry, GaugeVec::new(until, &["partition"])),
+            connected: gauge(registry, BUS_CONNECTED, &["side"]),
+            relay_held: gauge(registry, BUS_RELAY_HELD, &[]),
+            parts: counter(registry, BUS_PARTS, &["outcome"]),
+            parts_waiting: gauge(registry, BUS_PARTS_WAITING, &[]),
+            partitions_held: gauge(registry, BUS_PARTITIONS_HELD, &[]),
+            dead_letters: counter(registry, BUS_DEAD_LETTERS, &[]),
+            offset: gauge(registry, BUS_OFFSET, &["partition"]),
+            counted_until: shown(registry, GaugeVec::new(opts(BUS_COUNTED_UNTIL), &["partition"])),
         }
     }
 

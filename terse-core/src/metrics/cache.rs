@@ -49,27 +49,25 @@ impl fmt::Debug for CacheGauges {
     }
 }
 
-/// A number of the cache as a whole: its name, what it tells, its kind, where it stands.
-type Total = (&'static str, &'static str, MetricType, fn(&CacheReading) -> u64);
+/// A number of the cache as a whole: its name, its kind, where it stands.
+type Total = (&'static str, MetricType, fn(&CacheReading) -> u64);
 
 const TOTALS: [Total; 7] = [
-    (CACHE_LINKS, "links in memory", MetricType::GAUGE, |seen| seen.links),
-    (CACHE_BYTES, "bytes that links in memory take, by estimate", MetricType::GAUGE, |seen| seen.bytes),
-    (CACHE_MARKED_CODES, "codes changed lately that are remembered", MetricType::GAUGE, |seen| seen.marked_codes),
-    (CACHE_BYPASSED, "whether the shared cache is bypassed", MetricType::GAUGE, |seen| seen.bypassed.into()),
-    (CACHE_OVERFLOWS, "reads of too many change marks", MetricType::COUNTER, |seen| seen.overflows),
-    (CACHE_BYPASSES, "begins of bypassing the shared cache", MetricType::COUNTER, |seen| seen.bypasses),
-    (BLOCKED_HOSTS, "hosts that no link may lead to", MetricType::GAUGE, |seen| seen.blocked_hosts),
+    (CACHE_LINKS, MetricType::GAUGE, |seen| seen.links),
+    (CACHE_BYTES, MetricType::GAUGE, |seen| seen.bytes),
+    (CACHE_MARKED_CODES, MetricType::GAUGE, |seen| seen.marked_codes),
+    (CACHE_BYPASSED, MetricType::GAUGE, |seen| seen.bypassed.into()),
+    (CACHE_OVERFLOWS, MetricType::COUNTER, |seen| seen.overflows),
+    (CACHE_BYPASSES, MetricType::COUNTER, |seen| seen.bypasses),
+    (BLOCKED_HOSTS, MetricType::GAUGE, |seen| seen.blocked_hosts),
 ];
-
-const FRESH_HELP: &str = "whether what is remembered of a shard is in step with its change marks";
 
 impl CacheGauges {
     /// # Errors
     /// When a name is not valid.
     pub(super) fn new(read: Arc<Read>) -> prometheus::Result<Self> {
-        let totals = TOTALS.iter().map(|(name, help, ..)| describe(name, help, &[]));
-        let descriptions = totals.chain([describe(MARKS_FRESH, FRESH_HELP, &["shard"])]).collect::<Result<_, _>>()?;
+        let totals = TOTALS.iter().map(|(name, ..)| describe(name, &[]));
+        let descriptions = totals.chain([describe(MARKS_FRESH, &["shard"])]).collect::<Result<_, _>>()?;
         Ok(Self { read, descriptions })
     }
 }
@@ -88,13 +86,13 @@ impl Collector for CacheGauges {
                 metric.set_gauge(gauge(u64::from(*fresh)));
                 metric
             });
-            families.push(family(MARKS_FRESH, FRESH_HELP, MetricType::GAUGE, fresh.collect()));
+            families.push(family(MARKS_FRESH, MetricType::GAUGE, fresh.collect()));
         }
         families
     }
 }
 
-fn total_of(seen: &CacheReading, (name, help, kind, value): &Total) -> MetricFamily {
+fn total_of(seen: &CacheReading, (name, kind, value): &Total) -> MetricFamily {
     let mut metric = Metric::default();
     match kind {
         MetricType::COUNTER => {
@@ -104,7 +102,7 @@ fn total_of(seen: &CacheReading, (name, help, kind, value): &Total) -> MetricFam
         }
         _ => metric.set_gauge(gauge(value(seen))),
     }
-    family(name, help, *kind, vec![metric])
+    family(name, *kind, vec![metric])
 }
 
 fn gauge(value: u64) -> Gauge {

@@ -11,9 +11,6 @@ use super::workers::{self, OfAWorker, Sums, increase};
 use super::{CLICKS_DROPPED, CLICKS_RECORDED};
 use crate::click::Dropped;
 
-const RECORDED_HELP: &str = "clicks written down";
-const DROPPED_HELP: &str = "clicks that could not be written down";
-
 /// The counts of one web worker, for the thread that made it alone. When it is
 /// dropped, what it counted stays in the sum.
 pub struct ClickCounts(OfAWorker<Cells>);
@@ -55,8 +52,7 @@ impl ClickSums {
     /// # Errors
     /// When a name is not valid.
     pub(super) fn new() -> prometheus::Result<Self> {
-        let descriptions =
-            [describe(CLICKS_RECORDED, RECORDED_HELP, &[])?, describe(CLICKS_DROPPED, DROPPED_HELP, &["reason"])?];
+        let descriptions = [describe(CLICKS_RECORDED, &[])?, describe(CLICKS_DROPPED, &["reason"])?];
         Ok(Self { sums: Arc::default(), descriptions })
     }
 
@@ -79,8 +75,8 @@ impl Collector for ClickSums {
             counted(metric, &total.dropped[reason as usize])
         });
         vec![
-            family(CLICKS_RECORDED, RECORDED_HELP, MetricType::COUNTER, vec![recorded]),
-            family(CLICKS_DROPPED, DROPPED_HELP, MetricType::COUNTER, dropped.collect()),
+            family(CLICKS_RECORDED, MetricType::COUNTER, vec![recorded]),
+            family(CLICKS_DROPPED, MetricType::COUNTER, dropped.collect()),
         ]
     }
 }

@@ -1,7 +1,8 @@
 //! What is told of blocks of clicks that nobody can decode.
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 
+use super::table::opts;
 use super::{CLICK_BLOCKS_ASIDE, CLICK_BLOCKS_DISCARDED, CLICK_BYTES_ASIDE, CLICKS_STOPPED, Metrics, registered};
 
 /// Who can't go on with the clicks of a journal or a stream.
@@ -37,14 +38,11 @@ pub(super) struct DeadGauges {
 
 impl DeadGauges {
     pub(super) fn new(registry: &Registry) -> Self {
-        let stopped =
-            Opts::new(CLICKS_STOPPED, "journals and streams whose clicks are not counted until somebody looks");
-        let discarded = IntCounter::new(CLICK_BLOCKS_DISCARDED, "blocks put aside and discarded");
         Self {
-            blocks: registered(registry, IntGauge::new(CLICK_BLOCKS_ASIDE, "blocks put aside")),
-            bytes: registered(registry, IntGauge::new(CLICK_BYTES_ASIDE, "bytes of blocks put aside")),
-            discarded: registered(registry, discarded),
-            stopped: registered(registry, IntGaugeVec::new(stopped, &["at"])),
+            blocks: registered(registry, IntGauge::with_opts(opts(CLICK_BLOCKS_ASIDE))),
+            bytes: registered(registry, IntGauge::with_opts(opts(CLICK_BYTES_ASIDE))),
+            discarded: registered(registry, IntCounter::with_opts(opts(CLICK_BLOCKS_DISCARDED))),
+            stopped: registered(registry, IntGaugeVec::new(opts(CLICKS_STOPPED), &["at"])),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What is counted of link events.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
+use super::table::opts;
 use super::{LINK_EVENT_BYTES, LINK_EVENTS, Metrics, registered};
 
 /// The metrics of link events.
@@ -12,8 +13,8 @@ pub(super) struct EventGauges {
 
 impl EventGauges {
     pub(super) fn new(registry: &Registry) -> Self {
-        let events = IntCounterVec::new(Opts::new(LINK_EVENTS, "link events"), &["outcome"]);
-        let bytes = IntGauge::new(LINK_EVENT_BYTES, "bytes of link events that wait");
+        let events = IntCounterVec::new(opts(LINK_EVENTS), &["outcome"]);
+        let bytes = IntGauge::with_opts(opts(LINK_EVENT_BYTES));
         Self { events: registered(registry, events), bytes: registered(registry, bytes) }
     }
 }

@@ -1,7 +1,8 @@
 //! What is told of limits of calls at once, and of what was refused for them.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::table::opts;
 use super::{CONCURRENCY_IN_FLIGHT, CONCURRENCY_LIMIT, CONNECTIONS_REFUSED, Metrics, SHED, registered};
 
 /// What is shed when there is too much, the first to go first.
@@ -57,21 +58,15 @@ pub(super) struct OverloadGauges {
 
 impl OverloadGauges {
     pub(super) fn new(registry: &Registry) -> Self {
-        let shed = Opts::new(SHED, "calls refused because there are too many");
-        let limit = Opts::new(CONCURRENCY_LIMIT, "calls that may run at once");
-        let in_flight = Opts::new(CONCURRENCY_IN_FLIGHT, "calls that do");
-        let shed = registered(registry, IntCounterVec::new(shed, &["kind"]));
+        let shed = registered(registry, IntCounterVec::new(opts(SHED), &["kind"]));
         for kind in Shed::ALL {
             shed.with_label_values(&[kind.as_str()]);
         }
         Self {
             shed,
-            limit: registered(registry, IntGaugeVec::new(limit, &["name"])),
-            in_flight: registered(registry, IntGaugeVec::new(in_flight, &["name"])),
-            refused: registered(
-                registry,
-                IntCounter::new(CONNECTIONS_REFUSED, "connections refused because their address has too many"),
-            ),
+            limit: registered(registry, IntGaugeVec::new(opts(CONCURRENCY_LIMIT), &["name"])),
+            in_flight: registered(registry, IntGaugeVec::new(opts(CONCURRENCY_IN_FLIGHT), &["name"])),
+            refused: registered(registry, IntCounter::with_opts(opts(CONNECTIONS_REFUSED))),
         }
     }
 }

@@ -13,9 +13,6 @@ use super::workers::{self, OfAWorker, Sums, increase};
 use super::{BUCKETS, Outcome, REDIRECT_SECONDS, REDIRECTS};
 use crate::ports::Tier;
 
-const COUNT_HELP: &str = "redirects answered";
-const SECONDS_HELP: &str = "seconds from request to answer of redirects";
-
 const NS_PER_SECOND: f64 = 1e9;
 
 /// The counts of one web worker, for the thread that made it alone. When it is
@@ -80,8 +77,7 @@ impl RedirectSums {
     /// # Errors
     /// When a name is not valid.
     pub(super) fn new() -> prometheus::Result<Self> {
-        let descriptions =
-            [describe(REDIRECTS, COUNT_HELP, &["tier", "outcome"])?, describe(REDIRECT_SECONDS, SECONDS_HELP, &[])?];
+        let descriptions = [describe(REDIRECTS, &["tier", "outcome"])?, describe(REDIRECT_SECONDS, &[])?];
         Ok(Self { sums: Arc::default(), descriptions })
     }
 
@@ -110,8 +106,8 @@ impl Collector for RedirectSums {
         let mut seconds = Metric::default();
         seconds.set_histogram(histogram(&total));
         vec![
-            family(REDIRECTS, COUNT_HELP, MetricType::COUNTER, counts.collect()),
-            family(REDIRECT_SECONDS, SECONDS_HELP, MetricType::HISTOGRAM, vec![seconds]),
+            family(REDIRECTS, MetricType::COUNTER, counts.collect()),
+            family(REDIRECT_SECONDS, MetricType::HISTOGRAM, vec![seconds]),
         ]
     }
 }
