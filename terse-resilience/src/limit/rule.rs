@@ -104,6 +104,12 @@ impl Rule {
         self.period_ns().div_ceil(1_000)
     }
 
+    /// The time from one unit's turn to the next one's; `None` = the rule lets through at once what it grants.
+    #[must_use]
+    pub fn pace(&self) -> Option<Duration> {
+        matches!(self, Self::LeakyBucket { .. }).then(|| Duration::from_nanos(self.period_ns()))
+    }
+
     /// The rule for `factor` such keys together, as far as its limits allow: in the same time `factor` times as much.
     #[must_use]
     pub fn times(self, factor: u32) -> Self {
@@ -168,6 +174,20 @@ mod tests {
         assert_eq!((window.quota(), window.window(), window.period_us()), (300, 60 * SECOND, 200_000));
         let paced = Rule::LeakyBucket { rate: 5, per: SECOND, queue: 9 };
         assert_eq!((paced.quota(), paced.window()), (10, 2 * SECOND));
+    }
+
+    #[test]
+    fn only_a_leaky_bucket_has_turns() {
+        let leaky = Rule::LeakyBucket { rate: 20, per: Duration::from_secs(1), queue: 4 };
+        assert_eq!(leaky.pace(), Some(Duration::from_millis(50)));
+        let window = Duration::from_secs(1);
+        for rule in [
+            Rule::TokenBucket { burst: 5, refill: 20, per: window },
+            Rule::SlidingWindow { limit: 5, window },
+            Rule::FixedWindow { limit: 5, window },
+        ] {
+            assert_eq!(rule.pace(), None, "{rule:?}");
+        }
     }
 
     #[test]
