@@ -76,9 +76,9 @@ const LOOK_MS: u64 = 500;
 const LAG_MS: u64 = 100;
 /// When a partition is tried again that waits or has stopped.
 const ASIDE_MS: u64 = 30_000;
-/// Rows are written at most so rarely, however long a write takes: with two seconds, clicks were three seconds late at half
-/// of the greatest speed.
-const MAX_WRITE_AGE_MS: u64 = 1_000;
+/// Rows are written at most so rarely, however long a write takes: with two seconds, clicks were three seconds late at
+/// half of the greatest speed, and with one second one in a hundred was just over two seconds late.
+const MAX_WRITE_AGE_MS: u64 = 800;
 /// A write may take this part of the time: the more clicks there are, the rarer a row is written, and the fewer rows for
 /// as many clicks.
 const WRITE_SHARE: u64 = 3;
@@ -99,7 +99,7 @@ pub struct ProjectorConfig {
     /// About how many bytes are read from the log at once.
     pub read_bytes: usize,
     /// A click that was read is written at most so much later, in milliseconds, while writes take less than a third of
-    /// that; else up to a second.
+    /// that; else up to 800.
     pub write_age_ms: u64,
     /// For how long a lease is taken, in milliseconds. It is renewed after a third of that.
     pub lease_ms: u64,
