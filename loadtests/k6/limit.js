@@ -9,6 +9,7 @@ export const options = define({
     creates: 1,
     expects429: true,
     refusedPerMille: 0,
+    latePerMille: 1000,
     p99Ms: 500,
 });
 export { setup };

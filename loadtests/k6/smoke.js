@@ -10,6 +10,7 @@ export const options = define({
     creates: 1,
     unknown: 1,
     refusedPerMille: 0,
+    latePerMille: 1000,
     p99Ms: 500,
 });
 export { setup };

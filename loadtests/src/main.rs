@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use loadtests::attack::{self, Size, unix_ms};
 use loadtests::ledger::Ledger;
-use loadtests::scenario::{SCENARIOS, Scenario};
+use loadtests::scenario::{SCENARIOS, Scenario, USERS};
 use loadtests::verdict::{Threshold, thresholds};
 use serde_json::{Value, json};
 use signal_hook::consts::SIGTERM;
@@ -19,7 +19,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 #[derive(Parser)]
 #[command(name = "loadtests", after_help = "A server that wants a key gets the one in TERSE_KEY.")]
 struct Arguments {
-    /// What to run; `list` lists the scenarios
+    /// What to run; `list` lists the scenarios, with --json all that is set of them
     scenario: String,
     /// The server; by default TERSE_URL, or else http://127.0.0.1:8080
     #[arg(long)]
@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     links: Option<u32>,
     /// Requests under way at most
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    #[arg(long, value_name = "N", default_value_t = USERS, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     users: u32,
     /// The latency that 99 of 100 answers must not exceed
     #[arg(long, value_name = "MS")]
@@ -64,8 +64,11 @@ fn main() -> ExitCode {
 /// Whether all thresholds hold.
 fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.scenario == "list" {
-        let lines = SCENARIOS.iter().map(|scenario| format!("{:<14}{}\n", scenario.name, scenario.what));
-        print(&lines.collect::<String>())?;
+        let line = |scenario: &Scenario| match arguments.json {
+            true => format!("{}\n", scenario.json()),
+            false => format!("{:<14}{}\n", scenario.name, scenario.what),
+        };
+        print(&SCENARIOS.iter().map(line).collect::<String>())?;
         return Ok(true);
     }
     let Some(scenario) = Scenario::named(&arguments.scenario) else {
@@ -78,9 +81,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
     // Nobody may read any more: then the result can't be told either, and that fails.
     let tell = move |second| drop(told(second));
     let runtime = tokio::runtime::Runtime::new().context("a runtime")?;
-    let (ledger, began) = runtime.block_on(attack::run(scenario, arguments.size(scenario), tell))?;
+    let size = arguments.size(scenario);
+    let sizes = json!({ "rate": size.rate, "seconds": size.seconds, "links": size.links, "users": size.users });
+    let (ledger, began) = runtime.block_on(attack::run(scenario, size, tell))?;
     let thresholds = thresholds(scenario, arguments.p99_ms.unwrap_or(scenario.p99_ms), &ledger);
-    print(&if json { result(scenario, &ledger, began, &thresholds) } else { text(&ledger, &thresholds) })?;
+    if json {
+        let told = json!({ "scenario": scenario.name, "size": sizes, "began_unix_ms": began });
+        print(&result(told, &ledger, &thresholds))?;
+    } else {
+        print(&text(&ledger, &thresholds))?;
+    }
     Ok(thresholds.iter().all(Threshold::met))
 }
 
@@ -131,10 +141,11 @@ fn line(second: &Value) -> String {
     )
 }
 
-fn result(scenario: &Scenario, ledger: &Ledger, began: u64, thresholds: &[Threshold]) -> String {
-    let mut told = ledger.json();
-    told["began_unix_ms"] = began.into();
-    told["scenario"] = scenario.name.into();
+/// What is `told` of the run, and what it came to.
+fn result(mut told: Value, ledger: &Ledger, thresholds: &[Threshold]) -> String {
+    if let (Value::Object(told), Value::Object(counted)) = (&mut told, ledger.json()) {
+        told.extend(counted);
+    }
     told["thresholds"] = thresholds.iter().map(Threshold::json).collect();
     format!("{}\n", json!({ "result": told }))
 }

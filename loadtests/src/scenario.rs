@@ -2,6 +2,8 @@
 //!
 //! `k6/NAME.js` has each of them for k6, with the same sizes.
 
+use serde_json::{Value, json};
+
 use crate::plan::{Plan, Stage};
 
 /// What a request asks for.
@@ -84,6 +86,9 @@ const BASE: Scenario = Scenario {
     late_per_mille: 10.0,
     p99_ms: 50.0,
 };
+
+/// Requests under way at most, where nothing else is asked for.
+pub const USERS: u32 = 64;
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -180,6 +185,19 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
+    /// Its sizes, what is planned with them, and its limits.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let plan = self.plan(self.rate, self.seconds);
+        let stage = |stage: &Stage| json!({ "seconds": stage.seconds, "from": stage.from, "to": stage.to });
+        json!({
+            "name": self.name, "what": self.what, "rate": self.rate, "seconds": self.seconds, "links": self.links,
+            "users": USERS, "requests": plan.total(), "stages": plan.stages().iter().map(stage).collect::<Vec<_>>(),
+            "expects_429": self.expects_429, "refused_per_mille": self.refused_per_mille,
+            "late_per_mille": self.late_per_mille, "p99_ms": self.p99_ms,
+        })
+    }
+
     /// When its requests are due at `rate` a second for `seconds`.
     #[must_use]
     pub fn plan(&self, rate: u32, seconds: u32) -> Plan {
@@ -251,6 +269,14 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_tells_its_sizes_and_what_is_planned() {
+        let told = named("campaign").json();
+        assert_eq!((&told["rate"], &told["seconds"], &told["requests"]), (&json!(200), &json!(60), &json!(66_000)));
+        assert_eq!(told["stages"][1], json!({ "seconds": 15.0, "from": 200.0, "to": 2_000.0 }));
+        assert_eq!((&told["users"], &told["p99_ms"], &told["expects_429"]), (&json!(64), &json!(50.0), &json!(false)));
+    }
+
+    #[test]
     fn the_campaign_grows_tenfold_and_falls() {
         let plan = named("campaign").plan(100, 40);
         let ends: Vec<(f64, f64)> = plan.stages().iter().map(|stage| (stage.from, stage.to)).collect();
@@ -311,6 +337,7 @@ mod tests {
                 ("hotEvery", scenario.hot_every.to_string()),
                 ("expects429", scenario.expects_429.to_string()),
                 ("refusedPerMille", scenario.refused_per_mille.to_string()),
+                ("latePerMille", scenario.late_per_mille.to_string()),
                 ("p99Ms", scenario.p99_ms.to_string()),
                 ("parts", format!("[{}]", parts.join(","))),
             ] {

@@ -102,6 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn every_scenario_fails_by_whatever_goes_wrong() {
+        for scenario in crate::scenario::SCENARIOS {
+            let name = scenario.name;
+            assert!(failed(name, &[(10_000, Outcome::Wrong("200".into()))], false, 1).contains(&"wrong answers"));
+            assert!(failed(name, &[(10_000, Outcome::Refused(503))], false, 1).contains(&"refused, per mille"));
+            let slow = failed(name, &[(9_000, Outcome::Good), (1_000, Outcome::Limited)], false, 501);
+            assert_eq!(slow, ["p99, ms"], "{name}");
+            assert!(failed(name, &[], false, 1).contains(&"requests"), "{name}");
+        }
+    }
+
+    #[test]
     fn a_few_refusals_are_borne_where_the_scenario_says_so() {
         let few = [(9_999, Outcome::Good), (1, Outcome::Refused(503))];
         assert!(failed("steady", &few, false, 1).is_empty());

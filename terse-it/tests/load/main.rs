@@ -1,10 +1,11 @@
-//! Load tests as an engineer runs them: both generators on a real server, servers that answer wrong, Ctrl-C, and the
-//! report in a browser. Counts are compared; latencies are printed, and compared only when `COMPARE_LATENCIES` is set,
-//! as on a machine that does nothing else.
+//! Load tests as an engineer runs them: both generators on a real server, servers that answer wrong, Ctrl-C, the
+//! scripts as stock k6 takes them, and the report in a browser. Counts and latencies are compared, latencies within
+//! narrow limits only when `COMPARE_LATENCIES` is set, as on a machine that does nothing else.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod report;
 mod runs;
+mod scripts;
 mod wrong;
 
 use std::path::{Path, PathBuf};

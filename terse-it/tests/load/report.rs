@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use terse_it::{Browser, Tab, heavy_turn};
 
 use super::Run;
@@ -28,7 +28,9 @@ fn open<'a>(tab: &mut Tab, page: &Path, charts: impl IntoIterator<Item = &'a &'a
 #[test]
 fn a_report_can_be_read_anywhere() {
     let _turn = heavy_turn();
+    let kept = tempfile::tempdir().unwrap();
     let mut run = Run::on_own_server("smoke", "goose", &["--seconds", "3", "--p99-ms", "5000"]);
+    run.command.arg("--file").arg(kept.path());
     run.finish(true);
     let browser = Browser::start();
     let mut tab = browser.open_tab();
@@ -50,6 +52,10 @@ fn a_report_can_be_read_anywhere() {
     assert_eq!(verdict, "passed");
     let data = tab.value("JSON.parse(document.getElementById('data').textContent).result.requests");
     assert_eq!(data, run.report()["result"]["requests"], "the raw numbers are in it");
+    open(&mut tab, &kept.path().join("smoke-goose.svg"), &CHARTS);
+    assert_eq!(tab.value("document.documentElement.nodeName"), "svg", "the charts that are kept are a picture");
+    let numbers: Value = serde_json::from_slice(&std::fs::read(kept.path().join("smoke-goose.json")).unwrap()).unwrap();
+    assert_eq!(numbers["result"]["requests"], run.report()["result"]["requests"]);
 }
 
 #[test]

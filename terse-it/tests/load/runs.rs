@@ -7,11 +7,11 @@ use terse_it::heavy_turn;
 
 use super::{Run, TOOLS};
 
-/// Set, the two generators' latencies are compared; else they are only printed: a machine that builds and tests beside
-/// them makes any two differ.
-const COMPARE: &str = "COMPARE_LATENCIES";
-/// By how much they may differ, of a work of a millisecond.
-const APART_MS: [(&str, f64); 2] = [("p50_ms", 100.0), ("p90_ms", 500.0)];
+/// Set, the two generators' latencies are compared as on a machine that does nothing else.
+const ALONE: &str = "COMPARE_LATENCIES";
+/// By how many milliseconds they may differ, of a work of one: alone, and where others build and test beside them.
+const APART_MS: [(&str, f64, f64); 3] =
+    [("p50_ms", 100.0, 1_000.0), ("p90_ms", 500.0, 2_500.0), ("p99_ms", 1_000.0, 5_000.0)];
 /// k6 starts one more at the end of its time.
 const REQUESTS_APART: u64 = 3;
 /// How long an interrupted run may take to end and report.
@@ -47,12 +47,13 @@ fn both_generators_agree_on_a_real_server() {
         assert!(samples.len() >= 2 && samples.iter().any(|sample| sample["tiers"]["l1"].as_f64() > Some(0.0)));
         assert!(report["usage"]["server_memory_mb"].as_f64() > Some(5.0), "{}", report["usage"]);
     }
-    let compared = std::env::var_os(COMPARE).is_some();
-    for (percentile, most) in APART_MS {
+    let alone = std::env::var_os(ALONE).is_some();
+    for (percentile, most_alone, most) in APART_MS {
         let ms = |report: &Value| report["result"][percentile].as_f64().unwrap();
         let (ours, theirs) = (ms(&goose), ms(&k6));
         println!("{percentile}: {ours} with goose, {theirs} with k6");
-        assert!(!compared || (ours - theirs).abs() <= most, "{percentile}: {ours} with goose, {theirs} with k6");
+        let most = if alone { most_alone } else { most };
+        assert!((ours - theirs).abs() <= most, "{percentile}: {ours} with goose, {theirs} with k6");
     }
 }
 

@@ -7,6 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use super::scripts::script;
 use super::{TOOLS, generator};
 
 /// What it does wrong.
@@ -82,32 +83,44 @@ fn answer(line: &str, body: &[u8], fault: Fault) -> (u16, Option<String>, String
     }
 }
 
-fn command(tool: &str, address: SocketAddr) -> Command {
+/// What goes wrong, and in which scenario: each scenario has one, each fault several.
+const CASES: [(Fault, &str); 8] = [
+    (Fault::Elsewhere, "smoke"),
+    (Fault::Fine, "steady"),
+    (Fault::Broken, "hot-link"),
+    (Fault::Fine, "cold-scan"),
+    (Fault::Broken, "create-burst"),
+    (Fault::Swapped, "campaign"),
+    (Fault::Elsewhere, "soak"),
+    (Fault::Fine, "limit"),
+];
+
+fn command(tool: &str, scenario: &str, address: SocketAddr) -> Command {
     let mut command = Command::new(generator(tool));
     if tool == "k6" {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../loadtests/k6/smoke.js");
-        command.args(["run", "--quiet", "--no-color", "--no-usage-report", "-e", "SECONDS=2", script]);
+        command.args(["run", "--quiet", "--no-color", "--no-usage-report"]);
+        command.args(["-e", "SECONDS=2", "-e", "RATE=20", "-e", "LINKS=5", &script(scenario)]);
         command.env("TERSE_URL", format!("http://{address}"));
     } else {
-        command.args(["smoke", "--seconds", "2", "--url", &format!("http://{address}")]);
+        command.args([scenario, "--seconds", "2", "--rate", "20", "--links", "5"]);
+        command.args(["--url", &format!("http://{address}")]);
     }
     command
 }
 
 #[test]
 fn a_server_that_answers_wrong_fails_every_run_loudly() {
-    let cases = [Fault::Elsewhere, Fault::Fine, Fault::Broken, Fault::Swapped];
-    let runs = cases.iter().flat_map(|fault| TOOLS.map(|tool| (*fault, tool)));
+    let runs = CASES.iter().flat_map(|case| TOOLS.map(|tool| (*case, tool)));
     let threads: Vec<_> = runs
-        .map(|(fault, tool)| {
+        .map(|((fault, scenario), tool)| {
             let address = serve(fault);
-            thread::spawn(move || (fault, tool, command(tool, address).output().unwrap()))
+            thread::spawn(move || (fault, scenario, tool, command(tool, scenario, address).output().unwrap()))
         })
         .collect();
-    for (fault, tool, output) in threads.into_iter().map(|thread| thread.join().unwrap()) {
+    for (fault, scenario, tool, output) in threads.into_iter().map(|thread| thread.join().unwrap()) {
         let said = super::said(&output);
-        assert!(!output.status.success(), "{tool} is content with {fault:?}: {said}");
-        assert!(said.contains("not right: "), "{tool} doesn't say what is wrong with {fault:?}: {said}");
+        assert!(!output.status.success(), "{scenario} of {tool} is content with {fault:?}: {said}");
+        assert!(said.contains("not right: "), "{scenario} of {tool} doesn't say what is wrong with {fault:?}: {said}");
     }
 }
 
@@ -115,7 +128,7 @@ fn a_server_that_answers_wrong_fails_every_run_loudly() {
 fn a_server_that_is_not_there_fails_every_run() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for tool in TOOLS {
-        let output = command(tool, nobody).output().unwrap();
+        let output = command(tool, "smoke", nobody).output().unwrap();
         assert!(!output.status.success(), "{tool}: {}", super::said(&output));
     }
 }

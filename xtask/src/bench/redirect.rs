@@ -14,6 +14,7 @@
 
 pub mod contenders;
 pub mod hit_ratio;
+pub mod pauses;
 pub mod summary;
 
 use std::fs;
@@ -32,7 +33,7 @@ const LINKS: usize = 1_000_000;
 /// How many in a quick run.
 const QUICK_LINKS: usize = 20_000;
 /// Of all links, the part of them that the smaller series follow.
-const SOME_OF: usize = 20;
+pub(super) const SOME_OF: usize = 20;
 /// Of all links, the part that the cache holds whose hit ratio is measured.
 const CACHED_OF: usize = 10;
 /// Of Zipf's law: that of words, cities and popular links.
@@ -50,7 +51,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    fn of(run: &Run) -> Self {
+    /// Those of this run.
+    pub(super) fn of(run: &Run) -> Self {
         let many = run.links(LINKS, QUICK_LINKS);
         Self { many, some: (many / SOME_OF).max(1) }
     }
@@ -155,6 +157,7 @@ fn measure_with(bench: &Bench<'_>, redis: Option<&Session<'_>>) -> Result<Report
         let mut even = contenders::even(bench.run, &stage, sizes);
         alternate(bench, Pace::Open { per_second: rate }, &mut even)?;
         series.extend(taken(even));
+        series.push(pauses::measure(bench)?);
     }
     let rest = stage.clear()?;
     if let (true, Some((data, links))) = (bench.run.wants(HIT_RATIO), &rest.main) {
@@ -175,12 +178,13 @@ pub fn redis_pid(session: &Session<'_>) -> Result<Option<u32>> {
     found.map(|(_, pid)| pid.parse().context("the process id of Redis")).transpose()
 }
 
-fn taken(contenders: Vec<Contender>) -> Vec<Series> {
+/// What was read of `contenders`.
+pub(super) fn taken(contenders: Vec<Contender>) -> Vec<Series> {
     contenders.into_iter().map(|contender| contender.series).collect()
 }
 
 /// Measures all `contenders`, round after round.
-fn alternate(bench: &Bench<'_>, pace: Pace, contenders: &mut [Contender]) -> Result<()> {
+pub(super) fn alternate(bench: &Bench<'_>, pace: Pace, contenders: &mut [Contender]) -> Result<()> {
     let count = contenders.len();
     for round in 0..bench.run.rounds() as usize {
         let mut rounds: Vec<_> = (0..count).map(|_| Vec::new()).collect();

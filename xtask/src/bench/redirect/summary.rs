@@ -94,7 +94,8 @@ fn notes(series: &[Series], sizes: Sizes, empty_mb: Option<f64>) -> Vec<String> 
     }
     notes.push(format!(
         "'half of peak' is an open loop: a latency runs from when a request was due, at half of the rate that terse \
-         reached over {} codes; the others get the same rate",
+         reached over {} codes; the others get the same rate. 'machine alone' is a server that takes no time: whoever \
+         is due while one of the two cores is away (other processes, the kernel, the host) waits for it",
         sizes.some
     ));
     notes.push(format!(
