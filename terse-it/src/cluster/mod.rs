@@ -60,9 +60,17 @@ impl Cluster {
         let services = Services::find();
         let nodes = services.nodes();
         let cluster = Self { _turn: services.take_turn(), services, nodes };
-        cluster.heal();
-        cluster.await_whole(SERVE_LIMIT);
+        cluster.make_whole();
         cluster
+    }
+
+    /// Brings back and lets go on all nodes, and waits until they know of each other.
+    ///
+    /// # Panics
+    /// When that takes longer than [`RESTART_LIMIT`] and [`SERVE_LIMIT`].
+    pub fn make_whole(&self) {
+        self.heal();
+        self.await_whole(SERVE_LIMIT);
     }
 
     /// Makes good what a drill that was killed itself has left behind.

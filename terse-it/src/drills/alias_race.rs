@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use serde_json::json;
 
 use super::{Stage, addresses};
-use crate::{API_LINKS, Client, Request, Response};
+use crate::{API_LINKS, Client, Request, Response, joined};
 
 /// How many callers claim each alias.
 const CLAIMS: usize = 200;
@@ -28,7 +28,7 @@ pub(super) fn alias_race(stage: &mut Stage<'_>) {
         };
         let answers: Vec<Response> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..CLAIMS).map(|number| scope.spawn(move || claim(number))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panic!("a claim panicked"))).collect()
+            threads.into_iter().map(|thread| joined(thread.join())).collect()
         });
         let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
         stage.report.count(&format!("round {round}: 409"), count(409));

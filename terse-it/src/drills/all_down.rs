@@ -55,15 +55,17 @@ fn outage(
     let plan = stage.form.pick((80, 8, 8), (150, 15, 15));
     let servers = vec![client.address()];
     let (redirects, creates, unknown) = plan;
-    let load = Load::start(Plan { servers: servers.clone(), links: hot.to_vec(), redirects, creates, unknown });
+    let load = stage.load(Plan { servers: servers.clone(), links: hot.to_vec(), redirects, creates, unknown });
     load.run_for(Duration::from_secs(2));
     let (mut paused, mut killed) = (Vec::new(), Vec::new());
+    let fault = stage.timeline.fault(&format!("all nodes {how}"));
     let nodes = 0..stage.cluster().len();
     match how {
         "paused" => paused.extend(nodes.map(|number| stage.cluster().pause(number))),
         _ => killed.extend(nodes.map(|number| stage.cluster().kill(number))),
     }
-    let cold_load = Load::start(Plan { servers, links: cold.to_vec(), redirects: 40, creates: 0, unknown: 0 });
+    let cold_plan = Plan { servers, links: cold.to_vec(), redirects: 40, creates: 0, unknown: 0 };
+    let cold_load = Load::start_noted(cold_plan, &stage.timeline, |_, _| "redirect, not in memory");
     let cold_down = cold_load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(20)));
     let cold_ledger = cold_load.stop();
     let down = load.elapsed() - (cold_down.end - cold_down.start)..load.elapsed();
@@ -74,6 +76,7 @@ fn outage(
     killed.into_iter().for_each(crate::cluster::Killed::restart);
     let query = format!("SELECT name FROM {}.settings", keyspace.name());
     let readable = await_quorum(stage.cluster().addresses(), &query, SERVE_LIMIT);
+    fault.end();
     let normal = await_normal(client, cold, readable);
     stage.cluster().await_whole(SERVE_LIMIT);
     let from = load.elapsed();

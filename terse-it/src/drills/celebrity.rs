@@ -32,7 +32,7 @@ pub(super) fn celebrity(stage: &mut Stage<'_>) {
     server.restart();
     // Redis has them all from here on; who is in memory changes all the time.
     fill(&server, &links, &celebrity);
-    let load = Load::start(Plan {
+    let load = stage.load(Plan {
         servers: vec![server.address()],
         links: mixed(&celebrity, links),
         redirects: stage.form.pick(500, 4_000),
@@ -66,7 +66,9 @@ fn measure(stage: &mut Stage<'_>, server: &Server, redis: &Redis, celebrity: &Kn
     let client = server.client();
     let (before, monitor) = (Scrape::of(&client), Monitor::start(redis, &format!(":link:{}", celebrity.code)));
     let commands_before: u64 = redis.connect().commands().values().sum();
+    let fault = stage.timeline.fault("nine of ten ask for one code");
     let window = load.run_for(stage.form.pick(Duration::from_secs(4), Duration::from_secs(30)));
+    fault.end();
     let commands: u64 = redis.connect().commands().values().sum::<u64>() - commands_before;
     let (seen, after) = (monitor.end(), Scrape::of(&client));
     let ledger = load.stop();

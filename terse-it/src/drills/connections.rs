@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Stage, rush::in_threads};
-use crate::load::{KnownLink, percentile, seed};
+use crate::load::{Answer, KnownLink, Timeline, percentile, seed};
 use crate::metrics::Scrape;
 use crate::{Client, Connection, Request, Setup, await_true};
 
@@ -49,8 +49,10 @@ pub(super) fn idle_and_slow(stage: &mut Stage<'_>) {
     let server = setup.env("TERSE_CONNECTIONS_PER_ADDRESS", &(idle + slow + 100).to_string()).start();
     let (client, address) = (server.client(), server.address());
     let links = seed(&client, "read", 50);
-    let alone = percentile(&read_for(&client, &links, stage.form.pick(1, 5)), 99);
+    let readers = Readers { client: &client, links: &links, timeline: &stage.timeline.clone() };
+    let alone = percentile(&readers.read_for(stage.form.pick(1, 5)), 99);
     let before = server.resident_bytes();
+    let fault = stage.timeline.fault("connections that idle, connections that are slow");
     let began = Instant::now();
     let mut idling = open_idle(&client, idle, &links[0]);
     stage.report.time("until all that idle were there", began.elapsed());
@@ -62,11 +64,12 @@ pub(super) fn idle_and_slow(stage: &mut Stage<'_>) {
             let (ended, cut) = (&ended, &cut);
             scope.spawn(move || crawl(address, (slow + number) / THREADS, ended, cut));
         }
-        let times = read_for(&client, &links, stage.form.pick(4, 20));
+        let times = readers.read_for(stage.form.pick(4, 20));
         let growth = server.resident_bytes().saturating_sub(before);
         await_true("slow clients to be closed", CUT_LIMIT, || cut.load(Ordering::SeqCst) >= slow / 2);
         (times, growth)
     });
+    fault.end();
     let p99 = percentile(&times, 99);
     stage.report.count("connections that idle", idle);
     stage.report.count("slow connections", slow);
@@ -186,25 +189,38 @@ fn crawl(address: SocketAddr, count: usize, ended: &AtomicBool, cut: &AtomicUsiz
     }
 }
 
-/// How long redirects take that a few readers ask for meanwhile, sorted.
-fn read_for(client: &Client, links: &[KnownLink], seconds: u64) -> Vec<Duration> {
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let read = |number: usize| {
-        let (mut wire, mut times) = (client.connect(), Vec::new());
-        while Instant::now() < until {
-            let link = &links[(number + times.len() * READERS) % links.len()];
-            let began = Instant::now();
-            let answer = wire.call(&Request::new("GET", &format!("/{}", link.code)));
-            let answer = answer.unwrap_or_else(|error| panic!("no answer: {error}"));
-            assert_eq!(answer.header("location"), Some(link.target.as_str()), "{answer:?}");
-            times.push(began.elapsed());
-            std::thread::sleep(READER_RESTS);
-        }
+/// A few readers of links.
+struct Readers<'a> {
+    client: &'a Client,
+    links: &'a [KnownLink],
+    timeline: &'a Timeline,
+}
+
+impl Readers<'_> {
+    /// How long redirects take that they ask for meanwhile, sorted.
+    fn read_for(&self, seconds: u64) -> Vec<Duration> {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let _load = self.timeline.load();
+        let read = |number: usize| {
+            let (mut wire, mut times) = (self.client.connect(), Vec::new());
+            while Instant::now() < until {
+                let link = &self.links[(number + times.len() * READERS) % self.links.len()];
+                let began = Instant::now();
+                let answer = wire.call(&Request::new("GET", &format!("/{}", link.code)));
+                let answer = answer.unwrap_or_else(|error| panic!("no answer: {error}"));
+                let good = answer.header("location") == Some(&link.target);
+                let came = if good { Answer::Answered } else { Answer::Failed };
+                self.timeline.note("redirect", began, began.elapsed(), came);
+                assert!(good, "{link:?} was answered {answer:?}");
+                times.push(began.elapsed());
+                std::thread::sleep(READER_RESTS);
+            }
+            times
+        };
+        let mut times: Vec<Duration> = in_threads((0..READERS).collect(), read).into_iter().flatten().collect();
+        times.sort_unstable();
         times
-    };
-    let mut times: Vec<Duration> = in_threads((0..READERS).collect(), read).into_iter().flatten().collect();
-    times.sort_unstable();
-    times
+    }
 }
 
 #[cfg(test)]

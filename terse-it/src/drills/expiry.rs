@@ -58,7 +58,7 @@ pub(super) fn expiry(stage: &mut Stage<'_>) {
     let cached = Stage::cached(&keyspace).env("TERSE_CACHE", &redis.url()).start();
     let uncached = Stage::uncached(&keyspace).env("TERSE_CACHE", &redis.url()).start();
     let clients = [("in memory", cached.client()), ("not in memory", uncached.client())];
-    let rounds = stage.form.pick(3, 20);
+    let rounds = stage.form.pick(2, 20);
     let mut tallies = [Tally::default(), Tally::default()];
     for round in 0..rounds {
         let (codes, end_ms) = set_up(&clients[0].1, round);

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Stage;
 use crate::cluster::{Cluster, Consistency, Keyspace, Row};
-use crate::load::{Kind, Load, Plan, seed};
+use crate::load::{Kind, Plan, seed};
 use crate::{Server, Setup, Stop};
 
 /// Ids leased at once: few enough that every round leases again, many enough that a kill loses some.
@@ -40,7 +40,7 @@ pub(super) fn first_start(stage: &mut Stage<'_>) {
     }
     let rounds = stage.form.pick(4, 20);
     for round in 0..rounds {
-        kill_mid_lease(&mut servers, round, &mut owners);
+        kill_mid_lease(stage, &mut servers, round, &mut owners);
     }
     for server in &servers {
         let client = server.client();
@@ -52,16 +52,18 @@ pub(super) fn first_start(stage: &mut Stage<'_>) {
 }
 
 /// Makes links through both servers, kills one of them meanwhile, and starts it again.
-fn kill_mid_lease(servers: &mut [Server; 2], round: usize, owners: &mut HashMap<String, String>) {
+fn kill_mid_lease(stage: &Stage<'_>, servers: &mut [Server; 2], round: usize, owners: &mut HashMap<String, String>) {
     let addresses = servers.iter().map(Server::address).collect();
-    let load = Load::start(Plan { servers: addresses, links: vec![], redirects: 0, creates: CREATES, unknown: 0 });
+    let load = stage.load(Plan { servers: addresses, links: vec![], redirects: 0, creates: CREATES, unknown: 0 });
     load.run_for(BETWEEN_KILLS);
     let victim = &mut servers[round % 2];
     let (killed_at, killed) = (load.elapsed(), victim.address());
+    let fault = stage.timeline.fault(&format!("server {} killed", round % 2 + 1));
     victim.stop(Stop::AtOnce);
     load.run_for(BETWEEN_KILLS / 2);
     let ledger = load.stop();
     victim.restart();
+    fault.end();
     for link in ledger.made() {
         let before = owners.insert(link.code.clone(), link.target.clone());
         assert!(before.is_none(), "round {round}: {} was given to {before:?} and to {}", link.code, link.target);

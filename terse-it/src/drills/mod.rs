@@ -3,10 +3,14 @@
 //!
 //! In the quick form, which the tests run, answers and ledger are asserted and
 //! latencies are only reported; the full form asserts the latencies too and
-//! takes longer. A drill that fails panics, and its guards make its faults good.
+//! takes longer. A drill that fails panics, and its guards make its faults good; whoever runs it has its report and
+//! its timeline all the same.
+//!
+//! Each is declared once, in the catalogue: what is broken, what is expected, what it needs and how long it takes.
 
 mod alias_race;
 mod all_down;
+mod catalogue;
 mod celebrity;
 mod clicks;
 mod connections;
@@ -17,7 +21,9 @@ mod lost_answer;
 mod nodes;
 mod overload;
 mod paced;
+mod page;
 mod redis_faults;
+mod run;
 mod rush;
 mod scan;
 mod shard_cut;
@@ -32,9 +38,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Keyspace};
-use crate::load::{Kind, KnownLink, Ledger, Plan, REFUSED_ONE_OF, Report};
+use crate::load::{Kind, KnownLink, Ledger, Load, Plan, REFUSED_ONE_OF, Report, Timeline};
 use crate::{Connection, Request, Response, Server, Setup, await_some};
 
+pub use catalogue::{Chart, Drill, Needs, QUICK_LIMIT, Takes, all, find, find_all};
+pub use page::{list, page, section};
+pub use run::Run;
 pub use wires::{Wires, shards_file};
 
 /// How long the first start on a keyspace may take: three nodes have to agree on a dozen tables.
@@ -63,207 +72,25 @@ impl Form {
     }
 }
 
-/// One drill.
-pub struct Drill {
-    /// What it is called on the command line.
-    pub name: &'static str,
-    /// What it breaks, and what must hold.
-    pub about: &'static str,
-    /// Whether it needs the cluster; else its server has a SQLite file.
-    pub needs_cluster: bool,
-    run: fn(&mut Stage<'_>),
-}
-
-/// All drills but those of the counting.
-static OTHERS: [Drill; 24] = [
-    Drill {
-        name: "kill-node",
-        about: "kill -9 one node: no failed redirect, no lost 201, creates go on, its return needs no help",
-        needs_cluster: true,
-        run: nodes::kill_node,
-    },
-    Drill {
-        name: "pause-node",
-        about: "SIGSTOP one node: uncached redirects stay quick, no error",
-        needs_cluster: true,
-        run: nodes::pause_node,
-    },
-    Drill {
-        name: "two-nodes-down",
-        about: "two of three nodes away: every link still redirects, the rest is 503 with Retry-After",
-        needs_cluster: true,
-        run: nodes::two_nodes_down,
-    },
-    Drill {
-        name: "all-down",
-        about: "no node left: cached links redirect, the rest is refused quickly; normal again by itself",
-        needs_cluster: true,
-        run: all_down::all_down,
-    },
-    Drill {
-        name: "stale-replica",
-        about: "one replica misses a create, an edit and a delete: no read shows the old state",
-        needs_cluster: true,
-        run: stale_replica::stale_replica,
-    },
-    Drill {
-        name: "shard-cut",
-        about: "the wires of one of two shards cut: the other one does not notice; a start without the first shard",
-        needs_cluster: true,
-        run: shard_cut::shard_cut,
-    },
-    Drill {
-        name: "alias-race",
-        about: "200 claims of one alias through two servers: exactly one link",
-        needs_cluster: true,
-        run: alias_race::alias_race,
-    },
-    Drill {
-        name: "first-start",
-        about: "two first starts at once: one schema, one key, disjoint leases; kill -9 loses ids, never codes",
-        needs_cluster: true,
-        run: first_start::first_start,
-    },
-    Drill {
-        name: "lost-answer",
-        about: "the answer to a write is lost on the wire: its caller still gets a true one",
-        needs_cluster: true,
-        run: lost_answer::lost_answer,
-    },
-    Drill {
-        name: "visible",
-        about: "changes through one server, Redis between: the other shows them in a second, and nothing older after",
-        needs_cluster: true,
-        run: visible::with_redis,
-    },
-    Drill {
-        name: "visible-no-redis",
-        about: "the same without Redis",
-        needs_cluster: true,
-        run: visible::without_redis,
-    },
-    Drill {
-        name: "visible-paused-redis",
-        about: "the same with Redis SIGSTOPped during the changes, going on with the old values in it",
-        needs_cluster: true,
-        run: visible::with_paused_redis,
-    },
-    Drill {
-        name: "redis-faults",
-        about: "kill -9, SIGSTOP, restart of Redis: no failed redirect; edits meanwhile are seen, its old values never",
-        needs_cluster: true,
-        run: redis_faults::redis_faults,
-    },
-    Drill {
-        name: "stampede",
-        about: "10,000 first requests at once for one code: one store read; one per expiry of a hot entry",
-        needs_cluster: false,
-        run: stampede::stampede,
-    },
-    Drill {
-        name: "stampede-slow",
-        about: "the same while the store is slow to answer, two tiers behind: all wait for the one read",
-        needs_cluster: true,
-        run: stampede::stampede_slow,
-    },
-    Drill {
-        name: "expiry",
-        about: "a link that expires at an instant is 302 before and 410 from it on, cached or not, on both servers",
-        needs_cluster: true,
-        run: expiry::expiry,
-    },
-    Drill {
-        name: "scan",
-        about: "1,000,000 unknown codes: hot links stay in memory, memory and store reads stay bounded",
-        needs_cluster: false,
-        run: scan::scan,
-    },
-    Drill {
-        name: "celebrity",
-        about: "90 % of the load on one code: it costs Redis and the store nothing",
-        needs_cluster: false,
-        run: celebrity::celebrity,
-    },
-    Drill {
-        name: "limits-shared",
-        about: "64 clients of one key on two servers: what one limit allows; Redis killed: no 500, at most each its own",
-        needs_cluster: true,
-        run: limits::shared,
-    },
-    Drill {
-        name: "enumeration",
-        about: "random codes from one /64 are stopped after the window's, ten readers behind one address never",
-        needs_cluster: false,
-        run: limits::enumeration,
-    },
-    Drill {
-        name: "limits-flood",
-        about: "100,000 addresses: memory stays bounded, modest clients are served, who is used up stays so",
-        needs_cluster: false,
-        run: limits::flood,
-    },
-    Drill {
-        name: "limits-paced",
-        about: "a leaky bucket with more than it takes: requests leave it evenly, up to 200 a second",
-        needs_cluster: false,
-        run: paced::paced,
-    },
-    Drill {
-        name: "overload",
-        about: "more asked of a slow store than it can do: it does nearly all it can, links in memory do not notice",
-        needs_cluster: true,
-        run: overload::overload,
-    },
-    Drill {
-        name: "idle-and-slow",
-        about: "10,000 idle connections and 1,000 slow ones: redirects of others are as quick as ever; they do not last",
-        needs_cluster: false,
-        run: connections::idle_and_slow,
-    },
-];
-
-/// All drills, in the order in which they are run.
-pub fn all() -> impl Iterator<Item = &'static Drill> {
-    OTHERS.iter().chain(&clicks::CLICK_DRILLS)
-}
-
-/// The drill called `name`, or all of the group `name`, such as `clicks`; none if there is neither.
-#[must_use]
-pub fn find_all(name: &str) -> Vec<&'static Drill> {
-    let of_group = |drill: &&Drill| drill.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
-    match find(name) {
-        Some(drill) => vec![drill],
-        None if name == "clicks" => all().filter(of_group).collect(),
-        None => Vec::new(),
-    }
-}
-
-/// The drill called `name`.
-#[must_use]
-pub fn find(name: &str) -> Option<&'static Drill> {
-    all().find(|drill| drill.name == name)
-}
-
-impl Drill {
-    /// Runs it and returns what it measured.
-    ///
-    /// # Panics
-    /// When something that must hold does not, or the cluster that it needs is not given.
-    pub fn run(&self, cluster: Option<&Cluster>, form: Form) -> Report {
-        let mut stage = Stage { cluster, form, report: Report::default() };
-        (self.run)(&mut stage);
-        stage.report
-    }
-}
-
 /// What a drill works with.
 struct Stage<'a> {
     cluster: Option<&'a Cluster>,
     form: Form,
     report: Report,
+    /// What loads meet, and when something is broken.
+    timeline: Timeline,
 }
 
 impl<'a> Stage<'a> {
+    fn new(cluster: Option<&'a Cluster>, form: Form) -> Self {
+        Self { cluster, form, report: Report::default(), timeline: Timeline::start() }
+    }
+
+    /// Starts a load whose answers are in the timeline, by what was asked for.
+    fn load(&self, plan: Plan) -> Load {
+        Load::start_noted(plan, &self.timeline, |kind, _| kind.name())
+    }
+
     /// The cluster, for drills that need it.
     fn cluster(&self) -> &'a Cluster {
         self.cluster.unwrap_or_else(|| panic!("this drill needs the cluster"))
@@ -345,25 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_drill_has_a_name_of_its_own_and_is_found_by_it() {
-        for drill in all() {
-            assert_eq!(find(drill.name).unwrap().about, drill.about);
-            assert!(drill.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'));
-        }
-        assert!(find("no-such-drill").is_none());
-    }
-
-    #[test]
-    fn the_click_drills_are_found_by_one_name() {
-        let names = |name| find_all(name).iter().map(|drill| drill.name).collect::<Vec<_>>();
-        assert_eq!(names("scan"), ["scan"]);
-        assert!(names("clicks").len() >= 7 && names("clicks").iter().all(|name| name.starts_with("clicks-")));
-        assert!(names("visible-no").is_empty() && names("").is_empty() && names("click").is_empty());
-    }
-
-    #[test]
     fn refusals_are_few_in_the_quick_form_and_none_in_the_full_one() {
-        let stage = |form| Stage { cluster: None, form, report: Report::default() };
+        let stage = |form| Stage::new(None, form);
         stage(Form::Quick).assert_few_refused("visits", 2, 200);
         stage(Form::Quick).assert_few_refused("visits", 1, 20);
         stage(Form::Full).assert_few_refused("visits", 0, 200);

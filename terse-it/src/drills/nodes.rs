@@ -27,13 +27,15 @@ pub(super) fn kill_node(stage: &mut Stage<'_>) {
     let servers = [Stage::uncached(&keyspace).start(), Stage::uncached(&keyspace).start()];
     let servers = [&servers[0], &servers[1]];
     let links = seed(&servers[0].client(), "kept", stage.links());
-    let load = Load::start(stage.plan(&servers, &links));
+    let load = stage.load(stage.plan(&servers, &links));
     let calm = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
+    let fault = stage.timeline.fault("node 2 killed");
     let killed = stage.cluster().kill(1);
     let dead = load.run_for(stage.form.pick(Duration::from_secs(6), Duration::from_secs(20)));
     let from = load.elapsed();
     killed.restart();
     stage.cluster().await_whole(SERVE_LIMIT);
+    fault.end();
     let returning = from..load.elapsed();
     let after = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
     let ledger = load.stop();
@@ -74,11 +76,13 @@ pub(super) fn pause_node(stage: &mut Stage<'_>) {
     let keyspace = stage.cluster().keyspace("pause");
     let server = Stage::uncached(&keyspace).start();
     let links = seed(&server.client(), "kept", stage.links());
-    let load = Load::start(stage.plan(&[&server], &links));
+    let load = stage.load(stage.plan(&[&server], &links));
     let calm = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
+    let fault = stage.timeline.fault("node 2 stopped");
     let paused = stage.cluster().pause(1);
     let stopped = load.run_for(stage.form.pick(Duration::from_secs(5), Duration::from_secs(20)));
     paused.resume();
+    fault.end();
     let after = load.run_for(stage.form.pick(Duration::from_secs(3), Duration::from_secs(10)));
     let ledger = load.stop();
     let first = stopped.start..stopped.start + FOUND_OUT;
@@ -102,20 +106,24 @@ pub(super) fn two_nodes_down(stage: &mut Stage<'_>) {
     // Every replica has all of it, so that what is missing later is missing for the fault's sake.
     stage.cluster().spread(&keyspace, links.iter().map(|link| &link.code));
     let mut restarted = Stage::uncached(&keyspace).start();
-    let load = Load::start(stage.plan(&[&server], &links));
+    let load = stage.load(stage.plan(&[&server], &links));
     let calm = load.run_for(Duration::from_secs(2));
+    let fault = stage.timeline.fault("nodes 1 and 2 stopped");
     let paused: Vec<Paused<'_>> = [0, 1].map(|number| stage.cluster().pause(number)).into();
     let stopped = load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(20)));
     assert_starts_beside_one_replica(&mut restarted, &links);
     paused.into_iter().for_each(Paused::resume);
     stage.cluster().await_whole(SERVE_LIMIT);
+    fault.end();
     let mut windows = vec![("calm", calm), ("two paused", stopped)];
     if stage.form == Form::Full {
         settle(&load, &server);
+        let fault = stage.timeline.fault("nodes 1 and 2 killed");
         let killed = [stage.cluster().kill(0), stage.cluster().kill(1)];
         let dead = load.run_for(Duration::from_secs(20));
         killed.into_iter().for_each(crate::cluster::Killed::restart);
         stage.cluster().await_whole(SERVE_LIMIT);
+        fault.end();
         windows.push(("two killed", dead));
     }
     settle(&load, &server);

@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use terse_testkit::Mode;
 
 use super::{FIRST_START_LIMIT, Form, Stage, Wires, ask_until_answered, is_refused, shards_file};
-use crate::load::{KnownLink, percentile, seed};
+use crate::load::{Answer, KnownLink, Lasting, Timeline, percentile, seed};
 use crate::metrics::Scrape;
-use crate::{API_LINKS, Client, Connection, Request, Response, Server, Setup, await_true};
+use crate::{API_LINKS, Client, Connection, Request, Response, Server, Setup, await_true, joined};
 
 /// How much longer the store takes: this for a request and this for its answer.
 const STORE_TAKES: Duration = Duration::from_micros(2_500);
@@ -97,16 +97,19 @@ pub(super) fn overload(stage: &mut Stage<'_>) {
     let second = Duration::from_secs(1);
     let warm = stage.form.pick(second / 2, 10 * second);
     // They are read all the time from here on: so they stay in memory.
-    let readers = Readers::start(&client, &hot);
-    press(&client, &links, FEW, warm, None);
+    let readers = Readers::start(&client, &hot, &stage.timeline);
+    let press = Press { client: &client, links: &links, timeline: stage.timeline.clone() };
+    press.on(FEW, warm, None);
     let peak_time = stage.form.pick(2 * second, 15 * second);
-    let peak = press(&client, &links, FEW, peak_time, None);
+    let peak = press.on(FEW, peak_time, None);
     let alone = readers.begin();
     let (before, from) = (server.resident_bytes(), Scrape::of(&client));
     let time = stage.form.pick(3 * second, 60 * second);
     let rate = TIMES * peak.per_second(peak_time).max(1.0);
     // In the quick form the server may be what takes longest: then it is not held back as well.
-    let done = press(&client, &links, MANY, time, stage.form.pick(None, Some(rate)));
+    let fault = stage.timeline.fault("ten times as many ask");
+    let done = press.on(MANY, time, stage.form.pick(None, Some(rate)));
+    fault.end();
     let times = readers.end();
     let ended = Instant::now();
     recover(&client, &links, &hot, stage.form.pick(RECOVERS_IN.0, RECOVERS_IN.1));
@@ -146,53 +149,74 @@ fn tell(
     assert!(share >= least && p99 <= latest, "{least} % of the best and {latest:?} are promised:\n{}", stage.report);
 }
 
-/// Redirects of `links` and creates over so many connections for so long, at most `rate` of them a second.
-fn press(
-    client: &Client,
-    links: &[KnownLink],
-    [redirects, creates]: [usize; 2],
-    time: Duration,
-    rate: Option<f64>,
-) -> Done {
-    let turn_takes = rate.map(|rate| Duration::from_secs_f64((redirects + creates) as f64 / rate)).unwrap_or_default();
-    let part = |all: usize, number: usize| (all + number) / THREADS;
-    let work = |number: usize| {
-        let (mut done, began, mut turn) = (Done::default(), Instant::now(), 0);
-        let mut readers: Vec<Connection> = (0..part(redirects, number)).map(|_| client.connect()).collect();
-        let mut writers: Vec<Connection> = (0..part(creates, number)).map(|_| client.connect()).collect();
-        while began.elapsed() < time {
-            let turn_began = Instant::now();
-            // Every thread has links of its own: no two look-ups are one.
-            let link = |at: usize| &links[(number + THREADS * (turn * readers_of(redirects) + at)) % links.len()];
-            for (at, wire) in readers.iter_mut().enumerate() {
-                send(wire, &Request::new("GET", &format!("/{}", link(at).code)));
-            }
-            for (at, wire) in writers.iter_mut().enumerate() {
-                let url = format!("https://example.com/pressed/{number}/{turn}/{at}");
-                send(wire, &Request::new("POST", API_LINKS).json(&json!({ "url": url })));
-            }
-            for (at, wire) in readers.iter_mut().enumerate() {
-                done.note(302, &link(at).target, &receive(wire));
-            }
-            for wire in &mut writers {
-                done.note(201, "", &receive(wire));
-            }
-            turn += 1;
-            let left = time.saturating_sub(began.elapsed());
-            std::thread::sleep(turn_takes.saturating_sub(turn_began.elapsed()).min(left));
-        }
-        done
-    };
-    let parts = super::rush::in_threads((0..THREADS).collect(), work);
-    parts.into_iter().fold(Done::default(), |mut all, part| {
-        all += part;
-        all
-    })
+/// Whom many ask for what.
+struct Press<'a> {
+    client: &'a Client,
+    links: &'a [KnownLink],
+    timeline: Timeline,
 }
 
-/// Connections of a thread, at most.
-fn readers_of(all: usize) -> usize {
-    all / THREADS + 1
+impl Press<'_> {
+    /// Redirects of the links and creates over so many connections for so long, at most `rate` of them a second.
+    fn on(&self, connections: [usize; 2], time: Duration, rate: Option<f64>) -> Done {
+        let all = (connections[0] + connections[1]) as f64;
+        let turn_takes = rate.map(|rate| Duration::from_secs_f64(all / rate)).unwrap_or_default();
+        let _load = self.timeline.load();
+        let work = |number: usize| {
+            let (mut done, began, mut turn) = (Done::default(), Instant::now(), 0);
+            let open = |all: usize| -> Vec<Connection> {
+                (0..(all + number) / THREADS).map(|_| self.client.connect()).collect()
+            };
+            let mut wires = connections.map(open);
+            while began.elapsed() < time {
+                let turn_began = Instant::now();
+                self.turn(&mut wires, number, turn, &mut done);
+                turn += 1;
+                let left = time.saturating_sub(began.elapsed());
+                std::thread::sleep(turn_takes.saturating_sub(turn_began.elapsed()).min(left));
+            }
+            done
+        };
+        let parts = super::rush::in_threads((0..THREADS).collect(), work);
+        parts.into_iter().fold(Done::default(), |mut all, part| {
+            all += part;
+            all
+        })
+    }
+
+    /// One request on each of a thread's connections, all of them sent before the first answer is read.
+    fn turn(&self, [readers, writers]: &mut [Vec<Connection>; 2], number: usize, turn: usize, done: &mut Done) {
+        // Every thread has links of its own: no two look-ups are one.
+        let first = turn * (readers.len() + 1);
+        let link = |at: usize| &self.links[(number + THREADS * (first + at)) % self.links.len()];
+        let asked = Instant::now();
+        for (at, wire) in readers.iter_mut().enumerate() {
+            send(wire, &Request::new("GET", &format!("/{}", link(at).code)));
+        }
+        for (at, wire) in writers.iter_mut().enumerate() {
+            let url = format!("https://example.com/pressed/{number}/{turn}/{at}");
+            send(wire, &Request::new("POST", API_LINKS).json(&json!({ "url": url })));
+        }
+        for (at, wire) in readers.iter_mut().enumerate() {
+            let answer = receive(wire);
+            self.timeline.note("redirect", asked, asked.elapsed(), told(302, &answer));
+            done.note(302, &link(at).target, &answer);
+        }
+        for wire in writers {
+            let answer = receive(wire);
+            self.timeline.note("create", asked, asked.elapsed(), told(201, &answer));
+            done.note(201, "", &answer);
+        }
+    }
+}
+
+/// What an answer is, where that status is wanted.
+fn told(wanted: u16, answer: &Response) -> Answer {
+    match answer.status {
+        status if status == wanted => Answer::Answered,
+        _ if is_refused(answer) => Answer::Refused,
+        _ => Answer::Failed,
+    }
 }
 
 fn send(wire: &mut Connection, request: &Request) {
@@ -208,18 +232,20 @@ struct Readers {
     ended: Arc<AtomicBool>,
     times: Arc<Mutex<Vec<Duration>>>,
     threads: Vec<JoinHandle<()>>,
+    /// That they read, in the timeline.
+    _running: Lasting,
 }
 
 impl Readers {
-    fn start(client: &Client, hot: &[KnownLink]) -> Self {
+    fn start(client: &Client, hot: &[KnownLink], timeline: &Timeline) -> Self {
         let (ended, times) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Duration>>>::default());
         let read = |link: &KnownLink| {
-            let (client, link) = (client.clone(), link.clone());
+            let (client, link, timeline) = (client.clone(), link.clone(), timeline.clone());
             let (ended, times) = (Arc::clone(&ended), Arc::clone(&times));
-            std::thread::spawn(move || read(&client, &link, &ended, &times))
+            std::thread::spawn(move || read(&client, &link, &timeline, &ended, &times))
         };
         let threads = hot.iter().map(read).collect();
-        Self { ended, times, threads }
+        Self { ended, times, threads, _running: timeline.load() }
     }
 
     /// How long redirects took until now, sorted; those that count begin now.
@@ -233,7 +259,7 @@ impl Readers {
     fn end(mut self) -> Vec<Duration> {
         self.ended.store(true, Ordering::SeqCst);
         let threads = std::mem::take(&mut self.threads);
-        threads.into_iter().for_each(|reader| reader.join().unwrap_or_else(|_| panic!("a reader panicked")));
+        threads.into_iter().for_each(|reader| joined(reader.join()));
         self.begin()
     }
 }
@@ -244,7 +270,7 @@ impl Drop for Readers {
     }
 }
 
-fn read(client: &Client, link: &KnownLink, ended: &AtomicBool, times: &Mutex<Vec<Duration>>) {
+fn read(client: &Client, link: &KnownLink, timeline: &Timeline, ended: &AtomicBool, times: &Mutex<Vec<Duration>>) {
     let mut wire = client.connect();
     let request = Request::new("GET", &format!("/{}", link.code));
     // The first time it may not be in memory.
@@ -252,6 +278,7 @@ fn read(client: &Client, link: &KnownLink, ended: &AtomicBool, times: &Mutex<Vec
     while !ended.load(Ordering::SeqCst) {
         let began = Instant::now();
         let answer = wire.call(&request).unwrap_or_else(|error| panic!("no answer: {error}"));
+        timeline.note("redirect, in memory", began, began.elapsed(), told(302, &answer));
         assert_eq!(answer.header("location"), Some(link.target.as_str()), "{answer:?}");
         times.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed());
         std::thread::sleep(READER_RESTS);

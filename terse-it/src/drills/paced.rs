@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Stage;
+use crate::load::{Answer, Timeline};
 use crate::{Client, Request, Setup};
 
 /// Turns a second of the buckets, each of a server of its own.
@@ -26,7 +27,7 @@ const BUSY_MEAN_ERROR: f64 = 0.25;
 
 pub(super) fn paced(stage: &mut Stage<'_>) {
     for rate in RATES {
-        let answered = answers(rate, stage.form.pick(Duration::from_secs(1), Duration::from_secs(20)));
+        let answered = answers(&stage.timeline, rate, stage.form.pick(Duration::from_secs(1), Duration::from_secs(20)));
         let gaps = Gaps::of(&answered[BEGIN.min(answered.len())..]);
         let period = 1.0 / f64::from(rate);
         let [p50, p95, worst] = [0.5, 0.95, 1.0].map(|part| gaps.error(period, part));
@@ -44,7 +45,7 @@ pub(super) fn paced(stage: &mut Stage<'_>) {
 }
 
 /// When clients were answered, all together, that asked for `lasting` without a pause.
-fn answers(rate: u32, lasting: Duration) -> Vec<Instant> {
+fn answers(timeline: &Timeline, rate: u32, lasting: Duration) -> Vec<Instant> {
     let file = format!(
         "[limits]\ncreate = 'off'\napi = 'off'\n[limits.redirect]\nalgorithm = 'leaky-bucket'\nrate = {rate}\n\
          per = '1s'\nqueue = {}\n",
@@ -54,8 +55,10 @@ fn answers(rate: u32, lasting: Duration) -> Vec<Instant> {
     let client = server.client();
     let path = format!("/{}", client.shorten("https://example.com/paced"));
     let ended = AtomicBool::new(false);
+    let _load = timeline.load();
+    let _fault = timeline.fault(&format!("{CLIENTS} clients ask for more than {rate} turns a second"));
     let mut answered: Vec<Instant> = std::thread::scope(|scope| {
-        let ask = |_| scope.spawn(|| ask_again(&client, &path, &ended));
+        let ask = |_| scope.spawn(|| ask_again(timeline, &client, &path, &ended));
         let clients: Vec<_> = (0..CLIENTS).map(ask).collect();
         std::thread::sleep(lasting);
         ended.store(true, Ordering::SeqCst);
@@ -65,10 +68,13 @@ fn answers(rate: u32, lasting: Duration) -> Vec<Instant> {
     answered
 }
 
-fn ask_again(client: &Client, path: &str, ended: &AtomicBool) -> Vec<Instant> {
+fn ask_again(timeline: &Timeline, client: &Client, path: &str, ended: &AtomicBool) -> Vec<Instant> {
     let (mut wire, mut answered, request) = (client.connect(), Vec::new(), Request::new("GET", path));
     while !ended.load(Ordering::SeqCst) {
+        let asked = Instant::now();
         let answer = super::limits::call(&mut wire, &request);
+        let came = if answer.status == 302 { Answer::Answered } else { Answer::Failed };
+        timeline.note("redirect", asked, asked.elapsed(), came);
         assert_eq!(answer.status, 302, "there is room in the queue for all: {answer:?}");
         answered.push(Instant::now());
     }

@@ -16,7 +16,7 @@ use super::{Form, Stage, ask_until_answered};
 use crate::load::{Kind, KnownLink, Load, Plan, seed};
 use crate::metrics::Scrape;
 use crate::redis::{Kept, Redis};
-use crate::{Dice, Request, Server, Setup, await_some};
+use crate::{Dice, Request, Server, Setup, await_some, joined};
 
 /// What p99 of redirects may be while Redis is away.
 const OUTAGE_P99: Duration = Duration::from_millis(50);
@@ -63,7 +63,7 @@ pub(super) fn redis_faults(stage: &mut Stage<'_>) {
     // Rarely enough that other links push them out of memory between two visits.
     let watch =
         Watch::start(addresses, subjects, 1, stage.form.pick(Duration::from_millis(50), Duration::from_millis(10)));
-    let scene = Scene { cached: cached(Stage::cached(&keyspace)), servers, load: Load::start(plan), watch, links };
+    let scene = Scene { cached: cached(Stage::cached(&keyspace)), servers, load: stage.load(plan), watch, links };
 
     let from = scene.load.elapsed();
     forget(&redis, &scene.links, stage.form.pick(Duration::from_secs(2), Duration::from_secs(15)));
@@ -116,6 +116,7 @@ fn kill(stage: &mut Stage<'_>, scene: &Scene, redis: &mut Redis, chosen: Range<u
     let chosen: Vec<&Subject> = scene.watch.subjects()[chosen].iter().collect();
     let old = old_values(redis, &chosen);
     let from = scene.load.elapsed();
+    let fault = stage.timeline.fault("Redis killed");
     redis.kill();
     let taken = scene.watch.change(&chosen, WRITERS);
     rest_of(scene, from + outage_of(stage.form));
@@ -125,6 +126,7 @@ fn kill(stage: &mut Stage<'_>, scene: &Scene, redis: &mut Redis, chosen: Range<u
     }
     let window = from..scene.load.elapsed();
     redis.restart();
+    fault.end();
     let (mut wire, mut came_back) = (redis.connect(), 0);
     for kept in &old {
         came_back += usize::from(wire.kept(&kept.key).is_some_and(|now| now == *kept));
@@ -140,6 +142,7 @@ fn pause(stage: &mut Stage<'_>, scene: &Scene, redis: &Redis, chosen: Range<usiz
     let old = old_values(redis, &chosen);
     let mut wires: Vec<_> = old.iter().map(|_| redis.connect()).collect();
     let from = scene.load.elapsed();
+    let fault = stage.timeline.fault("Redis stopped");
     let paused = redis.pause();
     let taken = scene.watch.change(&chosen, WRITERS);
     rest_of(scene, from + outage_of(stage.form));
@@ -149,6 +152,7 @@ fn pause(stage: &mut Stage<'_>, scene: &Scene, redis: &Redis, chosen: Range<usiz
     }
     let window = from..scene.load.elapsed();
     paused.resume();
+    fault.end();
     let is_old = |(wire, kept): (&mut crate::redis::RedisConnection, &Kept)| {
         wire.receive().is_ok_and(|reply| reply == crate::redis::Reply::Value(Some(kept.value.clone())))
     };
@@ -201,7 +205,7 @@ fn assert_no_lie_is_believed(
         let late = scene.cached.start();
         assert_new(&late, chosen, ASK_LATE);
         drop(end);
-        (liar.join().unwrap_or_else(|_| panic!("the liar panicked")), laps)
+        (joined(liar.join()), laps)
     });
     stage.report.count(&format!("{how}: laps, all of them asked for out of memory"), laps.iter().sum());
     stage.report.count(&format!("{how}: old values put back and found in Redis"), there.iter().sum());

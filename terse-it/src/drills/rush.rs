@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::{Client, Connection, Request, Response, Server};
+use crate::{Client, Connection, Request, Response, Server, joined};
 
 /// Threads that write and read.
 const THREADS: usize = 16;
@@ -63,7 +63,7 @@ pub(super) fn in_threads<I: Send, O: Send>(items: Vec<I>, work: impl Fn(I) -> O 
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(move || work(item))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panic!("a part panicked"))).collect()
+        threads.into_iter().map(|thread| joined(thread.join())).collect()
     })
 }
 

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::rush::in_threads;
 use super::{Stage, is_refused};
-use crate::load::{Kind, Load, Plan, WORKERS, seed};
+use crate::load::{Kind, Plan, WORKERS, seed};
 use crate::metrics::{BULKHEAD_IN_USE, Scrape};
-use crate::{Client, Request, Server, Setup};
+use crate::{Client, Request, Server, Setup, joined};
 
 /// How many points the share of redirects from memory may lose.
 const RATIO_POINTS: f64 = 2.0;
@@ -49,7 +49,7 @@ pub(super) fn scan(stage: &mut Stage<'_>) {
     let client = server.client();
     let links = seed(&client, "hot", hot);
     let redirects = stage.form.pick(400, 3_000);
-    let load = Load::start(Plan { servers: vec![client.address()], links, redirects, creates: 0, unknown: 0 });
+    let load = stage.load(Plan { servers: vec![client.address()], links, redirects, creates: 0, unknown: 0 });
     let lap = Duration::from_secs_f64(hot as f64 / f64::from(redirects));
     load.run_for(2 * lap);
     let (first, before) = (Scrape::of(&client), server.resident_bytes());
@@ -57,10 +57,14 @@ pub(super) fn scan(stage: &mut Stage<'_>) {
     let second = Scrape::of(&client);
 
     let from = load.elapsed();
+    let fault = stage.timeline.fault("unknown codes are tried");
     let peak = scan_beside(&server, codes);
+    fault.end();
     let scanned = from..load.elapsed();
     let third = Scrape::of(&client);
+    let fault = stage.timeline.fault("a few of them again and again");
     let repeated = repeat(stage, &client);
+    fault.end();
     let after = load.run_for(lap.max(Duration::from_secs(1)));
     let last = Scrape::of(&client);
     let ledger = load.stop();
@@ -121,10 +125,10 @@ fn scan_beside(server: &Server, codes: usize) -> Peak {
             peak
         });
         let scanners = (0..SCANNERS).map(|_| scope.spawn(|| scan_all(&client, &next, codes))).collect::<Vec<_>>();
-        let joined: Vec<_> = scanners.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        let ended_all: Vec<_> = scanners.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         ended.store(true, Ordering::SeqCst);
-        let refused = joined.into_iter().map(|refused| refused.unwrap_or_else(|_| panic!("a scanner panicked"))).sum();
-        let peak = sampler.join().unwrap_or_else(|_| panic!("the sampler panicked"));
+        let refused = ended_all.into_iter().map(joined).sum();
+        let peak = joined(sampler.join());
         Peak { refused, ..peak }
     })
 }

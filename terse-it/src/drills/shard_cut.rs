@@ -44,12 +44,14 @@ pub(super) fn shard_cut(stage: &mut Stage<'_>) {
     let links = seed(&server.client(), "kept", stage.links());
     let (low, high): (Vec<KnownLink>, Vec<KnownLink>) = links.iter().cloned().partition(|link| is_low(&link.code));
     assert!(low.len() > links.len() / 4 && high.len() > links.len() / 4, "{} low, {} high", low.len(), high.len());
-    let load = Load::start(stage.plan(&[&server], &links));
+    let load = Load::start_noted(stage.plan(&[&server], &links), &stage.timeline, lane);
     let calm: Vec<_> = (0..3).map(|_| load.run_for(stage.form.pick(secs(2), secs(10)))).collect();
     // The first shard keeps settings, keys and leases too, so it is the harder one to lose.
+    let fault = stage.timeline.fault("the wires of the first shard cut");
     shards.low.0.set(Mode::Cut);
     let cut = load.run_for(stage.form.pick(secs(5), secs(10)));
     shards.low.0.restore();
+    fault.end();
     await_back(&server.client(), &low);
     let back = load.run_for(secs(2));
     let ledger = load.stop();
@@ -60,6 +62,15 @@ pub(super) fn shard_cut(stage: &mut Stage<'_>) {
     assert_eq!(back.good, back.requests, "{back}");
     ledger.assert_nothing_lost(&[server.address()]);
     start_without_first(&shards, &mut server, &low, &high);
+}
+
+/// Redirects are told apart by the shard they are of.
+fn lane(kind: Kind, code: &str) -> &'static str {
+    match kind {
+        Kind::Redirect if is_low(code) => "redirect, shard that is cut",
+        Kind::Redirect => "redirect, other shard",
+        kind => kind.name(),
+    }
 }
 
 /// The shard that was not cut is as it was.

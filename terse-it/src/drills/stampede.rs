@@ -14,7 +14,7 @@ use terse_testkit::Mode;
 
 use super::rush::Rush;
 use super::{FIRST_START_LIMIT, Stage, Wires, shards_file};
-use crate::load::{Kind, KnownLink, Load, Plan};
+use crate::load::{Kind, KnownLink, Plan};
 use crate::metrics::Scrape;
 use crate::redis::{Monitor, Redis};
 use crate::{Request, Response, Server, Setup, Stop, await_true, code_of};
@@ -125,9 +125,11 @@ fn expiry_under_load(stage: &mut Stage<'_>) {
     let (client, links) = (server.client(), make(&server, 1));
     assert_eq!(client.target(&links[0].code), links[0].target);
     let redirects = stage.form.pick(400, 3_000);
-    let load = Load::start(Plan { servers: vec![client.address()], links, redirects, creates: 0, unknown: 0 });
+    let load = stage.load(Plan { servers: vec![client.address()], links, redirects, creates: 0, unknown: 0 });
     let (before, began) = (Scrape::of(&client), Instant::now());
+    let fault = stage.timeline.fault("the entry grows old each second");
     let window = load.run_for(stage.form.pick(Duration::from_secs(5), Duration::from_secs(30)));
+    fault.end();
     let (after, took) = (Scrape::of(&client), began.elapsed());
     let ledger = load.stop();
     let reads = after.resolves() - before.resolves();

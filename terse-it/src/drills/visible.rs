@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Stage;
 use super::watch::{Change, Subject, Taken, Watch, shown};
-use super::{Form, Stage};
-use crate::load::{Kind, Load, Plan, seed};
+use crate::load::{Kind, Plan, seed};
 use crate::metrics::Scrape;
 use crate::redis::Redis;
 use crate::{Server, Setup};
@@ -57,16 +57,16 @@ fn visible(stage: &mut Stage<'_>, between: Between) {
     let servers = [first.address(), second.address()];
     let subjects = links.into_iter().enumerate().map(|(number, link)| Subject::numbered(number, link)).collect();
     let redirects = stage.form.pick(80, 300);
-    let load = Load::start(Plan { servers: servers.to_vec(), links: kept, redirects, creates: 0, unknown: 8 });
+    let load = stage.load(Plan { servers: servers.to_vec(), links: kept, redirects, creates: 0, unknown: 8 });
     let (threads, rest) = stage.form.pick((2, Duration::from_millis(10)), (3, Duration::from_millis(6)));
     let watch = Watch::start(servers, subjects, threads, rest);
     warm(&watch, [&first, &second]);
 
     stage.report.time("until all links were made and asked for", began.elapsed());
-    let taken = change(stage.form, &watch, redis.as_ref().filter(|_| between == Between::Paused));
+    let taken = change(stage, &watch, redis.as_ref().filter(|_| between == Between::Paused));
     stage.report.time("until all links were changed", began.elapsed());
     // The second drop of a changed code comes five seconds after it was seen.
-    load.run_for(stage.form.pick(Duration::from_secs(8), Duration::from_secs(60)));
+    load.run_for(stage.form.pick(Duration::from_millis(6_500), Duration::from_secs(60)));
     let tally = watch.stop();
     let ledger = load.stop();
 
@@ -96,15 +96,20 @@ fn warm(watch: &Watch, servers: [&Server; 2]) {
     }
 }
 
-fn change(form: Form, watch: &Watch, paused: Option<&Redis>) -> Vec<Taken> {
+fn change(stage: &Stage<'_>, watch: &Watch, paused: Option<&Redis>) -> Vec<Taken> {
     let all: Vec<&Subject> = watch.subjects().iter().collect();
-    let Some(redis) = paused else { return watch.change(&all, WRITERS) };
-    let batches = form.pick(3, 20);
+    let Some(redis) = paused else {
+        let _changes = stage.timeline.fault("links change");
+        return watch.change(&all, WRITERS);
+    };
+    let batches = stage.form.pick(3, 20);
     let mut taken = Vec::with_capacity(all.len());
     for batch in all.chunks(all.len().div_ceil(batches)) {
+        let fault = stage.timeline.fault("Redis stopped, links change");
         let paused = redis.pause();
         taken.extend(watch.change(batch, WRITERS));
         paused.resume();
+        fault.end();
         std::thread::sleep(BETWEEN_PAUSES);
     }
     taken

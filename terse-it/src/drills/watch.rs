@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::load::{KnownLink, REFUSED_ONE_OF, percentile};
-use crate::{Client, Connection, Request, Response};
+use crate::{Client, Connection, Request, Response, joined};
 
 /// How long a change may take to show at all; the promise is asserted apart.
 pub(super) const SHOWN_AT_ALL: Duration = Duration::from_secs(60);
@@ -243,7 +243,7 @@ impl Watch {
         std::thread::scope(|scope| {
             let part = chosen.len().div_ceil(writers).max(1);
             let threads: Vec<_> = chosen.chunks(part).map(|part| scope.spawn(|| self.change_each(part))).collect();
-            let taken = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panic!("a writer panicked")));
+            let taken = threads.into_iter().map(|thread| joined(thread.join()));
             taken.flatten().collect()
         })
     }
@@ -281,7 +281,7 @@ impl Watch {
         self.shared.ended.store(true, Ordering::SeqCst);
         let mut tally = Tally::default();
         for thread in std::mem::take(&mut self.threads) {
-            tally.add(thread.join().unwrap_or_else(|_| panic!("a watching thread panicked")));
+            tally.add(joined(thread.join()));
         }
         tally
     }

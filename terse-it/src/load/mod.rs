@@ -8,6 +8,7 @@
 pub mod clicks;
 mod ledger;
 mod report;
+mod timeline;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::{API_LINKS, Client, Connection, Request, Response, code_of};
+use crate::{API_LINKS, Client, Connection, Request, Response, code_of, joined};
 
 pub use ledger::{Kind, Ledger, Outcome, REFUSED_ONE_OF, Record, Window};
 pub use report::{Report, percentile};
+pub use timeline::{Answer, Bucket, Lasting, Marked, Picture, Timeline};
 
 /// Requests under way at most.
 pub const WORKERS: usize = 48;
@@ -103,34 +105,51 @@ impl Plan {
     }
 }
 
+/// What requests of a kind are called in a timeline, those for this code.
+pub type LaneOf = fn(Kind, &str) -> &'static str;
+
 struct Shared {
     plan: Plan,
     began: Instant,
     next: AtomicU64,
     ended: AtomicBool,
+    noted: Option<(Timeline, LaneOf)>,
 }
 
 /// Load that is running; dropped, it ends.
 pub struct Load {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<Vec<Record>>>,
+    /// That it runs, in the timeline.
+    running: Option<Lasting>,
 }
 
 impl Load {
     /// Starts it.
     #[must_use]
     pub fn start(plan: Plan) -> Self {
+        Self::start_with(plan, None)
+    }
+
+    /// The same, and each answer is noted in `timeline`.
+    #[must_use]
+    pub fn start_noted(plan: Plan, timeline: &Timeline, lane: LaneOf) -> Self {
+        Self::start_with(plan, Some((timeline.clone(), lane)))
+    }
+
+    fn start_with(plan: Plan, noted: Option<(Timeline, LaneOf)>) -> Self {
         assert!(plan.per_second() > 0 && !plan.servers.is_empty(), "a plan asks somebody for something");
         assert!(plan.redirects == 0 || !plan.links.is_empty(), "redirects need links");
         let (next, ended) = (AtomicU64::new(0), AtomicBool::new(false));
-        let shared = Arc::new(Shared { plan, began: Instant::now(), next, ended });
+        let running = noted.as_ref().map(|(timeline, _)| timeline.load());
+        let shared = Arc::new(Shared { plan, began: Instant::now(), next, ended, noted });
         let spawn = |n: usize| {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("load-{n}"));
             thread.spawn(move || work(&shared)).unwrap_or_else(|error| panic!("no thread: {error}"))
         };
         let workers = (0..WORKERS).map(spawn).collect();
-        Self { shared, workers }
+        Self { shared, workers, running }
     }
 
     /// How long it has been running: what windows of the ledger are told in.
@@ -150,9 +169,8 @@ impl Load {
     #[must_use]
     pub fn stop(mut self) -> Ledger {
         self.shared.ended.store(true, Ordering::SeqCst);
-        let parts = std::mem::take(&mut self.workers)
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| panic!("a load worker panicked")));
+        drop(self.running.take());
+        let parts = std::mem::take(&mut self.workers).into_iter().map(|worker| joined(worker.join()));
         let mut records: Vec<Record> = parts.flatten().collect();
         records.sort_by_key(|record| record.at);
         Ledger::new(self.shared.plan.clone(), records)
@@ -186,7 +204,11 @@ fn work(shared: &Shared) -> Vec<Record> {
         let asked = Asked::of(&shared.plan, number);
         let answer = call(&mut connections, server, &asked.request);
         let latency = shared.began.elapsed().saturating_sub(due);
-        records.push(asked.record(due, server, latency, answer));
+        let record = asked.record(due, server, latency, answer);
+        if let Some((timeline, lane)) = &shared.noted {
+            timeline.note(lane(record.kind, &record.code), shared.began + due, latency, (&record.outcome).into());
+        }
+        records.push(record);
     }
 }
 

@@ -68,6 +68,38 @@ fn each_second_has_all_kinds_at_their_rates() {
     assert_eq!(plan.due(250), Duration::from_millis(2_500));
 }
 
+/// How many were answered, refused and failed, by the timeline.
+fn sums(timeline: &Timeline, lane: &str) -> [usize; 3] {
+    let picture = timeline.picture().unwrap();
+    let sum = |count: fn(&Bucket) -> usize| picture.lane(lane).iter().map(count).sum();
+    [sum(|bucket| bucket.answered), sum(|bucket| bucket.refused), sum(|bucket| bucket.failed)]
+}
+
+#[test]
+fn a_noted_load_has_every_answer_in_the_timeline() {
+    let refusing = |request: &str| {
+        if request.starts_with("POST") {
+            return "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n".to_owned();
+        }
+        honest(&request.replace("/c1 ", "/c2 "))
+    };
+    let timeline = Timeline::start();
+    let load = Load::start_noted(plan(vec![server(refusing)]), &timeline, |kind, code| match kind {
+        Kind::Redirect if code == "c1" => "redirect, lost",
+        kind => kind.name(),
+    });
+    load.run_for(Duration::from_millis(500));
+    let ledger = load.stop();
+    let count = |kind: Kind| ledger.records.iter().filter(|record| record.kind == kind).count();
+    assert_eq!(sums(&timeline, "create"), [0, count(Kind::Create), 0]);
+    assert_eq!(sums(&timeline, "unknown code"), [count(Kind::Unknown), 0, 0]);
+    let [others, lost] = ["redirect", "redirect, lost"].map(|lane| sums(&timeline, lane));
+    assert!(lost[0] == 0 && lost[2] > 0 && others[0] > 0 && others[2] == 0, "{others:?}, {lost:?}");
+    assert_eq!(others[0] + lost[2], count(Kind::Redirect));
+    let loaded: Duration = timeline.picture().unwrap().loaded().iter().sum();
+    assert!(loaded >= Duration::from_millis(500), "the load ran for {loaded:?}");
+}
+
 #[test]
 fn an_honest_server_passes_all_checks() {
     let (ledger, address) = ledger_of(honest);

@@ -43,7 +43,7 @@ impl Monitor {
     #[track_caller]
     pub fn end(mut self) -> Seen {
         self.ender.call(&["ECHO", &self.end]).unwrap_or_else(|error| panic!("no answer of redis: {error}"));
-        let seen = self.thread.join().unwrap_or_else(|_| panic!("the monitor panicked"));
+        let seen = crate::joined(self.thread.join());
         seen.unwrap_or_else(|error| panic!("the monitor broke off: {error}"))
     }
 }

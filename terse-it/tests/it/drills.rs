@@ -10,12 +10,13 @@ pub(crate) fn drill(name: &str) {
     let drill = find(name).unwrap();
     // What is in `cluster` has the cluster, and a lane of its own among all tests. On the main thread no name tells.
     if let Some((module, _)) = std::thread::current().name().and_then(|test| test.split_once("::")) {
-        assert_eq!(module == "cluster", drill.needs_cluster, "{name} is a test of {module}");
+        assert_eq!(module == "cluster", drill.needs.cluster, "{name} is a test of {module}");
     }
     let _turn = heavy_turn();
-    let cluster = drill.needs_cluster.then(Cluster::from_env);
-    let report = drill.run(cluster.as_ref(), Form::Quick);
-    println!("{name}\n{report}");
+    let cluster = drill.needs.cluster.then(Cluster::from_env);
+    let run = drill.run(cluster.as_ref(), Form::Quick);
+    println!("{name}: {}\n{run}", drill.hypothesis);
+    run.assert_held();
 }
 
 #[test]

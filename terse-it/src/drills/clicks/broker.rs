@@ -29,6 +29,7 @@ pub(in crate::drills) fn broker_killed(stage: &mut Stage<'_>, way: Way) {
     for outage in 0..outages {
         let load = deployment.load(stage);
         load.await_more(20, ANSWERED_LIMIT);
+        let fault = stage.timeline.fault("RabbitMQ killed");
         deployment.broker().kill();
         load.await_more(20, ANSWERED_LIMIT);
         rounds.add(load.stop());
@@ -37,6 +38,7 @@ pub(in crate::drills) fn broker_killed(stage: &mut Stage<'_>, way: Way) {
         }
         let load = deployment.load(stage);
         deployment.broker().restart();
+        fault.end();
         deployment.await_counting();
         rounds.add(load.stop());
     }
@@ -51,6 +53,7 @@ pub(in crate::drills) fn broker_stopped(stage: &mut Stage<'_>, way: Way) {
     rounds.before(stage, &deployment);
     let load = deployment.load(stage);
     load.await_more(20, ANSWERED_LIMIT);
+    let fault = stage.timeline.fault("RabbitMQ stopped");
     let paused = deployment.broker().pause();
     load.await_more(20, ANSWERED_LIMIT);
     std::thread::sleep(stage.form.pick(Duration::from_secs(1), STOPPED_MORE));
@@ -58,9 +61,11 @@ pub(in crate::drills) fn broker_stopped(stage: &mut Stage<'_>, way: Way) {
     rounds.away(stage, &deployment);
     let load = deployment.load(stage);
     drop(paused);
+    fault.end();
     deployment.await_counting();
     deployment.await_few_pending();
 
+    let fault = stage.timeline.fault("RabbitMQ without memory");
     deployment.broker().starve();
     await_true("clicks to wait while the broker asks to be spared", SPARED_LIMIT, || {
         std::thread::sleep(LOOK);
@@ -74,6 +79,7 @@ pub(in crate::drills) fn broker_stopped(stage: &mut Stage<'_>, way: Way) {
     });
     assert_eq!(deployment.await_streams_at_rest(), streamed, "a broker that asked to be spared was given clicks");
     deployment.broker().feed();
+    fault.end();
     deployment.await_counting();
     rounds.add(load.stop());
     conclude(stage, &deployment, rounds);

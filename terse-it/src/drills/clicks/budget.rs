@@ -26,12 +26,14 @@ pub(in crate::drills) fn budget(stage: &mut Stage<'_>, way: Way) {
     let small = |setup: crate::Setup| setup.env("TERSE_JOURNAL_BYTES", BUDGET);
     let mut deployment = Deployment::start_with(stage, way, Roles::Apart, small);
     let calm = phase(stage, &deployment, |load| hold(stage, load));
+    let fault = stage.timeline.fault("nobody takes clicks from the journal");
     deployment.stop_draining(Stop::Politely);
     let mut ledger = phase(stage, &deployment, |_| await_dropping(&deployment));
     let before = deployment.dropped();
     let dropping = phase(stage, &deployment, |load| hold(stage, load));
     assert!(deployment.dropped() > before, "no click was dropped");
     deployment.drain_again();
+    fault.end();
     // There is room again: passed blocks make place.
     let after = phase(stage, &deployment, |load| {
         await_recording(&deployment);

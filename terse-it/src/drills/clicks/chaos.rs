@@ -14,6 +14,21 @@ use crate::{Dice, Server, Stop};
 const FAULTS_OF_SERVERS: u64 = 8;
 const FAULTS_OF_A_BROKER: u64 = 2;
 const FAULTS_OF_A_CLUSTER: u64 = 2;
+/// What each of them is called.
+const FAULTS: [&str; 12] = [
+    "server killed",
+    "server ended",
+    "server stopped",
+    "counting process killed",
+    "counting process ended",
+    "counting process stopped",
+    "a second counting process comes or goes",
+    "Redis fails",
+    "RabbitMQ stopped",
+    "RabbitMQ killed",
+    "store nodes stopped",
+    "store nodes killed",
+];
 
 pub(in crate::drills) fn chaos(stage: &mut Stage<'_>, way: Way) {
     let mut dice = Dice::seeded(chance("clicks-chaos"));
@@ -27,7 +42,9 @@ pub(in crate::drills) fn chaos(stage: &mut Stage<'_>, way: Way) {
     let mut faults = 0;
     while began.elapsed() < time {
         std::thread::sleep(between(&mut dice, 50, 2_000));
-        match dice.below(way.faults()) {
+        let kind = dice.below(way.faults());
+        let _fault = stage.timeline.fault(FAULTS[usize::try_from(kind).unwrap_or_default()]);
+        match kind {
             0 => deployment.end_front(Stop::AtOnce),
             1 => deployment.end_front(Stop::Politely),
             2 => drop(rest(deployment.front.pause(), &mut dice, 1_000)),

@@ -24,6 +24,7 @@ pub(in crate::drills) fn copy(stage: &mut Stage<'_>, way: Way) {
     let clicks = stage.form.pick(400, 4_000);
     let load = deployment.load(stage);
     load.await_more(clicks, ANSWERED_LIMIT);
+    let fault = stage.timeline.fault("nobody takes clicks from the journal, which is copied");
     deployment.stop_draining(Stop::AtOnce);
     load.await_more(clicks, ANSWERED_LIMIT);
     let paused = deployment.front.pause();
@@ -33,6 +34,8 @@ pub(in crate::drills) fn copy(stage: &mut Stage<'_>, way: Way) {
     load.await_more(clicks, ANSWERED_LIMIT);
     deployment.front.stop(Stop::AtOnce);
     let mut ledger = load.stop();
+
+    fault.end();
 
     // The copy takes the place of the original.
     aside.swap("original", "copy");

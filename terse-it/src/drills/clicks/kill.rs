@@ -17,6 +17,7 @@ pub(in crate::drills) fn kill(stage: &mut Stage<'_>, way: Way) {
     while began.elapsed() < time {
         load.await_more(20, ANSWERED_LIMIT);
         std::thread::sleep(between(&mut dice, least_ms, most_ms));
+        let _fault = stage.timeline.fault("server killed");
         deployment.front.stop(Stop::AtOnce);
         deployment.front.restart();
         kills += 1;

@@ -149,7 +149,8 @@ impl Deployment {
     fn load_with(&self, stage: &Stage<'_>, change: impl FnOnce(ClickPlan) -> ClickPlan) -> ClickLoad {
         let (per_second, visitors) = self.way.pace(stage.form);
         let (server, links) = (self.front.address(), self.links.clone());
-        let load = ClickLoad::start(change(ClickPlan { server, links, per_second, visitors, wordy: false, seed: 1 }));
+        let plan = change(ClickPlan { server, links, per_second, visitors, wordy: false, seed: 1 });
+        let load = ClickLoad::start_noted(plan, &stage.timeline);
         load.await_more(1, ANSWERED_LIMIT);
         load
     }

@@ -33,6 +33,7 @@ pub(in crate::drills) fn projector(stage: &mut Stage<'_>, way: Way) {
     let mut kills = 0;
     while began.elapsed() < time {
         std::thread::sleep(between(&mut dice, 100, 1_500));
+        let _fault = stage.timeline.fault("counting process killed");
         deployment.stop_analytics(Stop::AtOnce);
         deployment.restart_analytics();
         kills += 1;
@@ -62,10 +63,12 @@ fn zombie(stage: &mut Stage<'_>, deployment: &mut Deployment) {
         Way::Local | Way::Broker => pause_outside_a_write(deployment, &zombie),
         Way::Cluster => zombie.pause(),
     };
+    let fault = stage.timeline.fault("counting process stopped, another one takes over");
     let began = Instant::now();
     deployment.await_counting();
     stage.report.time("until the successor counted", began.elapsed());
     drop(paused);
+    fault.end();
     await_true("the zombie to notice its successor", TAKES_OVER, || zombie.output().contains(SUCCEEDED));
     // It stands by, and is not missed.
     drop(zombie);
@@ -86,6 +89,7 @@ fn kill_between_rows_and_checkpoint(stage: &Stage<'_>, deployment: &mut Deployme
         let checkpoints = newest(stage, &format!("SELECT WRITETIME(cell) FROM {}.click_checkpoints", keyspace.name()));
         (rows > checkpoints).then_some(paused)
     });
+    let _fault = stage.timeline.fault("counting process killed between rows and checkpoint");
     analytics.signal(Stop::AtOnce);
     drop(paused);
     deployment.stop_analytics(Stop::AtOnce);

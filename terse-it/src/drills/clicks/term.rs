@@ -16,6 +16,7 @@ pub(in crate::drills) fn term(stage: &mut Stage<'_>, way: Way) {
     while began.elapsed() < time {
         load.await_more(20, ANSWERED_LIMIT);
         std::thread::sleep(between(&mut dice, 200, 2_000));
+        let _fault = stage.timeline.fault("server ended");
         let ended = deployment.front.stop(Stop::Politely);
         assert_eq!(ended.code, Some(0), "{}", ended.stdout);
         longest = longest.max(ended.took);

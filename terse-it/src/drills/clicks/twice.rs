@@ -37,7 +37,7 @@ pub(in crate::drills) fn twice(stage: &mut Stage<'_>, way: Way) {
     while lost < rounds {
         deployment.await_confirms();
         load.await_more(20, ANSWERED_LIMIT);
-        lost += usize::from(lose_confirms(&proxy, &deployment));
+        lost += usize::from(lose_confirms(stage, &proxy, &deployment));
         tries += 1;
         assert!(tries <= TRIES_EACH * rounds, "confirms were lost {lost} times in {tries} tries");
     }
@@ -59,9 +59,10 @@ pub(in crate::drills) fn twice(stage: &mut Stage<'_>, way: Way) {
 
 /// Loses what the broker answers until parts were published, and then the connection; whether there were any. At times
 /// the relay waits for another answer just then, and publishes nothing before it has it.
-fn lose_confirms(proxy: &Proxy, deployment: &Deployment) -> bool {
+fn lose_confirms(stage: &Stage<'_>, proxy: &Proxy, deployment: &Deployment) -> bool {
     let (began, before) = (Instant::now(), proxy.counts());
     let published = deployment.parts_so_far("published");
+    let _fault = stage.timeline.fault("confirms lost");
     proxy.set(Mode::LoseAnswers);
     let lost = await_some("confirms to be lost", 2 * LOST_LIMIT, || {
         std::thread::sleep(LOOK);

@@ -3,7 +3,7 @@
 use crate::Setup;
 use crate::broker::Broker;
 use crate::cluster::Keyspace;
-use crate::drills::{FIRST_START_LIMIT, Form, Stage};
+use crate::drills::{FIRST_START_LIMIT, Form, Needs, Stage};
 
 /// Which way clicks go, and where they are counted. Links are in a SQLite file in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub(in crate::drills) enum Way {
 }
 
 impl Way {
+    /// What has to be there for it.
+    pub(super) const fn needs(self) -> Needs {
+        match self {
+            Self::Local => Needs::NOTHING,
+            Self::Broker => Needs::NOTHING.and_broker(),
+            Self::Cluster => Needs::CLUSTER.and_broker(),
+        }
+    }
+
     /// Clicks per second and visitors. The cluster shares its cores with everything else, and takes some thousands of
     /// operations a second.
     pub(super) fn pace(self, form: Form) -> (u32, u32) {

@@ -55,7 +55,7 @@ impl ClickLedger {
                 self.latencies.push(took);
                 return true;
             }
-            Ok(answer) if answer.status == 503 && answer.header("retry-after").is_some() => self.refused += 1,
+            Ok(answer) if super::is_refused(answer) => self.refused += 1,
             Ok(answer) => {
                 self.wrong += 1;
                 self.tell(format!("{link:?}: {answer:?}"));

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::KnownLink;
-use crate::{Connection, Dice, Request, Response, await_true};
+use super::{Answer, Kind, KnownLink, Lasting, Timeline};
+use crate::{Connection, Dice, Request, Response, await_true, joined};
 
 pub use ledger::{ClickLedger, Tally};
 
@@ -57,29 +57,43 @@ struct Shared {
     weights: Vec<u64>,
     ended: AtomicBool,
     answered: AtomicU64,
+    noted: Option<Timeline>,
 }
 
 /// Clicks that go on; dropped, they end.
 pub struct ClickLoad {
     shared: Arc<Shared>,
     visitors: Vec<JoinHandle<ClickLedger>>,
+    /// That they go on, in the timeline.
+    running: Option<Lasting>,
 }
 
 impl ClickLoad {
     /// Starts it.
     #[must_use]
     pub fn start(plan: ClickPlan) -> Self {
+        Self::start_with(plan, None)
+    }
+
+    /// The same, and what came of each click is noted in `timeline`.
+    #[must_use]
+    pub fn start_noted(plan: ClickPlan, timeline: &Timeline) -> Self {
+        Self::start_with(plan, Some(timeline.clone()))
+    }
+
+    fn start_with(plan: ClickPlan, noted: Option<Timeline>) -> Self {
         assert!(!plan.links.is_empty() && plan.visitors > 0 && plan.per_second > 0, "a plan has somebody click");
         let weights = zipf(plan.links.len());
         let (ended, answered) = (AtomicBool::new(false), AtomicU64::new(0));
-        let shared = Arc::new(Shared { plan, weights, ended, answered });
+        let running = noted.as_ref().map(Timeline::load);
+        let shared = Arc::new(Shared { plan, weights, ended, answered, noted });
         let spawn = |number: u32| {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("visitor-{number}"));
             thread.spawn(move || visit_on(&shared, number)).unwrap_or_else(|error| panic!("no thread: {error}"))
         };
         let visitors = (0..shared.plan.visitors).map(spawn).collect();
-        Self { shared, visitors }
+        Self { shared, visitors, running }
     }
 
     /// 302 answers so far.
@@ -99,9 +113,10 @@ impl ClickLoad {
     #[must_use]
     pub fn stop(mut self) -> ClickLedger {
         self.shared.ended.store(true, Ordering::SeqCst);
+        drop(self.running.take());
         let mut ledger = ClickLedger::of(&self.shared.plan.links);
         for visitor in std::mem::take(&mut self.visitors) {
-            ledger.add(visitor.join().unwrap_or_else(|_| panic!("a visitor panicked")));
+            ledger.add(joined(visitor.join()));
         }
         ledger
     }
@@ -142,9 +157,14 @@ fn visit_on(shared: &Shared, number: u32) -> ClickLedger {
         let link = shared.weights.partition_point(|sum| *sum <= draw);
         let is_head = dice.below(HEAD_ONE_OF) == 0;
         let request = visitor.request(if is_head { "HEAD" } else { "GET" }, &plan.links[link].code, &mut dice);
-        connection = ask(open, &request, |asked, answer| {
-            let clicked = !is_head && ledger.note(link, &plan.links[link], asked, answer);
+        connection = ask(open, &request, |asked, took, answer| {
+            let refused = matches!(&answer, Ok(answer) if is_refused(answer));
+            let clicked = !is_head && ledger.note(link, &plan.links[link], took, answer);
             shared.answered.fetch_add(u64::from(clicked), Ordering::SeqCst);
+            if let Some(timeline) = shared.noted.as_ref().filter(|_| !is_head) {
+                let told = if refused { Answer::Refused } else { Answer::Failed };
+                timeline.note(Kind::Redirect.name(), asked, took, if clicked { Answer::Answered } else { told });
+            }
         });
     }
     ledger
@@ -154,20 +174,25 @@ fn visit_on(shared: &Shared, number: u32) -> ClickLedger {
 fn ask(
     mut open: Connection,
     request: &Request,
-    note: impl FnOnce(Duration, std::io::Result<&Response>),
+    note: impl FnOnce(Instant, Duration, std::io::Result<&Response>),
 ) -> Option<(Connection, Instant)> {
     let asked = Instant::now();
     match open.call(request) {
         Ok(answer) => {
-            note(asked.elapsed(), Ok(&answer));
+            note(asked, asked.elapsed(), Ok(&answer));
             let closes = answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
             (!closes).then(|| (open, Instant::now()))
         }
         Err(error) => {
-            note(asked.elapsed(), Err(error));
+            note(asked, asked.elapsed(), Err(error));
             None
         }
     }
+}
+
+/// 503, and when to come back.
+fn is_refused(answer: &Response) -> bool {
+    answer.status == 503 && answer.header("retry-after").is_some()
 }
 
 /// Rests until `due`; `false` when it is over.

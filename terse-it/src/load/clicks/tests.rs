@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use super::*;
+use crate::load::Bucket;
 
 fn links(count: usize) -> Vec<KnownLink> {
     let link = |n| KnownLink { code: format!("c{n}"), target: format!("https://example.com/c{n}") };
@@ -57,6 +58,26 @@ fn every_answered_click_is_in_the_ledger_and_no_head_request() {
     assert!(ledger.latency(50) <= ledger.latency(99));
     let most: Vec<u64> = ledger.tallies().map(|(_, tally)| tally.sent).collect();
     assert!(most[0] > most[4], "the first link is clicked on most: {most:?}");
+}
+
+#[test]
+fn a_noted_load_has_every_click_in_the_timeline() {
+    let timeline = Timeline::start();
+    let answer = |head: &str| match head {
+        head if head.contains("/c1 ") => "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        head if head.contains("/c2 ") => redirect(&head.replace("/c2", "/d")),
+        head => redirect(head),
+    };
+    let load = ClickLoad::start_noted(plan(server(answer)), &timeline);
+    load.await_more(100, Duration::from_secs(10));
+    let ledger = load.stop();
+    let picture = timeline.picture().unwrap();
+    let sum = |count: fn(&Bucket) -> usize| picture.lane("redirect").iter().map(count).sum::<usize>() as u64;
+    let (all, refused) = (ledger.sum(), ledger.refused());
+    assert_eq!(sum(|bucket| bucket.answered), all.received);
+    assert_eq!(sum(|bucket| bucket.refused), refused);
+    assert_eq!(sum(|bucket| bucket.failed), all.sent - all.received - refused);
+    assert!(refused > 0 && all.sent > all.received + refused, "{all:?}");
 }
 
 #[test]
