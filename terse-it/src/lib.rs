@@ -39,12 +39,12 @@ pub fn heavy_turn() -> MutexGuard<'static, ()> {
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks at a condition until it gives a value; panics after `limit`, saying what was awaited.
 /// What a thread gives that has ended. If it panicked so does this, with the same words: they say what did not hold.
 fn joined<T>(ended: std::thread::Result<T>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Looks at a condition until it gives a value; panics after `limit`, saying what was awaited.
 pub fn await_some<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
