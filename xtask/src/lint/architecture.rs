@@ -11,8 +11,11 @@ pub type GraphCheck = (&'static str, fn(&Graph) -> Problems);
 pub type SourceCheck = (&'static str, fn(&[SourceFile]) -> Problems);
 
 /// The checks of the dependency graph, with their names.
-pub const GRAPH_CHECKS: &[GraphCheck] =
-    &[("core without i/o", core_does_no_io), ("one crate a driver", drivers_have_one_crate)];
+pub const GRAPH_CHECKS: &[GraphCheck] = &[
+    ("core without i/o", core_does_no_io),
+    ("one crate a driver", drivers_have_one_crate),
+    ("adapters apart", adapters_know_no_other),
+];
 
 /// The checks of the sources, with their names.
 pub const SOURCE_CHECKS: &[SourceCheck] = &[
@@ -33,6 +36,9 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("lapin", &["terse-clicks"]),
     ("actix-", &["terse-http", "terse-server"]),
 ];
+
+/// The adapters: each knows `terse-core` and `terse-resilience`, and none of the others, tests excepted.
+const ADAPTERS: &[&str] = &["terse-http", "terse-cache", "terse-store", "terse-clicks"];
 
 /// Who may read the environment: the server, and what only ever runs beside it.
 const READ_ENVIRONMENT: &[&str] = &["terse-server", "terse-it", "terse-testkit", "loadtests", "xtask"];
@@ -75,6 +81,16 @@ fn drivers_have_one_crate(graph: &Graph) -> Problems {
         }
     }
     problems
+}
+
+fn adapters_know_no_other(graph: &Graph) -> Problems {
+    let adapters = graph.ours().filter(|package| ADAPTERS.contains(&package.name.as_str()));
+    let arrows = adapters.flat_map(|adapter| {
+        let built_in = adapter.dependencies.iter().filter(|arrow| arrow.normal);
+        built_in.filter_map(|arrow| graph.package(&arrow.id)).map(move |needed| (adapter, needed))
+    });
+    let bad = arrows.filter(|(_, needed)| ADAPTERS.contains(&needed.name.as_str()));
+    bad.map(|(adapter, needed)| format!("{} depends on {}, another adapter", adapter.name, needed.name)).collect()
 }
 
 fn only_the_server_reads_the_environment(files: &[SourceFile]) -> Problems {
@@ -144,6 +160,21 @@ mod tests {
     fn a_driver_that_another_package_brings_along_is_no_problem() {
         let graph = graph(&["terse-server"], &[("terse-server", "terse-store", ""), ("terse-store", "rusqlite", "")]);
         assert!(drivers_have_one_crate(&graph).is_empty());
+    }
+
+    #[test]
+    fn an_adapter_that_another_one_is_built_into_is_found() {
+        let clean = graph(
+            &["terse-http", "terse-store", "terse-server"],
+            &[
+                ("terse-http", "terse-core", ""),
+                ("terse-http", "terse-store", "dev"),
+                ("terse-server", "terse-store", ""),
+            ],
+        );
+        assert!(adapters_know_no_other(&clean).is_empty());
+        let bad = graph(&["terse-http", "terse-cache"], &[("terse-http", "terse-cache", "")]);
+        assert_eq!(adapters_know_no_other(&bad), ["terse-http depends on terse-cache, another adapter"]);
     }
 
     #[test]
