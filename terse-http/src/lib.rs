@@ -35,6 +35,7 @@ mod page;
 mod preview;
 mod problem;
 mod redirect;
+pub mod reference;
 mod request_id;
 mod routes;
 mod server;

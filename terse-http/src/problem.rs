@@ -16,6 +16,7 @@ use terse_core::shorten::{Fault, ServiceError};
 use utoipa::ToSchema;
 
 use crate::headers;
+use crate::reference::is_fault;
 
 /// The content type of every problem.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
@@ -53,8 +54,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Every kind, for the description of the API.
-    pub(crate) const ALL: [Self; 24] = [
+    /// Every kind, in the order of their numbers, for the description of the API and the reference of errors.
+    pub(crate) const ALL: [Self; Self::KeysUnavailable as usize + 1] = [
         Self::MalformedJson,
         Self::BadCursor,
         Self::MalformedHeader,
@@ -153,6 +154,7 @@ pub(crate) struct FieldFault {
 
 impl FieldFault {
     pub(crate) fn new(field: impl Into<Cow<'static, str>>, code: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(is_fault(code), "the reference has no fault '{code}'");
         Self { field: field.into(), code, detail: detail.into() }
     }
 }

@@ -34,11 +34,8 @@ const JOURNAL: JournalId = JournalId([1; 16]);
 pub(crate) fn project(hosts: &str, replication: u8, keyspace: &str, clicks: u64) -> Result<Value, String> {
     let mut load = Load::new();
     let streams = Streams::of(&mut load, clicks as usize);
-    let mut config = CqlReadModelConfig::new(hosts.split(',').map(str::to_owned).collect(), keyspace);
-    config.cluster.replication = replication;
     runtime()?.block_on(async {
-        let model = CqlReadModel::new(config, Arc::new(SystemClock::new()), Arc::new(OsEntropy));
-        connect(&model).await?;
+        let model = connected(hosts, replication, keyspace).await?;
         let bus = Bus::Streams { partitions: PARTITIONS };
         let mut projector = projector(bus, Box::new(streams), Arc::clone(&model) as Arc<dyn ReadModel>)?;
         let measured = count(&mut projector, clicks).await?;
@@ -48,11 +45,15 @@ pub(crate) fn project(hosts: &str, replication: u8, keyspace: &str, clicks: u64)
     })
 }
 
-async fn connect(model: &CqlReadModel) -> Result<(), String> {
+/// The read model in `keyspace` on `hosts`, which is made if it isn't there.
+pub(crate) async fn connected(hosts: &str, replication: u8, keyspace: &str) -> Result<Arc<CqlReadModel>, String> {
+    let mut config = CqlReadModelConfig::new(hosts.split(',').map(str::to_owned).collect(), keyspace);
+    config.cluster.replication = replication;
+    let model = CqlReadModel::new(config, Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let begun = Instant::now();
     loop {
         match model.connect_once().await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(model),
             Err(error) if begun.elapsed() > CONNECT_LIMIT => return Err(text(error)),
             Err(_) => tokio::time::sleep(CONNECT_EVERY).await,
         }

@@ -23,7 +23,8 @@ use serde_json::Value;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "project FOLDER CLICKS | lag FOLDER RATE SECONDS PROJECTOR_CORE OTHER_CORE | \
-     cluster HOSTS REPLICATION KEYSPACE CLICKS | rows FILE CODE,...";
+     cluster HOSTS REPLICATION KEYSPACE CLICKS | rows FILE CODE,... | \
+     cluster-rows HOSTS REPLICATION KEYSPACE CODE,...";
 
 fn main() -> ExitCode {
     // `cargo bench` adds its own flag.
@@ -51,6 +52,9 @@ fn run(words: &[&str]) -> Result<Value, String> {
             cluster::project(hosts, number(replication)?, keyspace, number(clicks)?)
         }
         ["rows", file, codes] => rows::write(Path::new(file), codes),
+        ["cluster-rows", hosts, replication, keyspace, codes] => {
+            rows::write_to_cluster(hosts, number(replication)?, keyspace, codes)
+        }
         _ => Err(format!("usage: {USAGE}")),
     }
 }

@@ -1,14 +1,17 @@
 //! The rows of links that were clicked ten million times in a year, up to today.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use terse_core::click::{BlockId, JournalId};
-use terse_core::ports::clicks::{Batch, Bus, PackedRow, ReadModel, Written};
-use terse_core::stats::{Cell, Dimension, NEWEST_CLICKS, NewestClick, Position, Row, RowKey, Span};
+use terse_core::ports::clicks::{Batch, Bus, Checkpoint, PackedRow, ReadModel, Written};
+use terse_core::stats::{Cell, Dimension, NEWEST_CLICKS, NewestClick, Partition, Position, Row, RowKey, Span};
 use terse_core::{Clock, ShortCode, Timestamp};
+use terse_server::broker::PARTITIONS;
 use terse_server::system::SystemClock;
 
+use crate::cluster::connected;
 use crate::local::{open, runtime};
 use crate::text;
 
@@ -25,39 +28,108 @@ const VISITORS: u64 = 20_000;
 /// How many values there are of each dimension: of the first more than are counted by name.
 const VALUES: [u64; Dimension::ALL.len()] = [150, 60, 12, 10, 4, 30];
 
-/// Writes the rows of `codes` into `file`. Tells where the year and the hourly range begin, and how many clicks they have.
+/// How often a write is tried that a cluster refuses, which is busy at times, and how long is waited in between.
+const WRITE_TRIES: u32 = 10;
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The days in which the links were clicked.
+#[derive(Clone, Copy)]
+struct Days {
+    first: u32,
+    today: u32,
+}
+
+/// Writes the rows of `codes` into `file`. Tells where the year and the hourly range begin, and how many clicks they
+/// have.
 pub(crate) fn write(file: &Path, codes: &str) -> Result<Value, String> {
-    let codes: Vec<ShortCode> = codes.split(',').map(terse_testkit::links::code).collect();
-    let Span::Day(today) = Span::day_of(SystemClock::new().now()) else { return Err("no day".to_owned()) };
-    let first = today + 1 - DAYS;
+    let days = Days::until_today()?;
     runtime()?.block_on(async {
         let model = open(file)?;
-        model.settle_bus(Bus::Local).await.map_err(text)?;
-        model.attach().await.map_err(text)?;
-        for day in first..=today {
-            put(model.as_ref(), of_all(&codes, |code| rows_of_day(code, day, first))).await?;
-        }
-        put(model.as_ref(), of_all(&codes, |code| vec![(key(code, Span::All), row(Span::All, CLICKS))])).await?;
+        fill(model.as_ref(), Bus::Local, &parsed(codes), days).await?;
         model.close();
         Ok::<_, String>(())
     })?;
-    Ok(json!({
-        "clicks": CLICKS,
-        "year": Span::Day(first).start().to_string(),
-        "hours": Span::Day(today + 1 - HOURLY_DAYS).start().to_string(),
-        "hourly_clicks_at_least": u64::from(HOURLY_DAYS - 1) * clicks_of(today, first),
-    }))
+    Ok(days.told())
 }
 
-async fn put(model: &dyn ReadModel, rows: Vec<(RowKey, PackedRow)>) -> Result<(), String> {
-    match model.write(&Batch { rows, ..Batch::default() }).await.map_err(text)? {
-        Written::Stands => Ok(()),
-        Written::Superseded => Err("superseded, though nobody else is there".to_owned()),
+/// The same in `keyspace` on `hosts`, as the projector of a server's streams writes them.
+pub(crate) fn write_to_cluster(hosts: &str, replication: u8, keyspace: &str, codes: &str) -> Result<Value, String> {
+    let days = Days::until_today()?;
+    runtime()?.block_on(async {
+        let model = connected(hosts, replication, keyspace).await?;
+        fill(model.as_ref(), Bus::Streams { partitions: PARTITIONS }, &parsed(codes), days).await
+    })?;
+    Ok(days.told())
+}
+
+impl Days {
+    fn until_today() -> Result<Self, String> {
+        let Span::Day(today) = Span::day_of(SystemClock::new().now()) else { return Err("no day".to_owned()) };
+        Ok(Self { first: today + 1 - DAYS, today })
+    }
+
+    /// What is known of the rows that are written.
+    fn told(self) -> Value {
+        json!({
+            "clicks": CLICKS,
+            "year": Span::Day(self.first).start().to_string(),
+            "hours": Span::Day(self.today + 1 - HOURLY_DAYS).start().to_string(),
+            "hourly_clicks_at_least": u64::from(HOURLY_DAYS - 1) * clicks_of(self.today, self.first),
+        })
     }
 }
 
-fn of_all(codes: &[ShortCode], rows: impl Fn(&ShortCode) -> Vec<(RowKey, Row)>) -> Vec<(RowKey, PackedRow)> {
-    let stored = |(key, row)| (key, PackedRow { at: Position::default(), cell: Cell::of(&row) });
+fn parsed(codes: &str) -> Vec<ShortCode> {
+    codes.split(',').map(terse_testkit::links::code).collect()
+}
+
+async fn fill(model: &dyn ReadModel, bus: Bus, codes: &[ShortCode], days: Days) -> Result<(), String> {
+    let stands = model.settle_bus(bus).await.map_err(text)?;
+    if stands != bus {
+        return Err(format!("the read model is for {stands}"));
+    }
+    model.attach().await.map_err(text)?;
+    let at = match bus {
+        Bus::Local => Position::default(),
+        Bus::Streams { .. } => Position { epoch: 0, offset: 1 },
+    };
+    for day in days.first..=days.today {
+        let rows = of_all(codes, at, |code| rows_of_day(code, day, days.first));
+        put(model, Batch { rows, ..Batch::default() }).await?;
+    }
+    let rows = of_all(codes, at, |code| vec![(key(code, Span::All), row(Span::All, CLICKS))]);
+    put(model, Batch { rows, checkpoints: checkpoints(bus, at), ..Batch::default() }).await
+}
+
+/// How far each stream was counted. Journals that have ended have none.
+fn checkpoints(bus: Bus, at: Position) -> Vec<(Partition, Checkpoint)> {
+    let Bus::Streams { partitions } = bus else { return Vec::new() };
+    let anchor = BlockId { journal: JournalId([7; 16]), seq: 0 };
+    let until = SystemClock::new().now();
+    let checkpoint = |number| (Partition::Stream(number), Checkpoint { at, until, anchor, passed: Vec::new() });
+    (0..partitions).map(checkpoint).collect()
+}
+
+async fn put(model: &dyn ReadModel, batch: Batch) -> Result<(), String> {
+    let mut tries = 1;
+    loop {
+        match model.write(&batch).await {
+            Ok(Written::Stands) => return Ok(()),
+            Ok(Written::Superseded) => return Err("superseded, though nobody else is there".to_owned()),
+            Err(error) if tries == WRITE_TRIES => return Err(text(error)),
+            // The same rows once more change nothing.
+            Err(_) => tokio::time::sleep(WRITE_PAUSE).await,
+        }
+        tries += 1;
+    }
+}
+
+fn of_all(
+    codes: &[ShortCode],
+    at: Position,
+    rows: impl Fn(&ShortCode) -> Vec<(RowKey, Row)>,
+) -> Vec<(RowKey, PackedRow)> {
+    let stored = |(key, row)| (key, PackedRow { at, cell: Cell::of(&row) });
     codes.iter().flat_map(|code| rows(code).into_iter().map(stored)).collect()
 }
 

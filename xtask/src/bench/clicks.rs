@@ -5,10 +5,10 @@
 //! Recording is the benchmark `record` of `terse-clicks`; counting is the
 //! benchmark `clicks` of `terse-server`, which puts journal, projector and read
 //! model together as the server does, and compares the totals of 2,000 codes with
-//! what was recorded; statistics are told over HTTP ([`told`]). Counting on a
-//! cluster takes minutes, so a quick run does it only when it is named:
-//! Cassandra is brought up for it unless it runs, and then taken down again.
+//! what was recorded; statistics are told over HTTP ([`told`]). Both are done
+//! on a cluster too ([`cluster`]).
 
+pub mod cluster;
 pub mod told;
 
 use std::process::Command;
@@ -21,13 +21,9 @@ use super::pin::on_core;
 use super::report::{Promise, Reading, Report, Series};
 use super::store::program::output_of;
 use super::{Bench, Run};
-use crate::services::cql::{Connection, Consistency};
-use crate::services::{Compiler, Kind, Session, cassandra};
 
 /// Counting in SQLite.
 const LOCAL: &str = "counting, SQLite";
-/// Counting on a cluster.
-const CLUSTER: &str = "counting, CQL 3 nodes";
 /// The lag at half of the rate of [`LOCAL`].
 const LAG: &str = "lag at half of the rate, SQLite";
 /// The recording that the promise is about: as a server with the usual settings does.
@@ -37,16 +33,6 @@ const RECORDING: &str = "recording, one browser, recycled blocks";
 const CLICKS: u64 = 2_000_000;
 /// The same in a quick run.
 const QUICK_CLICKS: u64 = 20_000;
-/// Clicks that are counted in a round on a cluster.
-const CLUSTER_CLICKS: u64 = 100_000;
-/// The same in a quick run.
-const QUICK_CLUSTER_CLICKS: u64 = 5_000;
-/// Rounds on a cluster at most.
-const CLUSTER_ROUNDS: u32 = 2;
-/// The keyspace that is made there.
-const KEYSPACE: &str = "terse_bench_clicks";
-/// How long the cluster may take to drop it.
-const DROP_LIMIT: Duration = Duration::from_secs(30);
 /// Seconds of a lag measurement, times the window.
 const LAG_WINDOWS: u64 = 3;
 /// Clicks a second at most while lag is measured in a quick run, where nothing is optimised.
@@ -63,8 +49,9 @@ const COUNT_LIMIT: f64 = 150_000.0;
 const COUNT_AIM: f64 = 300_000.0;
 /// How late clicks may be at half of the rate, in milliseconds.
 const LAG_LIMIT_MS: f64 = 2_000.0;
-/// How long the statistics of a year may take, in milliseconds.
+/// How long the statistics of a year may take, in milliseconds: told from SQLite, and from a cluster.
 const STATS_LIMIT_MS: f64 = 50.0;
+const CLUSTER_STATS_LIMIT_MS: f64 = 100.0;
 
 /// Measures clicks.
 ///
@@ -75,17 +62,9 @@ pub fn measure(bench: &Bench<'_>) -> Result<Report> {
     let program = Program::build(bench)?;
     series.extend(counting(bench, &program)?);
     series.extend(told::measure(bench, &program)?);
-    if wants_cluster(bench.run) {
-        series.push(on_cluster(bench, &program)?);
-    }
+    series.extend(cluster::measure(bench, &program)?);
     ensure!(!series.is_empty(), "nothing was measured");
     Ok(report(series))
-}
-
-/// Whether it is counted on a cluster too, whose start takes longer than the rest of a quick run.
-fn wants_cluster(run: &Run) -> bool {
-    let named = run.only.iter().any(|name| CLUSTER.contains(name.as_str()));
-    named || (run.only.is_empty() && !run.quick)
 }
 
 /// The benchmark `clicks` of `terse-server`.
@@ -209,36 +188,6 @@ fn lag(bench: &Bench<'_>, program: &Program<'_>, rate: f64) -> Result<Series> {
     Ok(series)
 }
 
-fn on_cluster(bench: &Bench<'_>, program: &Program<'_>) -> Result<Series> {
-    let session = Session::start(bench.workspace, bench.supervisor, &[Kind::Cassandra], Compiler::Full)?;
-    let measured = on_nodes(bench, program);
-    let ended = drop_keyspace().and(session.end());
-    let series = measured?;
-    ended?;
-    Ok(series)
-}
-
-fn on_nodes(bench: &Bench<'_>, program: &Program<'_>) -> Result<Series> {
-    let hosts = cassandra::addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let clicks = if bench.run.quick { QUICK_CLUSTER_CLICKS } else { CLUSTER_CLICKS }.to_string();
-    let (mut series, rounds) = (Series::new(CLUSTER), bench.run.rounds().min(CLUSTER_ROUNDS));
-    for round in 1..=rounds {
-        drop_keyspace()?;
-        let arguments = ["cluster", &hosts, "3", KEYSPACE, &clicks];
-        let told = on_core(bench.cores.server, || program.run(&arguments))?;
-        series.add(readings(&told, &["per_second", "cpu_us", "rows_per_click", "writes", "faults"])?);
-        println!("{CLUSTER}: round {round} of {rounds}");
-    }
-    Ok(series)
-}
-
-fn drop_keyspace() -> Result<()> {
-    let address = *cassandra::addresses().first().context("a cluster without nodes")?;
-    let mut connection = Connection::open(address, DROP_LIMIT)?;
-    connection.query(&format!("DROP KEYSPACE IF EXISTS {KEYSPACE}"), Consistency::Quorum)?;
-    Ok(())
-}
-
 fn report(series: Vec<Series>) -> Report {
     let median = |name: &str, reading: &str| {
         let found = series.iter().find(|series| series.name == name)?;
@@ -255,6 +204,7 @@ fn report(series: Vec<Series>) -> Report {
         },
         most("lag at half of that rate, p99, milliseconds", LAG_LIMIT_MS, median(LAG, "lag_p99_ms")),
         most("statistics of a year, p99, milliseconds", STATS_LIMIT_MS, median(told::YEAR, "p99_ms")),
+        most("statistics of a year on CQL, p99, milliseconds", CLUSTER_STATS_LIMIT_MS, median(cluster::YEAR, "p99_ms")),
     ];
     Report { name: "clicks", series, promises, notes: notes() }
 }
@@ -264,8 +214,9 @@ fn notes() -> Vec<String> {
         format!("{COUNT_AIM} clicks a second are aimed at"),
         format!(
             "counting: projector and read model on one core, {CLICKS} clicks of a journal that has ended, codes by \
-             Zipf's law (s = 1) over 50000, until all rows stand; on the cluster {CLUSTER_CLICKS} clicks of 8 streams in \
-             memory, with the nodes on the same cores"
+             Zipf's law (s = 1) over 50000, until all rows stand; on the cluster {} clicks of 8 streams in memory, \
+             with the nodes on the same cores",
+            cluster::CLICKS
         ),
         "lag: from the moment in which a click is recorded, not that in which its block is sealed, until its rows \
          stand; each click counts but those of the first fifth of the time"
@@ -273,6 +224,12 @@ fn notes() -> Vec<String> {
         "statistics: over HTTP one call after the other, each round on a server that has just started, of links with \
          ten million clicks in the last 365 days"
             .to_owned(),
+        format!(
+            "statistics on the cluster: by a server that serves the API alone and has its core for itself, from a \
+             keyspace of three replicas, at a quorum; the nodes and the caller share the other core; {} calls before \
+             those that are measured, for a JVM compiles what it runs often after a while",
+            cluster::WARM_UP_CALLS
+        ),
     ];
     text.to_vec()
 }
@@ -314,17 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_run_counts_on_a_cluster_only_when_that_is_named() {
-        let run = |quick, only: &[&str]| Run {
-            quick,
-            only: only.iter().map(|name| (*name).into()).collect(),
-            ..Run::default()
-        };
-        assert!(wants_cluster(&run(false, &[])) && wants_cluster(&run(true, &["CQL"])));
-        assert!(!wants_cluster(&run(true, &[])) && !wants_cluster(&run(false, &["statistics"])));
-    }
-
-    #[test]
     fn a_number_that_is_not_told_is_an_error() {
         let told = json!({"per_second": 3.5, "faults": 0});
         assert_eq!(readings(&told, &["faults", "per_second"]).unwrap(), [("faults", 0.0), ("per_second", 3.5)]);
@@ -344,10 +290,11 @@ mod tests {
             series(LOCAL, "per_second", 200_000.0),
             series(LAG, "lag_p99_ms", 700.0),
             series(told::YEAR, "p99_ms", 9.0),
-            series(CLUSTER, "per_second", 1.0),
+            series(cluster::COUNTING, "per_second", 1.0),
+            series(cluster::YEAR, "p99_ms", 60.0),
         ];
         let measured: Vec<_> = report(all).promises.iter().map(|promise| promise.measured).collect();
-        assert_eq!(measured, [Some(120.0), Some(200_000.0), Some(700.0), Some(9.0)]);
+        assert_eq!(measured, [Some(120.0), Some(200_000.0), Some(700.0), Some(9.0), Some(60.0)]);
         assert!(report(vec![]).promises.iter().all(|promise| promise.measured.is_none()));
     }
 }

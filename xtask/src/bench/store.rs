@@ -39,7 +39,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// The three nodes that `cargo xtask up` starts.
-    fn three(session: &Session) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the id of a node's process can't be understood.
+    pub(super) fn three(session: &Session) -> Result<Self> {
         let hosts = cassandra::addresses().iter().map(ToString::to_string).collect();
         let ids = session.variables().into_iter().filter(|(name, _)| name.starts_with("CASSANDRA_"));
         let pids = ids.map(|(_, id)| id.parse()).collect::<Result<_, _>>()?;

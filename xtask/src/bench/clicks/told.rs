@@ -3,6 +3,7 @@
 //! clicking would take hours; each answer's total is checked.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,6 +14,7 @@ use super::super::generator::{Connections, Load, Pace, Workload, drive};
 use super::super::links::{Targets, fill};
 use super::super::pin::on_core;
 use super::super::report::{Reading, Series};
+use super::super::server::Server;
 use super::super::wire::Answer;
 use super::Program;
 
@@ -21,15 +23,15 @@ pub const YEAR: &str = "statistics, a year of days";
 /// A month, hour by hour.
 const MONTH: &str = "statistics, a month of hours";
 /// How many links there are that are asked about in turn.
-const LINKS: usize = 4;
+pub const LINKS: usize = 4;
 /// How often is asked.
-const CALLS: usize = 200;
+pub const CALLS: usize = 200;
 /// The same in a quick run.
 const QUICK_CALLS: usize = 20;
 /// How long all calls may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Measures both ranges on a server that has just started, round after round.
+/// Measures both ranges as told from SQLite.
 ///
 /// # Errors
 /// When the server fails, or tells another total than was written.
@@ -38,23 +40,73 @@ pub fn measure(bench: &Bench<'_>, program: &Program<'_>) -> Result<Vec<Series>> 
         return Ok(Vec::new());
     }
     let data = bench.data("clicks-told")?;
-    let server = bench.servers.terse(&bench.terse, &data)?;
-    let links = Targets::of(&fill(server.address, LINKS)?);
-    server.stop()?;
-    let codes: Vec<&str> = links.codes().collect();
-    let written = program.run(&["rows", &data.join("stats.sqlite").to_string_lossy(), &codes.join(",")])?;
+    let links = links(bench, &data, LINKS)?;
+    let written = program.run(&["rows", &data.join("stats.sqlite").to_string_lossy(), &joined(&links)])?;
     println!("the rows of {LINKS} links are written");
-    let mut all = [Series::new(YEAR), Series::new(MONTH)];
-    for _ in 0..bench.run.rounds() {
-        let server = bench.servers.terse(&bench.terse, &data)?;
-        for series in all.iter_mut().filter(|series| bench.run.wants(&series.name)) {
-            let mut asking = Asking::about(&written, series.name == YEAR, &links, server.address)?;
-            asking.left = if bench.run.quick { QUICK_CALLS } else { CALLS };
-            series.add(on_core(bench.cores.generator, || told(asking))?);
+    let calls = if bench.run.quick { QUICK_CALLS } else { CALLS };
+    let (names, rounds) = ([YEAR, MONTH], bench.run.rounds());
+    let telling = Telling { names, rounds, warm_up: 0, calls, links: &links, written: &written };
+    telling.measure(bench, &|| bench.servers.terse(&bench.terse, &data))
+}
+
+/// So many links in the data directory `data`, whose server has ended.
+///
+/// # Errors
+/// When a link isn't made.
+pub fn links(bench: &Bench<'_>, data: &Path, count: usize) -> Result<Targets> {
+    let server = bench.servers.terse(&bench.terse, data)?;
+    let links = Targets::of(&fill(server.address, count)?);
+    server.stop()?;
+    Ok(links)
+}
+
+/// The codes of `links` as the benchmark's program reads them.
+#[must_use]
+pub fn joined(links: &Targets) -> String {
+    links.codes().collect::<Vec<_>>().join(",")
+}
+
+/// What is asked, and how often.
+pub struct Telling<'a> {
+    /// What the series of the year is called, and that of the month.
+    pub names: [&'static str; 2],
+    /// How many servers there are, one after the other.
+    pub rounds: u32,
+    /// Calls of each series that come before those that are measured.
+    pub warm_up: usize,
+    /// Calls of each series and round that are measured; not 0.
+    pub calls: usize,
+    /// The links that are asked about in turn.
+    pub links: &'a Targets,
+    /// What the program told of their rows.
+    pub written: &'a Value,
+}
+
+impl Telling<'_> {
+    /// Measures both ranges on a server that `start` has just started, round after round.
+    ///
+    /// # Errors
+    /// When the server fails, or tells another total than was written.
+    pub fn measure(&self, bench: &Bench<'_>, start: &dyn Fn() -> Result<Server>) -> Result<Vec<Series>> {
+        let mut all = self.names.map(Series::new);
+        for round in 1..=self.rounds {
+            let server = start()?;
+            for (series, year) in all.iter_mut().zip([true, false]) {
+                if !bench.run.wants(&series.name) {
+                    continue;
+                }
+                let ask = |left| {
+                    let asking = Asking::about(self.written, year, self.links, server.address)?;
+                    on_core(bench.cores.generator, || told(Asking { left, ..asking }))
+                };
+                ask(self.warm_up)?;
+                series.add(ask(self.calls)?);
+            }
+            server.stop()?;
+            println!("{}: round {round} of {}", self.names[0], self.rounds);
         }
-        server.stop()?;
+        Ok(all.into_iter().filter(|series| series.spread("p99_ms").is_some()).collect())
     }
-    Ok(all.into_iter().filter(|series| series.spread("p99_ms").is_some()).collect())
 }
 
 /// Asks one call after the other.
