@@ -70,6 +70,24 @@ pub enum Action {
     Estimate(EstimateOrder),
     /// Practise the design interview: questions, answers, a score
     Quiz(QuizOrder),
+    /// Print a page of the reference in Markdown: `cargo xtask book reference` writes them
+    #[command(hide = true)]
+    Reference {
+        /// Which
+        #[arg(value_enum)]
+        page: ReferencePage,
+    },
+}
+
+/// A page of the reference that this program has the facts of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReferencePage {
+    /// Every key
+    Configuration,
+    /// Every metric
+    Metrics,
+    /// Every problem
+    Errors,
 }
 
 /// How numbers are written.
@@ -268,7 +286,7 @@ impl Args for KeyFlags {
                 Arg::new(key.name)
                     .long(key.flag)
                     .value_name(key.value)
-                    .help(format!("{} [default: {}] [env: {}]", key.help, key.default_text, key.variable))
+                    .help(format!("{} [default: {}] [env: {}]", key.help_with_range(), key.default_text, key.variable))
                     .help_heading(HEADING)
                     .global(true)
                     .hide_short_help(true)
@@ -450,7 +468,7 @@ mod tests {
         assert_eq!(first, help("terse -h"));
         assert!(first.lines().count() < 30 && first.contains("terse serve --help"), "{first}");
         for command in Cli::command().get_subcommands() {
-            assert!(first.contains(command.get_name()), "{first}");
+            assert_eq!(first.contains(&format!("\n  {} ", command.get_name())), !command.is_hide_set(), "{first}");
         }
         assert!(!KEYS.iter().any(|key| first.contains(&format!("--{}", key.flag))), "{first}");
         assert!(help("terse keys --help").contains("--data-dir"), "each command's own help has them");

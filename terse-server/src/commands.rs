@@ -5,6 +5,7 @@ mod dead;
 mod estimate;
 mod keys;
 mod quiz;
+mod reference;
 mod replay;
 mod serve;
 mod shards;
@@ -68,6 +69,7 @@ fn act(cli: Cli, environment: Vec<(OsString, OsString)>, program: &str) -> Resul
         Action::Replay(order) => replay::replay(&load()?, &order),
         Action::Estimate(order) => estimate::estimate(&order),
         Action::Quiz(order) => quiz::quiz(&order),
+        Action::Reference { page } => say(reference::page(page).trim_end()),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod raw;
 pub mod shards;
 mod show;
+pub mod tables;
 pub mod values;
 
 use std::net::SocketAddr;
@@ -27,18 +28,6 @@ use limits::LimitsConfig;
 use raw::{Inputs, RawConfig, Source};
 use shards::{ShardBackend, ShardConfig};
 use values::{Cidr, PublicUrl};
-
-/// Most web workers.
-const MAX_WORKERS: usize = 256;
-/// The longest grace period and drain delay: what is longer is a server that does not stop.
-const MAX_GRACE: Duration = Duration::from_secs(3_600);
-/// The longest time a client may take or a connection may idle.
-const MAX_CLIENT_WAIT: Duration = Duration::from_secs(600);
-/// The longest age of a cached link: below the hour that a store remembers changes.
-const MAX_CACHE_AGE: Duration = Duration::from_secs(1_800);
-/// The longest time that an outdated link may stand in for a store.
-const MAX_STALE: Duration = Duration::from_secs(7 * 86_400);
-const MIB: u64 = 1 << 20;
 
 /// Who may call the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +59,8 @@ pub struct HttpConfig {
     pub workers: usize,
     /// Bounds on what clients may make the server hold.
     pub bounds: terse_http::Bounds,
+    /// The directory of the book, which need not be there.
+    pub docs_dir: Option<PathBuf>,
 }
 
 /// Where links are kept.
@@ -232,6 +223,21 @@ impl Check<'_> {
         Ok(Some(checked))
     }
 
+    /// A whole number within the key's range.
+    fn number<T: TryFrom<u64>>(&mut self, key: &'static Key) -> Result<T, StartError> {
+        self.key(key, |text| values::number_of(key, text))
+    }
+
+    /// A duration within the key's range.
+    fn time(&mut self, key: &'static Key) -> Result<Duration, StartError> {
+        self.key(key, |text| values::time_of(key, text))
+    }
+
+    /// A size within the key's range.
+    fn size(&mut self, key: &'static Key) -> Result<u64, StartError> {
+        self.key(key, |text| values::size_of(key, text))
+    }
+
     fn show(&mut self, key: &'static Key, value: String, source: Source) {
         self.shown.push(Shown { key, value, source });
     }
@@ -247,6 +253,10 @@ fn blame(key: &Key, source: &Source, fault: &str) -> String {
 
 fn data_dir(text: &str) -> Result<PathBuf, String> {
     if text.contains('\0') { Err("holds a NUL".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn docs_dir(text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "none" { Ok(None) } else { data_dir(text).map(Some) }
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -267,13 +277,14 @@ fn http(check: &mut Check<'_>) -> Result<HttpConfig, StartError> {
         auth: auth(check, listen)?,
         redirect_status: check.key(&keys::REDIRECT_STATUS, |text| values::one_of(text, &STATUSES))?,
         redirect_max_age_s: check.key(&keys::REDIRECT_MAX_AGE, |text| {
-            let age = values::duration_within(text, Duration::ZERO, Duration::from_secs(365 * 86_400))?;
+            let age = values::time_of(&keys::REDIRECT_MAX_AGE, text)?;
             Ok(u32::try_from(age.as_secs()).unwrap_or(u32::MAX))
         })?,
         trusted_proxies: check.key(&keys::TRUSTED_PROXIES, values::networks)?,
         surfaces: Surfaces { redirect: true, api: true },
         workers: workers(check)?,
         bounds: bounds(check)?,
+        docs_dir: check.key(&keys::DOCS_DIR, docs_dir)?,
     })
 }
 
@@ -288,23 +299,21 @@ fn auth(check: &mut Check<'_>, listen: SocketAddr) -> Result<AuthMode, StartErro
 }
 
 fn workers(check: &mut Check<'_>) -> Result<usize, StartError> {
-    let set = check.optional(&keys::WORKERS, |text| Ok((values::number(text, 1, MAX_WORKERS)?, text.to_owned())))?;
+    let set = check.optional(&keys::WORKERS, |text| Ok((values::number_of(&keys::WORKERS, text)?, text.to_owned())))?;
     Ok(set.unwrap_or_else(|| {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(keys::MAX_WORKERS);
         check.show(&keys::WORKERS, cores.to_string(), Source::Default);
         cores
     }))
 }
 
 fn bounds(check: &mut Check<'_>) -> Result<terse_http::Bounds, StartError> {
-    let wait = |text: &str| values::duration_within(text, Duration::from_millis(10), MAX_CLIENT_WAIT);
     Ok(terse_http::Bounds {
-        connections_per_worker: check.key(&keys::CONNECTIONS_PER_WORKER, |text| values::number(text, 1, 1_000_000))?,
-        connections_per_address: check
-            .key(&keys::CONNECTIONS_PER_ADDRESS, |text| values::number(text, 1, 1_000_000))?,
-        head_timeout: check.key(&keys::HEAD_TIMEOUT, wait)?,
-        body_timeout: check.key(&keys::BODY_TIMEOUT, wait)?,
-        keep_alive: check.key(&keys::KEEP_ALIVE, wait)?,
+        connections_per_worker: check.number(&keys::CONNECTIONS_PER_WORKER)?,
+        connections_per_address: check.number(&keys::CONNECTIONS_PER_ADDRESS)?,
+        head_timeout: check.time(&keys::HEAD_TIMEOUT)?,
+        body_timeout: check.time(&keys::BODY_TIMEOUT)?,
+        keep_alive: check.time(&keys::KEEP_ALIVE)?,
         ..terse_http::Bounds::default()
     })
 }
@@ -327,8 +336,8 @@ fn store(check: &mut Check<'_>) -> Result<StoreConfig, StartError> {
     Ok(StoreConfig {
         map,
         shards,
-        readers: check.key(&keys::STORE_READERS, |text| values::number(text, 1, 64))?,
-        code_block: check.key(&keys::CODE_BLOCK, |text| values::number(text, 1, 1_000_000_000))?,
+        readers: check.number(&keys::STORE_READERS)?,
+        code_block: check.number(&keys::CODE_BLOCK)?,
     })
 }
 
@@ -355,7 +364,6 @@ fn unknown_service(expected: &str, text: &str, known: [&str; 2]) -> String {
 }
 
 fn cache(check: &mut Check<'_>) -> Result<CacheConfig, StartError> {
-    let second = Duration::from_secs(1);
     let shared = check.optional(&keys::CACHE, |text| match text {
         "none" => Ok((None, text.to_owned())),
         text if text.starts_with("redis:") => {
@@ -364,11 +372,10 @@ fn cache(check: &mut Check<'_>) -> Result<CacheConfig, StartError> {
         text => Err(unknown_service("none or redis://[user:password@]host[:port][/db]", text, ["none", "redis"])),
     })?;
     Ok(CacheConfig {
-        entries: check.key(&keys::CACHE_ENTRIES, |text| values::number(text, 1, 100_000_000))?,
-        bytes: check.key(&keys::CACHE_BYTES, |text| values::size(text, MIB, 1 << 40))?,
-        max_age: check.key(&keys::CACHE_MAX_AGE, |text| values::duration_within(text, second, MAX_CACHE_AGE))?,
-        stale_for: check
-            .key(&keys::CACHE_STALE_FOR, |text| values::duration_within(text, Duration::ZERO, MAX_STALE))?,
+        entries: check.number(&keys::CACHE_ENTRIES)?,
+        bytes: check.size(&keys::CACHE_BYTES)?,
+        max_age: check.time(&keys::CACHE_MAX_AGE)?,
+        stale_for: check.time(&keys::CACHE_STALE_FOR)?,
         shared: shared.flatten(),
     })
 }
@@ -391,11 +398,7 @@ fn log(check: &mut Check<'_>) -> Result<LogConfig, StartError> {
 }
 
 fn shutdown(check: &mut Check<'_>) -> Result<ShutdownConfig, StartError> {
-    let wait = |text: &str| values::duration_within(text, Duration::ZERO, MAX_GRACE);
-    Ok(ShutdownConfig {
-        drain_delay: check.key(&keys::DRAIN_DELAY, wait)?,
-        grace_period: check.key(&keys::GRACE_PERIOD, wait)?,
-    })
+    Ok(ShutdownConfig { drain_delay: check.time(&keys::DRAIN_DELAY)?, grace_period: check.time(&keys::GRACE_PERIOD)? })
 }
 
 #[cfg(test)]

@@ -9,9 +9,6 @@ use super::raw::Source;
 use super::shards::{ShardBackend, ShardConfig};
 use super::{Check, keys, unknown_service, values};
 
-/// The least that journals must be able to hold: a few blocks for each worker.
-const LEAST_JOURNAL_BYTES: u64 = 16 << 20;
-
 /// The click log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusConfig {
@@ -53,7 +50,7 @@ pub(super) fn clicks(check: &mut Check<'_>, shards: &[ShardConfig]) -> Result<Cl
     Ok(ClickConfig {
         stats: stats(check, &bus, shards)?,
         bus,
-        journal_bytes: check.key(&keys::JOURNAL_BYTES, |text| values::size(text, LEAST_JOURNAL_BYTES, 1 << 50))?,
+        journal_bytes: check.size(&keys::JOURNAL_BYTES)?,
         journal_sync: check
             .key(&keys::JOURNAL_SYNC, |text| values::one_of(text, &[("sealed", true), ("none", false)]))?,
         obey_signals: check

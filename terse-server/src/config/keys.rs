@@ -1,5 +1,54 @@
-//! The one table of configuration keys. Flags, environment, file, `--help` and
-//! `check-config` all follow it, so a key that is not here exists nowhere.
+//! The one table of configuration keys. Flags, environment, file, `--help`,
+//! `check-config` and the reference all follow it, so a key that is not here
+//! exists nowhere.
+
+use std::time::Duration;
+
+use super::values::{duration_text, size_text};
+
+/// Most web workers.
+pub const MAX_WORKERS: usize = 256;
+/// Most connections of a worker.
+const MAX_CONNECTIONS: u64 = 1_000_000;
+/// The longest grace period and drain delay: what is longer is a server that does not stop.
+const MAX_GRACE: Duration = Duration::from_secs(3_600);
+/// The shortest and the longest time a client may take or a connection may idle.
+const CLIENT_WAIT: Range = Range::Time(Duration::from_millis(10), Duration::from_secs(600));
+/// The longest age of a cached link: below the hour that a store remembers changes.
+const MAX_CACHE_AGE: Duration = Duration::from_secs(1_800);
+/// The longest time that an outdated link may stand in for a store.
+const MAX_STALE: Duration = Duration::from_secs(7 * 86_400);
+/// The longest time that browsers may keep a redirect.
+const MAX_REDIRECT_AGE: Duration = Duration::from_secs(365 * 86_400);
+/// The least that journals must be able to hold: a few blocks for each worker.
+const LEAST_JOURNAL_BYTES: u64 = 16 * MIB;
+const MIB: u64 = 1 << 20;
+
+/// Which values a key takes, besides what its form says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// All of the form.
+    Any,
+    /// Whole numbers, from one to another.
+    Number(u64, u64),
+    /// Times.
+    Time(Duration, Duration),
+    /// Sizes, in bytes.
+    Size(u64, u64),
+}
+
+impl Range {
+    /// The range in words; empty for all.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::Any => String::new(),
+            Self::Number(least, most) => format!("{least} to {most}"),
+            Self::Time(least, most) => format!("{} to {}", duration_text(least), duration_text(most)),
+            Self::Size(least, most) => format!("{} to {}", size_text(least), size_text(most)),
+        }
+    }
+}
 
 /// One configuration key, its three spellings and what it is for.
 pub struct Key {
@@ -17,6 +66,8 @@ pub struct Key {
     pub default_text: &'static str,
     /// What it is for, in one line.
     pub help: &'static str,
+    /// Which values it takes.
+    pub range: Range,
     /// Whether a value may hold a password: then no message ever repeats it.
     pub secret: bool,
 }
@@ -28,7 +79,13 @@ impl Key {
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { name, flag, variable, value, default: Some(default), default_text: default, help, secret: false }
+        let (default_text, default, range) = (default, Some(default), Range::Any);
+        Self { name, flag, variable, value, default, default_text, help, range, secret: false }
+    }
+
+    const fn within(mut self, range: Range) -> Self {
+        self.range = range;
+        self
     }
 
     const fn computed(mut self, default_text: &'static str) -> Self {
@@ -40,6 +97,12 @@ impl Key {
     const fn secret(mut self) -> Self {
         self.secret = true;
         self
+    }
+
+    /// What it is for, and which values it takes.
+    #[must_use]
+    pub fn help_with_range(&self) -> String {
+        if self.range == Range::Any { self.help.to_owned() } else { format!("{}: {}", self.help, self.range.text()) }
     }
 }
 
@@ -69,6 +132,13 @@ pub static DATA_DIR: Key = Key::new(
     "DIR",
     "./data",
     "directory of the SQLite files and the node's identity",
+);
+/// Where the book is.
+pub static DOCS_DIR: Key = Key::new(
+    ["docs_dir", "docs-dir", "TERSE_DOCS_DIR"],
+    "DIR",
+    "./target/book",
+    "directory of the built book, served under /docs/ while it is there, or none",
 );
 /// Where links are kept.
 pub static STORE: Key = Key::new(
@@ -153,100 +223,113 @@ pub static LOG_FORMAT: Key = Key::new(
     "form of log lines; auto is readable on a terminal, else JSON",
 );
 /// Web workers.
-pub static WORKERS: Key =
-    Key::new(["workers", "workers", "TERSE_WORKERS"], "N", "", "threads that answer HTTP, 1 to 256")
-        .computed("one per core");
+pub static WORKERS: Key = Key::new(["workers", "workers", "TERSE_WORKERS"], "N", "", "threads that answer HTTP")
+    .computed("one per core")
+    .within(Range::Number(1, MAX_WORKERS as u64));
 /// Connections per web worker.
 pub static CONNECTIONS_PER_WORKER: Key = Key::new(
     ["connections_per_worker", "connections-per-worker", "TERSE_CONNECTIONS_PER_WORKER"],
     "N",
     "10000",
     "connections a worker holds; further ones wait in the kernel's queue",
-);
+)
+.within(Range::Number(1, MAX_CONNECTIONS));
 /// Connections of one address, per web worker.
 pub static CONNECTIONS_PER_ADDRESS: Key = Key::new(
     ["connections_per_address", "connections-per-address", "TERSE_CONNECTIONS_PER_ADDRESS"],
     "N",
     "1000",
     "of these, connections of one address that is no trusted proxy; further ones are closed",
-);
+)
+.within(Range::Number(1, MAX_CONNECTIONS));
 /// Until a request's head must have arrived.
 pub static HEAD_TIMEOUT: Key = Key::new(
     ["head_timeout", "head-timeout", "TERSE_HEAD_TIMEOUT"],
     "TIME",
     "5s",
     "until a request's head must have arrived; then 408",
-);
+)
+.within(CLIENT_WAIT);
 /// Until a request's body must have arrived.
 pub static BODY_TIMEOUT: Key = Key::new(
     ["body_timeout", "body-timeout", "TERSE_BODY_TIMEOUT"],
     "TIME",
     "10s",
     "until a request's body must have arrived; then 408",
-);
+)
+.within(CLIENT_WAIT);
 /// How long an idle connection is kept.
 pub static KEEP_ALIVE: Key = Key::new(
     ["keep_alive", "keep-alive", "TERSE_KEEP_ALIVE"],
     "TIME",
     "30s",
     "how long an idle connection is kept open",
-);
+)
+.within(CLIENT_WAIT);
 /// How long a draining server goes on accepting.
 pub static DRAIN_DELAY: Key = Key::new(
     ["drain_delay", "drain-delay", "TERSE_DRAIN_DELAY"],
     "TIME",
     "1s",
     "after SIGTERM, how long new requests are still answered while /readyz says 503",
-);
+)
+.within(Range::Time(Duration::ZERO, MAX_GRACE));
 /// How long shutting down may take.
 pub static GRACE_PERIOD: Key = Key::new(
     ["grace_period", "grace-period", "TERSE_GRACE_PERIOD"],
     "TIME",
     "20s",
     "after SIGTERM, how long requests in flight may take before they are cut",
-);
+)
+.within(Range::Time(Duration::ZERO, MAX_GRACE));
 /// `max-age` of cacheable redirects.
 pub static REDIRECT_MAX_AGE: Key = Key::new(
     ["redirect_max_age", "redirect-max-age", "TERSE_REDIRECT_MAX_AGE"],
     "TIME",
     "5m",
     "how long browsers may keep a 301 or 308",
-);
+)
+.within(Range::Time(Duration::ZERO, MAX_REDIRECT_AGE));
 /// Links that the cache in process holds.
 pub static CACHE_ENTRIES: Key = Key::new(
     ["cache_entries", "cache-entries", "TERSE_CACHE_ENTRIES"],
     "N",
     "400000",
     "links that the cache in this process holds at most",
-);
+)
+.within(Range::Number(1, 100_000_000));
 /// Bytes that the cache in process holds.
 pub static CACHE_BYTES: Key = Key::new(
     ["cache_bytes", "cache-bytes", "TERSE_CACHE_BYTES"],
     "SIZE",
     "128MiB",
     "memory that the cache in this process takes at most",
-);
+)
+.within(Range::Size(MIB, 1 << 40));
 /// Until a cached link is looked up again.
 pub static CACHE_MAX_AGE: Key = Key::new(
     ["cache_max_age", "cache-max-age", "TERSE_CACHE_MAX_AGE"],
     "TIME",
     "30m",
     "until a cached link is looked up again",
-);
+)
+.within(Range::Time(Duration::from_secs(1), MAX_CACHE_AGE));
 /// How long an aged entry may stand in for a store that is away.
 pub static CACHE_STALE_FOR: Key = Key::new(
     ["cache_stale_for", "cache-stale-for", "TERSE_CACHE_STALE_FOR"],
     "TIME",
     "1h",
     "how long a cached link still redirects while the store is out of reach",
-);
+)
+.within(Range::Time(Duration::ZERO, MAX_STALE));
 /// Bytes that journals of clicks take.
 pub static JOURNAL_BYTES: Key = Key::new(
     ["journal_bytes", "journal-bytes", "TERSE_JOURNAL_BYTES"],
     "SIZE",
     "2GiB",
     "disk that recorded clicks take at most; beyond, clicks are dropped and counted",
-);
+)
+.within(Range::Size(LEAST_JOURNAL_BYTES, 1 << 50));
 /// When journals are synced.
 pub static JOURNAL_SYNC: Key = Key::new(
     ["journal_sync", "journal-sync", "TERSE_JOURNAL_SYNC"],
@@ -274,20 +357,19 @@ pub static CODE_BLOCK: Key = Key::new(
     "N",
     "10000",
     "ids that this node leases at once; what is unused at shutdown is never used",
-);
+)
+.within(Range::Number(1, 1_000_000_000));
 /// Reading connections per SQLite file.
-pub static STORE_READERS: Key = Key::new(
-    ["store_readers", "store-readers", "TERSE_STORE_READERS"],
-    "N",
-    "4",
-    "threads that read each SQLite file, 1 to 64",
-);
+pub static STORE_READERS: Key =
+    Key::new(["store_readers", "store-readers", "TERSE_STORE_READERS"], "N", "4", "threads that read each SQLite file")
+        .within(Range::Number(1, 64));
 
 /// All keys, in the order of `--help` and `check-config`.
-pub static KEYS: [&Key; 34] = [
+pub static KEYS: [&Key; 35] = [
     &LISTEN,
     &PUBLIC_URL,
     &DATA_DIR,
+    &DOCS_DIR,
     &STORE,
     &STATS,
     &CACHE,
@@ -346,6 +428,30 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_times_and_sizes_have_a_range_and_nothing_else_has() {
+        for key in KEYS {
+            let fits = match key.range {
+                Range::Any => !["N", "TIME", "SIZE"].contains(&key.value),
+                Range::Number(..) => key.value == "N",
+                Range::Time(..) => key.value == "TIME",
+                Range::Size(..) => key.value == "SIZE",
+            };
+            assert!(fits, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn a_range_is_told_as_its_values_are_written() {
+        assert_eq!(WORKERS.range.text(), "1 to 256");
+        assert_eq!(HEAD_TIMEOUT.range.text(), "10ms to 10m");
+        assert_eq!(CACHE_BYTES.range.text(), "1MiB to 1024GiB");
+        assert_eq!(
+            (LISTEN.range.text(), Range::Time(Duration::ZERO, MAX_STALE).text()),
+            (String::new(), "0ms to 7d".into())
+        );
+    }
 
     #[test]
     fn the_three_spellings_of_a_key_agree() {

@@ -42,9 +42,21 @@ const DEFAULT_KEYS: usize = 65_536;
 /// 65,536 that anybody can have.
 const DEFAULT_NETWORKS: u32 = 16;
 /// The most: as many /64s as a /48 has, so that it is never used up before them.
-const MAX_NETWORKS: u32 = 65_536;
+pub(super) const MAX_NETWORKS: u32 = 65_536;
 /// The least: fewer are thrown out while they still matter.
-const LEAST_KEYS: usize = 1_024;
+pub(super) const LEAST_KEYS: usize = 1_024;
+
+/// The keys of `[limits]`.
+pub(super) const NAMES: [&str; 7] = ["keys", "networks", "create", "api", "redirect", "not_found", "quota"];
+/// The keys of `[limits.quota]`.
+pub(super) const QUOTA_NAMES: [&str; 2] = ["links", "keys"];
+/// What a limit can be counted by, and the keys that go with it.
+pub(super) const ALGORITHMS: [(&str, &[&str]); 4] = [
+    ("token-bucket", &["burst", "refill", "per"]),
+    ("sliding-window", &["limit", "window"]),
+    ("fixed-window", &["limit", "window"]),
+    ("leaky-bucket", &["rate", "per", "queue"]),
+];
 
 const BY: [(&str, LimitBy); 3] = [("key", LimitBy::Key), ("address", LimitBy::Address), ("both", LimitBy::Both)];
 
@@ -58,7 +70,7 @@ pub struct LimitConfig {
 }
 
 /// Most links of a quota.
-const MAX_QUOTA: u64 = 1_000_000_000_000;
+pub(super) const MAX_QUOTA: u64 = 1_000_000_000_000;
 
 /// How many links a key may create in a month; `None` = as many as it likes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +116,7 @@ impl LimitsConfig {
 
     /// What applies where the file says nothing. While access is open nobody has
     /// a key, so creates are limited by address, and more tightly.
-    pub(super) fn usual(auth: AuthMode) -> Self {
+    pub(crate) fn usual(auth: AuthMode) -> Self {
         let bucket = |burst, refill| Rule::TokenBucket { burst, refill, per: Duration::from_secs(1) };
         let limit = |by, rule| Some(LimitConfig { by, rule });
         Self {
@@ -124,7 +136,6 @@ impl LimitsConfig {
     /// # Errors
     /// What is wrong with it, with the place.
     pub(super) fn with(mut self, table: Table) -> Result<Self, String> {
-        const NAMES: [&str; 7] = ["keys", "networks", "create", "api", "redirect", "not_found", "quota"];
         for (name, value) in table {
             let group = match name.as_str() {
                 "keys" => {
@@ -167,7 +178,7 @@ impl LimitsConfig {
     }
 
     /// The limits in the form of a `terse.toml`, and where it comes from that they are on.
-    pub(super) fn describe(&self, source: &Source) -> String {
+    pub(crate) fn describe(&self, source: &Source) -> String {
         let mut text = format!("\n[limits] # {source}\nkeys = {}\nnetworks = {}\n", self.keys, self.networks);
         let groups =
             [("create", self.create), ("api", self.api), ("redirect", self.redirect), ("not_found", self.not_found)];
@@ -224,7 +235,7 @@ fn quota(table: Table) -> Result<QuotaConfig, String> {
                 }
             }
             ("keys", _) => return Err("keys must be a table of ids".to_owned()),
-            (unknown, _) => return Err(format!("unknown key '{unknown}'{}", suggestion(unknown, ["links", "keys"]))),
+            (unknown, _) => return Err(format!("unknown key '{unknown}'{}", suggestion(unknown, QUOTA_NAMES))),
         }
     }
     Ok(quota)
@@ -259,12 +270,6 @@ impl Fields {
 
 /// Reads one limit, which is `by` that unless it says otherwise.
 fn limit(table: Table, by: LimitBy) -> Result<LimitConfig, String> {
-    const ALGORITHMS: [(&str, &[&str]); 4] = [
-        ("token-bucket", &["burst", "refill", "per"]),
-        ("sliding-window", &["limit", "window"]),
-        ("fixed-window", &["limit", "window"]),
-        ("leaky-bucket", &["rate", "per", "queue"]),
-    ];
     let mut fields = Fields(table);
     let by = match fields.0.contains_key("by") {
         true => values::one_of(&fields.text("by")?, &BY).map_err(|fault| format!("by {fault}"))?,

@@ -22,10 +22,10 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 pub const DEFAULT_FILE: &str = "terse.toml";
 
 /// The keys of a `[[shard]]`.
-const SHARD_KEYS: [&str; 4] = ["name", "slots", "store", "translate"];
+pub(super) const SHARD_KEYS: [&str; 4] = ["name", "slots", "store", "translate"];
 
 /// The key of `[abuse]`.
-const ABUSE_BLOCK_LIST: &str = "block_list";
+pub(super) const ABUSE_BLOCK_LIST: &str = "block_list";
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

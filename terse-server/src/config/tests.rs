@@ -45,6 +45,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.http.public_url.base, "http://localhost:8080");
     assert_eq!(config.data_dir, Path::new("./data"));
+    assert_eq!(config.http.docs_dir.as_deref(), Some(Path::new("./target/book")));
     assert_eq!(config.store.shards[0].backend, ShardBackend::Sqlite { file: "links.sqlite".into() });
     assert_eq!(config.http.auth, AuthMode::Open);
     assert_eq!(config.http.redirect_status, RedirectStatus::Found);
@@ -184,6 +185,18 @@ fn access_is_open_on_loopback_and_keyed_elsewhere() {
     assert_eq!(auth("192.0.2.1:8080", &[]), (AuthMode::Keys, false));
     assert_eq!(auth("0.0.0.0:8080", &[("TERSE_AUTH", "open")]), (AuthMode::Open, true));
     assert_eq!(auth("127.0.0.1:8080", &[("TERSE_AUTH", "keys")]), (AuthMode::Keys, false));
+}
+
+#[test]
+fn the_book_is_looked_for_where_it_is_built_unless_told_otherwise() {
+    let directory = |text: &str| {
+        let config = Setup { environment: &[("TERSE_DOCS_DIR", text)], ..Setup::default() }.load();
+        config.map(|config| config.http.docs_dir)
+    };
+    assert_eq!(directory("/srv/book").unwrap().as_deref(), Some(Path::new("/srv/book")));
+    assert_eq!(directory("none").unwrap(), None);
+    assert!(directory("a\0b").err().unwrap().message.contains("holds a NUL"));
+    assert!(directory("").is_err());
 }
 
 #[test]

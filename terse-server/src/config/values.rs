@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::keys::suggestion;
+use super::keys::{Key, Range, suggestion};
 
 /// The longest duration that can be configured: ten years.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -45,6 +45,25 @@ pub(super) fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
 ) -> Result<T, String> {
     let parsed = text.parse::<T>().ok().filter(|number| (&least..=&most).contains(&number));
     parsed.ok_or_else(|| format!("must be a whole number from {least} to {most}, not '{}'", shown(text)))
+}
+
+/// A whole number within the range of `key`.
+pub(super) fn number_of<T: TryFrom<u64>>(key: &Key, text: &str) -> Result<T, String> {
+    let (least, most) = if let Range::Number(least, most) = key.range { (least, most) } else { (0, u64::MAX) };
+    T::try_from(number(text, least, most)?).map_err(|_| format!("is too large for this machine: '{}'", shown(text)))
+}
+
+/// A duration within the range of `key`.
+pub(super) fn time_of(key: &Key, text: &str) -> Result<Duration, String> {
+    let whole = (Duration::ZERO, MAX_DURATION);
+    let (least, most) = if let Range::Time(least, most) = key.range { (least, most) } else { whole };
+    duration_within(text, least, most)
+}
+
+/// A size within the range of `key`.
+pub(super) fn size_of(key: &Key, text: &str) -> Result<u64, String> {
+    let (least, most) = if let Range::Size(least, most) = key.range { (least, most) } else { (0, u64::MAX) };
+    size(text, least, most)
 }
 
 /// A duration such as `500ms`, `20s`, `5m`, `12h` or `30d`.
@@ -105,7 +124,7 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
 }
 
 /// A size in the largest unit that leaves nothing over.
-fn size_text(bytes: u64) -> String {
+pub(super) fn size_text(bytes: u64) -> String {
     let units: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, unit_bytes)) => format!("{}{unit}", bytes / unit_bytes),
