@@ -13,7 +13,7 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How long one step may take.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,41 +52,33 @@ impl Tasks {
     }
 
     /// The same for a step that may take up to `limit`. The server's end waits for it only as long as for any other.
-    pub fn every_within<F, R>(&mut self, name: impl Into<Name>, every: Duration, limit: Duration, mut step: F)
+    pub fn every_within<F, R>(&mut self, name: impl Into<Name>, every: Duration, limit: Duration, step: F)
     where
         F: FnMut() -> R + Send + 'static,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        let mut stop = self.stop.subscribe();
-        let name = name.into();
-        let told = name.clone();
-        let task = async move {
-            let mut tick = interval(every);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut failing = false;
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = stop.wait_for(|stop| *stop) => return,
-                    _ = tick.tick() => {}
-                }
-                // Not cut short at the end: a step is bounded, and half of one helps nobody.
-                failing = report(&told, failing, within(limit, step()).await);
-            }
-        };
-        let id = self.set.spawn(task).id();
-        self.names.insert(id, name);
+        let mut tick = interval(every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.repeat(name.into(), Occasion::Tick(tick), limit, step);
     }
 
     /// Runs `step`, which may take up to `limit`, each time that `signal` comes, until the end. Signals that come
     /// during a step are one.
-    pub fn at_each<F, R>(&mut self, name: impl Into<Name>, mut signal: Signal, limit: Duration, mut step: F)
+    pub fn at_each<F, R>(&mut self, name: impl Into<Name>, signal: Signal, limit: Duration, step: F)
+    where
+        F: FnMut() -> R + Send + 'static,
+        R: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        self.repeat(name.into(), Occasion::Signal(signal), limit, step);
+    }
+
+    /// Runs `step` at each occasion until the end.
+    fn repeat<F, R>(&mut self, name: Name, mut occasion: Occasion, limit: Duration, mut step: F)
     where
         F: FnMut() -> R + Send + 'static,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         let mut stop = self.stop.subscribe();
-        let name = name.into();
         let told = name.clone();
         let task = async move {
             let mut failing = false;
@@ -94,8 +86,9 @@ impl Tasks {
                 tokio::select! {
                     biased;
                     _ = stop.wait_for(|stop| *stop) => return,
-                    Some(()) = signal.recv() => {}
+                    () = occasion.comes() => {}
                 }
+                // Not cut short at the end: a step is bounded, and half of one helps nobody.
                 failing = report(&told, failing, within(limit, step()).await);
             }
         };
@@ -131,6 +124,31 @@ impl Tasks {
     fn name_of(&mut self, ended: Result<(Id, ()), JoinError>) -> Name {
         let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
         self.names.remove(&id).unwrap_or(Cow::Borrowed("unnamed"))
+    }
+}
+
+/// When a step is due.
+enum Occasion {
+    /// Now, and then each period.
+    Tick(Interval),
+    /// Each time that the signal comes.
+    Signal(Signal),
+}
+
+impl Occasion {
+    /// Waits for the next one. Nothing is lost if that is given up.
+    async fn comes(&mut self) {
+        match self {
+            Self::Tick(tick) => {
+                tick.tick().await;
+            }
+            Self::Signal(signal) => {
+                if signal.recv().await.is_none() {
+                    // No further one can come.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 }
 
