@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use super::page::escaped;
 
 /// The drawing's size; the page scales it to its width.
-const WIDTH: f64 = 480.0;
-const HEIGHT: f64 = 210.0;
+pub const WIDTH: f64 = 480.0;
+/// Its height.
+pub const HEIGHT: f64 = 210.0;
 /// What axes and their numbers take.
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 10.0;
@@ -39,6 +40,8 @@ pub struct Chart {
     pub lines: Vec<Line>,
     /// What happened when, in seconds.
     pub marks: Vec<(f64, String)>,
+    /// What lasted from when until when, in seconds.
+    pub bands: Vec<(f64, f64)>,
     /// What certain values mean; empty = numbers stand for themselves.
     pub names: &'static [(f64, &'static str)],
 }
@@ -48,7 +51,7 @@ impl Chart {
     #[must_use]
     pub fn new(title: &str, unit: &'static str, lines: Vec<Line>) -> Self {
         let lines = lines.into_iter().filter(|line| line.points.iter().any(|(_, value)| value.is_some())).collect();
-        Self { title: title.to_owned(), unit, lines, marks: Vec::new(), names: &[] }
+        Self { title: title.to_owned(), unit, lines, marks: Vec::new(), bands: Vec::new(), names: &[] }
     }
 
     /// Whether it has nothing to show.
@@ -60,8 +63,38 @@ impl Chart {
     /// As a figure of HTML: title, drawing, and what each line is.
     #[must_use]
     pub fn html(&self) -> String {
+        let title = escaped(&self.title);
+        format!(
+            "<figure class=\"chart\"><figcaption>{}</figcaption>\
+             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">{}</svg>\
+             <p class=\"legend\">{}</p></figure>\n",
+            escaped(&self.caption()),
+            self.drawing(),
+            self.legend()
+        )
+    }
+
+    /// Title and unit.
+    #[must_use]
+    pub fn caption(&self) -> String {
+        if self.unit.is_empty() { self.title.clone() } else { format!("{}, {}", self.title, self.unit) }
+    }
+
+    /// What is in the drawing, [`WIDTH`] by [`HEIGHT`]: axes, bands, lines and marks.
+    #[must_use]
+    pub fn drawing(&self) -> String {
         let scale = Scale::of(self);
-        let mut drawing = self.axes(&scale);
+        let mut drawing = String::new();
+        for (from, to) in &self.bands {
+            let (from, to) = (scale.x(*from), scale.x(*to));
+            let _ = write!(
+                drawing,
+                "<rect class=\"band\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+                (to - from).max(1.0),
+                HEIGHT - BOTTOM - TOP
+            );
+        }
+        drawing += &self.axes(&scale);
         for (index, line) in self.lines.iter().enumerate() {
             for part in scale.paths(&line.points) {
                 let _ = write!(drawing, "<path class=\"line c{}\" d=\"{part}\"/>", index % COLOURS);
@@ -79,14 +112,7 @@ impl Chart {
                 escaped(what)
             );
         }
-        let title = escaped(&self.title);
-        let unit = if self.unit.is_empty() { String::new() } else { format!(", {}", escaped(self.unit)) };
-        format!(
-            "<figure class=\"chart\"><figcaption>{title}{unit}</figcaption>\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">{drawing}</svg>\
-             <p class=\"legend\">{}</p></figure>\n",
-            self.legend()
-        )
+        drawing
     }
 
     fn axes(&self, scale: &Scale) -> String {
@@ -117,14 +143,18 @@ impl Chart {
         text
     }
 
-    fn legend(&self) -> String {
-        let entry = |(index, line): (usize, &Line)| {
-            let values: Vec<f64> = line.points.iter().filter_map(|(_, value)| *value).collect();
-            let most = values.iter().copied().fold(f64::MIN, f64::max);
+    /// What each line is and how high it gets, with the number of its colour.
+    pub fn keys(&self) -> impl Iterator<Item = (usize, String)> {
+        self.lines.iter().enumerate().map(|(index, line)| {
+            let values = line.points.iter().filter_map(|(_, value)| *value);
+            let most = values.fold(f64::MIN, f64::max);
             let told = if self.names.is_empty() { format!(" ≤ {}", short(most)) } else { String::new() };
-            format!("<span class=\"key c{}\"></span>{}{told} ", index % COLOURS, escaped(&line.name))
-        };
-        self.lines.iter().enumerate().map(entry).collect()
+            (index % COLOURS, format!("{}{told}", line.name))
+        })
+    }
+
+    fn legend(&self) -> String {
+        self.keys().map(|(colour, text)| format!("<span class=\"key c{colour}\"></span>{} ", escaped(&text))).collect()
     }
 }
 
@@ -261,7 +291,9 @@ mod tests {
         let mut chart = Chart::new("breakers", "", vec![line("main/read", &[Some(0.0), Some(2.0)])]);
         chart.names = &[(0.0, "closed"), (1.0, "half-open"), (2.0, "open")];
         chart.marks.push((0.5, "kill <node>".into()));
+        chart.bands.push((0.0, 0.5));
         let html = chart.html();
+        assert!(html.contains("<rect class=\"band\" x=\"64.0\" y=\"10\" width=\"203.0\" height=\"176.0\"/>"), "{html}");
         assert!(html.contains(">half-open<") && html.contains("kill &lt;node&gt;") && html.contains("class=\"mark\""));
     }
 
