@@ -198,11 +198,14 @@ impl Picture {
     }
 }
 
+/// A column of numbers: its name, and what of a bucket is in it.
+type Column<T> = (&'static str, fn(&Bucket) -> T);
+
 impl Lane {
     fn columns(&self) -> Value {
-        const LATENCIES: [(&str, fn(&Bucket) -> Duration); 3] =
+        const LATENCIES: [Column<Duration>; 3] =
             [("p50_ms", |bucket| bucket.p50), ("p99_ms", |bucket| bucket.p99), ("max_ms", |bucket| bucket.max)];
-        const COUNTS: [(&str, fn(&Bucket) -> usize); 3] = [
+        const COUNTS: [Column<usize>; 3] = [
             ("answered", |bucket| bucket.answered),
             ("refused", |bucket| bucket.refused),
             ("failed", |bucket| bucket.failed),
