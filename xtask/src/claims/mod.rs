@@ -210,7 +210,7 @@ impl Values {
 }
 
 /// What a command prints.
-fn output_of(supervisor: &Supervisor, command: &mut Command) -> Result<String> {
+pub(crate) fn output_of(supervisor: &Supervisor, command: &mut Command) -> Result<String> {
     let mut group = supervisor.spawn(command.stdout(Stdio::piped()))?;
     let mut text = String::new();
     group.take_stdout().context("no output")?.take(MAX_OUTPUT).read_to_string(&mut text)?;
