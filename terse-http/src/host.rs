@@ -90,6 +90,7 @@ mod tests {
             surfaces: Surfaces { redirect: true, api: true },
             trusted_proxies: crate::TrustedProxies::default(),
             bounds: Bounds { head_timeout: Duration::from_secs(1), ..Bounds::default() },
+            docs_dir: None,
             release: "0",
         }
     }

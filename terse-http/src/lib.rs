@@ -13,6 +13,7 @@ mod addresses;
 mod api;
 mod auth;
 mod body;
+mod book;
 mod clicks;
 mod client;
 mod connection;

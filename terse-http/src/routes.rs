@@ -6,7 +6,7 @@ use actix_web::{Handler, HttpResponse, Resource, Route, guard};
 
 use crate::api::{batch, block, breakers, clicks, link, links, stats, usage};
 use crate::problem::Problem;
-use crate::{State, docs, health, host, limits, metrics, page, site};
+use crate::{State, book, docs, health, host, limits, metrics, page, site};
 
 /// Registers every route that this process serves.
 pub(crate) fn register(config: &mut ServiceConfig, state: &State) {
@@ -14,6 +14,9 @@ pub(crate) fn register(config: &mut ServiceConfig, state: &State) {
     if state.settings.surfaces.api {
         api(config);
         docs_and_page(config);
+        if state.settings.docs_dir.is_some() {
+            the_book(config);
+        }
     }
     config.default_service(web::to(nothing_here));
 }
@@ -60,6 +63,14 @@ fn docs_and_page(config: &mut ServiceConfig) {
     let files = at("/api/docs/{file:.*}", "GET, HEAD").route(get(docs::file));
     let page = at("/", "GET, HEAD, POST").route(get(page::show)).route(web::post().to(page::shorten));
     for resource in [description, with_slash, files, page] {
+        config.service(resource.wrap(from_fn(host::guarded)));
+    }
+}
+
+fn the_book(config: &mut ServiceConfig) {
+    let with_slash = at("/docs", "GET, HEAD").route(get(book::with_slash));
+    let files = at("/docs/{file:.*}", "GET, HEAD").route(get(book::file));
+    for resource in [with_slash, files] {
         config.service(resource.wrap(from_fn(host::guarded)));
     }
 }

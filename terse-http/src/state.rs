@@ -1,5 +1,6 @@
 //! All that the handlers need, put together by the server's wiring.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// The bounds.
     pub bounds: Bounds,
+    /// The directory of the book at `/docs/`, which need not be there; `None` = no book.
+    pub docs_dir: Option<PathBuf>,
     /// The release of terse, as `/health` and OpenAPI tell it.
     pub release: &'static str,
 }

@@ -377,6 +377,7 @@ fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
         trusted_proxies: limits::trusted_proxies(http),
         bounds: http.bounds,
         release: env!("CARGO_PKG_VERSION"),
+        docs_dir: http.docs_dir.clone(),
     }
 }
 

@@ -148,6 +148,7 @@ fn settings(listen: SocketAddr) -> Settings {
         surfaces: Surfaces { redirect: true, api: true },
         trusted_proxies: TrustedProxies::default(),
         bounds: Bounds::default(),
+        docs_dir: None,
         release: "bench",
     }
 }

@@ -5,6 +5,7 @@
 mod access;
 mod batch;
 mod block;
+mod book;
 mod bounds;
 mod breakers;
 mod clicks;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -52,6 +53,8 @@ pub(crate) struct Choices {
     pub(crate) public_url: String,
     pub(crate) dependencies: Vec<Arc<dyn DependencyHealth>>,
     pub(crate) trusted_proxies: TrustedProxies,
+    /// The directory of the book.
+    pub(crate) docs_dir: Option<PathBuf>,
     /// Makes the limits, on the clock of the server.
     pub(crate) limits: MakeLimits,
     /// Whether redirects from memory are answered beneath the HTTP server.
@@ -68,6 +71,7 @@ impl Default for Choices {
             public_url: "https://go.example.org".to_owned(),
             dependencies: vec![],
             trusted_proxies: TrustedProxies::default(),
+            docs_dir: None,
             limits: Box::new(|_, _| Limits::default()),
             lane: true,
         }
@@ -128,6 +132,7 @@ impl Server {
             surfaces: choices.surfaces,
             trusted_proxies: choices.trusted_proxies,
             bounds: choices.bounds,
+            docs_dir: choices.docs_dir,
             release: "1.2.3",
         };
         let state = State {
