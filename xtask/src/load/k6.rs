@@ -182,7 +182,9 @@ pub fn thresholds(summary: &Value) -> Vec<Value> {
     let read = |(name, metric): (&String, &Value)| -> Vec<Value> {
         let each = metric["thresholds"].as_object().into_iter().flatten();
         each.map(|(limit, crossed)| {
-            let measured = limit.split(['<', '>', '=']).next().map_or(Value::Null, |what| metric[what].clone());
+            let what = limit.split(['<', '>', '=']).next().unwrap_or_default();
+            // The rate of something that is true or false is called its value here.
+            let measured = metric.get(what).or(metric.get("value").filter(|_| what == "rate")).cloned();
             json!({ "what": format!("{name}: {limit}"), "measured": measured, "met": crossed == false })
         })
         .collect()
@@ -277,14 +279,27 @@ mod tests {
         let summary = json!({ "metrics": {
             "wrong_answers": { "count": 3, "thresholds": { "count==0": true } },
             "http_req_duration{load:yes}": { "p(99)": 2.5, "thresholds": { "p(99)<=500": false } },
+            "http_req_failed{load:yes}": { "value": 0.25, "passes": 1, "fails": 3, "thresholds": { "rate<=0.001": true } },
             "vus": { "value": 1 },
         }});
         let told = thresholds(&summary);
-        assert_eq!(told.len(), 2);
+        assert_eq!(told.len(), 3);
+        assert!(
+            told.contains(&json!({ "what": "http_req_failed{load:yes}: rate<=0.001", "measured": 0.25, "met": false }))
+        );
         assert!(told.contains(&json!({ "what": "wrong_answers: count==0", "measured": 3, "met": false })));
         assert!(
             told.contains(&json!({ "what": "http_req_duration{load:yes}: p(99)<=500", "measured": 2.5, "met": true }))
         );
+    }
+
+    #[test]
+    fn the_scripts_count_what_is_read_here() {
+        let library = include_str!("../../../loadtests/k6/lib/terse.js");
+        for metric in METRICS.iter().filter(|metric| !["http_req_duration", "dropped_iterations"].contains(metric)) {
+            assert!(library.contains(&format!("new Counter('{metric}')")), "{metric}");
+        }
+        assert!(library.contains("load: kind === 'seed' ? 'no' : 'yes'"), "what is none of the load is marked");
     }
 
     #[test]

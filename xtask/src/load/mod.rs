@@ -5,13 +5,17 @@
 //! against a server that always says the same ([`crate::bench::floor`]), so that nobody takes its limits for terse's.
 //!
 //! Ctrl-C ends the load; the server outlives it, so that its last answers are right, and the report is written.
+//!
+//! `all` runs every scenario, each on a server of its own; what `--file` names gets the numbers that are kept.
 
 pub mod chart;
 pub mod compare;
+pub mod filed;
 pub mod k6;
 pub mod page;
 pub mod sampler;
 pub mod scrape;
+pub mod sheet;
 pub mod summary;
 pub mod tool;
 
@@ -45,8 +49,14 @@ const CEILING_SECONDS: u32 = 4;
 const CEILING_SECONDS_QUICK: u32 = 1;
 /// Where the constant server redirects to.
 const CONSTANT: &str = "https://example.com/constant";
+/// In place of a scenario: all of them, one after the other.
+const ALL: &str = "all";
 /// The scenario that is about limits.
 const LIMIT: &str = "limit";
+/// The scenario that is about time.
+const SOAK: &str = "soak";
+/// The verdict of a run that was not left to its end.
+const STOPPED: &str = "stopped before its end";
 /// The keyspace of a run on Cassandra; it is gone afterwards.
 const KEYSPACE: &str = "load";
 /// How long the cluster may take to drop it.
@@ -55,7 +65,7 @@ const DROP_LIMIT: Duration = Duration::from_secs(30);
 /// Arguments of `cargo xtask load`.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Options {
-    /// What to run; `list` lists the scenarios
+    /// What to run; `list` lists the scenarios, `all` runs them one after the other
     #[arg(required_unless_present = "compare")]
     scenario: Option<String>,
     /// What makes the load
@@ -82,6 +92,9 @@ pub struct Options {
     /// How long
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: Option<u32>,
+    /// How long the soak takes, where the others take as long as they do
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400), conflicts_with = "seconds")]
+    soak_seconds: Option<u32>,
     /// How many links are made before
     #[arg(long, value_name = "N")]
     links: Option<u32>,
@@ -97,6 +110,9 @@ pub struct Options {
     /// Write the report here, its JSON beside it; target/load/SCENARIO-TOOL.html by default
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Besides, keep the numbers and their charts in this folder, and list there what it keeps
+    #[arg(long, value_name = "FOLDER")]
+    file: Option<PathBuf>,
     /// Compare the JSON of two runs instead
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"])]
     compare: Option<Vec<PathBuf>>,
@@ -117,19 +133,41 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         names.iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
+    let chosen = chosen(names, scenario)?;
+    if chosen.len() > 1 && options.report.is_some() {
+        bail!("--report is for one scenario; the reports of all are in target/load");
+    }
+    let (_lock, folder) = claim(&workspace.target.join("bench"))?;
+    let run = Run { workspace, supervisor, options, cores: Cores::choose()?, folder };
+    let ready = run.prepare()?;
+    let mut bad = Vec::new();
+    for (at, scenario) in chosen.iter().enumerate() {
+        if chosen.len() > 1 {
+            println!("{scenario}, {} of {}", at + 1, chosen.len());
+        }
+        let verdict = run.once(&ready, scenario)?;
+        if verdict != "passed" {
+            bad.push(format!("{scenario}: {verdict}"));
+        }
+        // A signal ends the row, not just the run.
+        if supervisor.is_interrupted() {
+            break;
+        }
+    }
+    if bad.is_empty() { Ok(()) } else { bail!("load {}", bad.join(", ")) }
+}
+
+/// Which of the scenarios `names` are run; the soak last.
+fn chosen(names: Vec<String>, scenario: &str) -> Result<Vec<String>> {
+    if scenario == ALL {
+        let (soak, mut others): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| name == SOAK);
+        others.extend(soak);
+        return Ok(others);
+    }
     if !names.iter().any(|name| name == scenario) {
         bail!("no scenario {scenario:?}; there are {}", names.join(", "));
     }
-    let (_lock, folder) = claim(&workspace.target.join("bench"))?;
-    let run = Run { workspace, supervisor, options, scenario, cores: Cores::choose()?, folder };
-    let report = run.report()?;
-    let path = run.write(&report)?;
-    print!("{}", summary::text(&report));
-    println!("report: {}", path.display());
-    match report["verdict"].as_str() {
-        Some("passed") => Ok(()),
-        verdict => bail!("load {scenario}: {}", verdict.unwrap_or_default()),
-    }
+    Ok(vec![scenario.to_owned()])
 }
 
 /// The names of the scenarios, which are those of the scripts.
@@ -146,15 +184,26 @@ fn scenarios(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// One run.
+/// Runs, one after the other.
 struct Run<'a> {
     workspace: &'a Workspace,
     supervisor: &'a Supervisor,
     options: &'a Options,
-    scenario: &'a str,
     cores: Cores,
     /// Where it may write; emptied before.
     folder: PathBuf,
+}
+
+/// What all runs have in common.
+struct Ready {
+    tool: Tool,
+    generator: Generator,
+    /// The server's program, if one is to be started.
+    program: Option<PathBuf>,
+    /// How much the generator can ask for at all.
+    ceiling: Value,
+    /// What others took from the machine before the first load.
+    busy: Option<String>,
 }
 
 /// What is loaded.
@@ -167,37 +216,61 @@ struct Target {
 }
 
 impl Run<'_> {
-    fn report(&self) -> Result<Value> {
+    fn prepare(&self) -> Result<Ready> {
         let tool = self.options.tool.unwrap_or(Tool::Goose);
         let generator = match &self.options.generator {
             Some(program) => Generator::new(self.workspace, tool, program, &self.folder),
             None => Generator::find(self.workspace, self.supervisor, tool, self.options.quick, &self.folder)?,
         };
-        let servers = Servers { supervisor: self.supervisor, core: self.cores.server, folder: self.folder.clone() };
         let program = self.program()?;
         let busy = machine::busy_with_other_things();
-        let ceiling = self.ceiling(&generator, &servers)?;
+        let ceiling = self.ceiling(&generator)?;
         println!("the generator's ceiling: {:.0} a second", ceiling["per_second"].as_f64().unwrap_or_default());
+        Ok(Ready { tool, generator, program, ceiling, busy })
+    }
+
+    /// Runs `scenario`, writes what came of it, and returns the verdict.
+    fn once(&self, ready: &Ready, scenario: &str) -> Result<String> {
+        let report = self.report(ready, scenario)?;
+        let path = self.write(&report)?;
+        print!("{}", summary::text(&report));
+        println!("report: {}", path.display());
+        let verdict = report["verdict"].as_str().unwrap_or_default().to_owned();
+        match &self.options.file {
+            Some(_) if verdict == STOPPED => println!("not filed: it was stopped"),
+            Some(folder) => println!("filed: {}", filed::keep(folder, &report)?.display()),
+            None => {}
+        }
+        Ok(verdict)
+    }
+
+    fn report(&self, ready: &Ready, scenario: &str) -> Result<Value> {
         let cluster = self.cluster()?;
-        let loaded = self.target(&servers, program.as_deref()).and_then(|target| self.load(&generator, target));
+        let job = self.job(scenario);
+        let loaded = self.target(ready, scenario).and_then(|target| self.load(&ready.generator, target, &job));
         // Whatever became of it, nothing is left on a cluster that others use.
         let ended = cluster.map_or(Ok(()), |session| drop_keyspace().and_then(|()| session.end()));
         let (driven, samples, command) = loaded?;
         ended?;
         let mut report = json!({
-            "scenario": self.scenario,
-            "tool": tool.name(),
+            "scenario": scenario,
+            "tool": ready.tool.name(),
             "store": self.options.store.as_deref().unwrap_or(if self.options.url.is_some() { "unknown" } else { "sqlite" }),
             "date": machine::date(),
             "quick": self.options.quick,
             "interrupted": self.supervisor.is_interrupted(),
             "commands": [machine::command_line(std::env::args()), command],
+            "asked": job.asked(),
             "machine": machine::machine(self.cores),
             "versions": machine::versions(&self.workspace.root),
-            "ceiling": ceiling,
+            "ceiling": ready.ceiling,
         });
-        summary::add(&mut report, driven, samples, busy);
+        summary::add(&mut report, driven, samples, ready.busy.clone());
         Ok(report)
+    }
+
+    fn servers(&self) -> Servers<'_> {
+        Servers { supervisor: self.supervisor, core: self.cores.server, folder: self.folder.clone() }
     }
 
     /// The server's program, if one is to be started: a copy, since a build may replace the file.
@@ -227,18 +300,19 @@ impl Run<'_> {
         Ok(Some(session))
     }
 
-    fn target(&self, servers: &Servers<'_>, program: Option<&Path>) -> Result<Target> {
-        let Some(program) = program else {
+    fn target(&self, ready: &Ready, scenario: &str) -> Result<Target> {
+        let Some(program) = &ready.program else {
             let url = self.options.url.clone().unwrap_or_default().trim_end_matches('/').to_owned();
             let address = address_of(&url)?;
             return Ok(Target { url, address, pid: self.options.pid, server: None });
         };
-        let data = self.folder.join("data");
+        let data = self.folder.join("data").join(scenario);
         fs::create_dir_all(&data)?;
         let config = self.folder.join("terse.toml");
         fs::write(&config, format!("store = {}\n", json!(self.store())))?;
         // What is about limits needs them; everything else would be stopped by them.
-        let server = if self.scenario == LIMIT {
+        let servers = self.servers();
+        let server = if scenario == LIMIT {
             servers.terse_limited(program, &data, &config)?
         } else {
             servers.terse_with(program, &data, Some(&config))?
@@ -257,23 +331,23 @@ impl Run<'_> {
         }
     }
 
-    fn job(&self, url: &str) -> Job {
+    /// What is asked of the generator; the server is not known yet.
+    fn job(&self, scenario: &str) -> Job {
         let options = self.options;
         Job {
-            scenario: self.scenario.to_owned(),
-            url: url.to_owned(),
+            scenario: scenario.to_owned(),
             rate: options.rate,
-            seconds: options.seconds,
+            seconds: options.seconds.or(options.soak_seconds.filter(|_| scenario == SOAK)),
             links: options.links,
             users: options.users,
             p99_ms: options.p99_ms,
-            constant: None,
+            ..Job::default()
         }
     }
 
     /// How much the generator can ask for at all.
-    fn ceiling(&self, generator: &Generator, servers: &Servers<'_>) -> Result<Value> {
-        let floor = servers.floor(CONSTANT, false)?;
+    fn ceiling(&self, generator: &Generator) -> Result<Value> {
+        let floor = self.servers().floor(CONSTANT, false)?;
         let seconds = if self.options.quick { CEILING_SECONDS_QUICK } else { CEILING_SECONDS };
         let job = Job {
             scenario: "hot-link".into(),
@@ -295,15 +369,15 @@ impl Run<'_> {
         Ok(json!({
             "per_second": requests / f64::from(seconds),
             "p50_ms": driven.result["p50_ms"], "p99_ms": driven.result["p99_ms"], "seconds": seconds,
-            "against": "a constant 302 from one epoll loop on the server's core, 64 users unless told otherwise",
+            "against": "a constant 302 from one epoll loop on the server's core, by as many users as the load has",
         }))
     }
 
     /// Loads `target` and ends it, if it is ours.
-    fn load(&self, generator: &Generator, target: Target) -> Result<(Driven, Vec<Value>, String)> {
-        let job = self.job(&target.url);
+    fn load(&self, generator: &Generator, target: Target, job: &Job) -> Result<(Driven, Vec<Value>, String)> {
+        let job = Job { url: target.url.clone(), ..job.clone() };
         let command = format!("{:?}", generator.command(&job));
-        let limit = Duration::from_secs(self.options.seconds.unwrap_or(LONGEST).into()) + EXTRA;
+        let limit = Duration::from_secs(job.seconds.unwrap_or(LONGEST).into()) + EXTRA;
         let mut sampler = None;
         let mut on_start = |generator| {
             sampler = Some(Sampler::start(Watched { server: target.pid, address: target.address, generator })?);
@@ -324,8 +398,7 @@ impl Run<'_> {
 
     /// Writes the page and the JSON, and tells where.
     fn write(&self, report: &Value) -> Result<PathBuf> {
-        let tool = report["tool"].as_str().unwrap_or_default();
-        let usual = || self.workspace.target.join("load").join(format!("{}-{tool}.html", self.scenario));
+        let usual = || self.workspace.target.join("load").join(filed::name(report)).with_extension("html");
         let path = self.options.report.clone().unwrap_or_else(usual);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -363,7 +436,10 @@ fn drop_keyspace() -> Result<()> {
 }
 
 /// Where the server `url` listens.
-fn address_of(url: &str) -> Result<SocketAddr> {
+///
+/// # Errors
+/// When it is no URL of HTTP without TLS, or its host isn't known.
+pub fn address_of(url: &str) -> Result<SocketAddr> {
     let Some(rest) = url.strip_prefix("http://") else { bail!("{url}: only http:// can be loaded") };
     let host = rest.split('/').next().unwrap_or_default();
     let host = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {

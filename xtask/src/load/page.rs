@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::chart::{Chart, Line};
 
-const STYLE: &str = include_str!("page.css");
+/// The rules of every page and sheet, for light and dark.
+pub const STYLE: &str = include_str!("page.css");
 /// What the states of a breaker are called.
 const BREAKER_STATES: &[(f64, &str)] = &[(0.0, "closed"), (1.0, "half-open"), (2.0, "open")];
 
@@ -66,6 +67,7 @@ pub fn load_page(report: &Value) -> String {
     charts(report).iter().filter(|chart| !chart.is_empty()).for_each(|chart| body += &chart.html());
     body += "</section>\n";
     body += &kinds(&report["result"]);
+    body += &table("Size", &report["result"]["size"]);
     body += &list("Not right, the first of them", &report["result"]["samples"]);
     body += &table("The generator's own ceiling", &report["ceiling"]);
     body += &table("Usage", &report["usage"]);

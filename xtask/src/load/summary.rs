@@ -27,7 +27,7 @@ pub fn add(report: &mut Value, driven: Driven, samples: Vec<Value>, busy: Option
     }
     warnings.extend(bottleneck(report, &seconds));
     report["verdict"] = match (passed, report["interrupted"] == true) {
-        (_, true) => "stopped before its end",
+        (_, true) => super::STOPPED,
         (true, false) => "passed",
         (false, false) => "failed",
     }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_run_passes_fails_or_was_stopped() {
         assert_eq!(report(1e6, false, false)["verdict"], "failed");
-        assert_eq!(report(1e6, true, true)["verdict"], "stopped before its end");
+        assert_eq!(report(1e6, true, true)["verdict"], super::super::STOPPED);
     }
 
     #[test]

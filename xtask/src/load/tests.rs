@@ -28,6 +28,31 @@ fn what_is_asked_for_is_understood() {
 }
 
 #[test]
+fn all_are_run_one_after_the_other_and_the_soak_last() {
+    let names = || scenarios(&Workspace::find().unwrap()).unwrap();
+    let all = chosen(names(), "all").unwrap();
+    assert_eq!((all.len(), all.last().map(String::as_str)), (names().len(), Some("soak")));
+    assert_eq!(chosen(names(), "limit").unwrap(), ["limit"]);
+    let asked = options(&["all", "--report", "a.html"]).unwrap();
+    let error = run(&Workspace::find().unwrap(), &Supervisor::unwatched(), &asked).unwrap_err().to_string();
+    assert!(error.starts_with("--report is for one scenario"), "{error}");
+}
+
+#[test]
+fn only_the_soak_is_shortened_where_only_that_is_asked_for() {
+    let (workspace, supervisor) = (Workspace::find().unwrap(), Supervisor::unwatched());
+    let seconds = |words: &[&str], scenario: &str| {
+        let (options, cores) = (options(words).unwrap(), Cores { server: 0, generator: 1 });
+        let (workspace, supervisor) = (&workspace, &supervisor);
+        Run { workspace, supervisor, options: &options, cores, folder: PathBuf::new() }.job(scenario).seconds
+    };
+    let words = ["all", "--soak-seconds", "120"];
+    assert_eq!((seconds(&words, "soak"), seconds(&words, "steady")), (Some(120), None));
+    assert_eq!((seconds(&["all", "--seconds", "5"], "soak"), seconds(&["soak"], "soak")), (Some(5), None));
+    assert!(options(&["all", "--seconds", "5", "--soak-seconds", "5"]).is_err());
+}
+
+#[test]
 fn the_address_of_a_server_is_found() {
     assert_eq!(address_of("http://127.0.0.1:8080").unwrap(), "127.0.0.1:8080".parse().unwrap());
     assert_eq!(address_of("http://127.0.0.1/x").unwrap(), "127.0.0.1:80".parse().unwrap());

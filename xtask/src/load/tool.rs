@@ -70,6 +70,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// The sizes that are given as JSON; what isn't is as the scenario has it.
+    #[must_use]
+    pub fn asked(&self) -> Value {
+        self.sizes().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
+    }
+
     /// The sizes that are given, by their names.
     fn sizes(&self) -> Vec<(&'static str, String)> {
         let number = |name, value: Option<u32>| value.map(|value| (name, value.to_string()));
@@ -288,6 +294,7 @@ mod tests {
             let command = scripted(tool, folder.path(), "").command(&job());
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
         };
+        assert_eq!(job().asked()["rate"], "7");
         let wanted = "steady --url http://127.0.0.1:1 --json --rate 7 --p99-ms 2.5 --constant https://a.example/";
         assert_eq!(words(Tool::Goose).join(" "), wanted);
         let k6 = words(Tool::K6);
