@@ -1,7 +1,8 @@
 //! Load: one thread, one epoll, a fixed number of connections, one request in
 //! flight on each. Every answer is parsed whole and checked.
 //!
-//! Connections are kept, or renewed for each request (churn): then a latency
+//! Connections are kept, or kept for as long as the server likes, or renewed for
+//! each request (churn): then a latency
 //! runs from before the connection is made, and the next one is made when the
 //! server has closed this one, so that the waiting of ended connections is the
 //! server's, as with browsers, and no port runs out here.
@@ -63,6 +64,9 @@ pub enum Pace {
 pub enum Connections {
     /// It takes the next request.
     Kept,
+    /// The same, but the server may close it: with the answer that says so, or while nothing is asked on it. Then the
+    /// next request has a new one.
+    Offered,
     /// The server closes it, as it was asked to; the next request has one of its own.
     Renewed,
 }
@@ -183,7 +187,7 @@ impl<'a> Generator<'a> {
             answers: 0,
             made: 0,
         };
-        if load.kind == Connections::Kept {
+        if load.kind != Connections::Renewed {
             (0..load.connections).try_for_each(|index| generator.open(index))?;
         }
         Ok(generator)
@@ -328,18 +332,18 @@ impl<'a> Generator<'a> {
         if let Some(answer) = parse(&connection.input[..connection.filled])? {
             let Some((id, begins)) = connection.waiting.take() else { bail!("an answer that nobody asked for") };
             self.workload.check(id, &answer)?;
-            match (self.kind, answer.keep_alive) {
+            let stays = match (self.kind, answer.keep_alive) {
                 (Connections::Kept, false) => bail!("the server closes connections"),
                 (Connections::Renewed, true) => bail!("the server keeps connections that it was asked to close"),
-                (Connections::Kept, true) | (Connections::Renewed, false) => {}
-            }
+                (_, stays) => stays,
+            };
             if answer.bytes != connection.filled {
                 bail!("bytes after the answer");
             }
             connection.filled = 0;
             self.answers += 1;
             self.latencies.record(now.saturating_duration_since(begins));
-            if self.kind == Connections::Kept {
+            if stays {
                 self.free.push_back(index);
             }
         }
@@ -353,7 +357,10 @@ impl<'a> Generator<'a> {
             bail!("the server closed a connection");
         }
         connection.stream = None;
-        self.free.push_back(index);
+        // Of those that may be closed at any time it may wait for a request already.
+        if self.kind == Connections::Renewed || !self.free.contains(&index) {
+            self.free.push_back(index);
+        }
         Ok(())
     }
 

@@ -9,6 +9,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// The most header lines of an answer that are accepted.
 const HEAD_LINES: usize = 64;
 
+/// What servers are called that don't look at it.
+const HOST: &str = "localhost:8080";
+
 /// A GET as a browser sends it when somebody follows a link: head, then the
 /// code, then the tail. All servers get the same bytes.
 pub struct Get {
@@ -17,7 +20,7 @@ pub struct Get {
 
 impl Default for Get {
     fn default() -> Self {
-        Self::with_connection("keep-alive")
+        Self::with(HOST, "keep-alive")
     }
 }
 
@@ -25,14 +28,20 @@ impl Get {
     /// The same, by a client that wants the connection closed after the answer.
     #[must_use]
     pub fn closing() -> Self {
-        Self::with_connection("close")
+        Self::with(HOST, "close")
     }
 
-    fn with_connection(wish: &str) -> Self {
-        let connection = format!("Connection: {wish}");
+    /// The same to a server that is called `host`; `closes` = the client wants the connection closed.
+    #[must_use]
+    pub fn to(host: &str, closes: bool) -> Self {
+        Self::with(host, if closes { "close" } else { "keep-alive" })
+    }
+
+    fn with(host: &str, wish: &str) -> Self {
+        let (host, connection) = (format!("Host: {host}"), format!("Connection: {wish}"));
         let lines = [
             " HTTP/1.1",
-            "Host: localhost:8080",
+            &host,
             "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
             "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
             "Accept-Language: en-GB,en;q=0.7,de;q=0.3",
@@ -81,7 +90,7 @@ pub struct Answer<'a> {
     pub status: u16,
     /// The `Location` header.
     pub location: Option<&'a [u8]>,
-    /// The body.
+    /// The body, as it came: chunks are not put together.
     pub body: &'a [u8],
     /// Whether the connection stays open.
     pub keep_alive: bool,
@@ -92,7 +101,7 @@ pub struct Answer<'a> {
 /// Reads the answer that `input` begins with; `None` = it isn't whole yet.
 ///
 /// # Errors
-/// When it is no answer of HTTP/1.1 with a `Content-Length`.
+/// When it is no answer of HTTP/1.1 that says where it ends, by `Content-Length` or chunks without trailers.
 pub fn parse(input: &[u8]) -> Result<Option<Answer<'_>>> {
     let mut lines = [httparse::EMPTY_HEADER; HEAD_LINES];
     let mut head = httparse::Response::new(&mut lines);
@@ -102,7 +111,7 @@ pub fn parse(input: &[u8]) -> Result<Option<Answer<'_>>> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => bail!("not an answer: {error}"),
     };
-    let mut length = None;
+    let (mut length, mut chunked) = (None, false);
     let mut location = None;
     let mut keep_alive = head.version == Some(1);
     for line in head.headers.iter() {
@@ -113,16 +122,44 @@ pub fn parse(input: &[u8]) -> Result<Option<Answer<'_>>> {
         } else if line.name.eq_ignore_ascii_case("connection") {
             keep_alive &= !line.value.eq_ignore_ascii_case(b"close");
         } else if line.name.eq_ignore_ascii_case("transfer-encoding") {
-            bail!("answer with a transfer encoding");
+            chunked = line.value.eq_ignore_ascii_case(b"chunked");
+            if !chunked {
+                bail!("answer with an unknown transfer encoding");
+            }
         }
     }
     let status = head.code.unwrap_or(0);
+    if chunked {
+        length = match chunks(&input[head_bytes..])? {
+            Some(bytes) => Some(bytes),
+            None => return Ok(None),
+        };
+    }
     let Some(length) = length.or((status == 204 || status == 304).then_some(0)) else {
         bail!("answer without a content length");
     };
     let bytes = head_bytes.saturating_add(length);
     let body = input.get(head_bytes..bytes);
     Ok(body.map(|body| Answer { status, location, body, keep_alive, bytes }))
+}
+
+/// How many bytes the chunks have that `input` begins with; `None` = they aren't whole yet.
+fn chunks(input: &[u8]) -> Result<Option<usize>> {
+    let mut at = 0;
+    while let Some(rest) = input.get(at..) {
+        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
+        let line = std::str::from_utf8(&rest[..end]).unwrap_or_default();
+        let size = line.split(';').next().unwrap_or_default().trim();
+        let Ok(size) = usize::from_str_radix(size, 16) else { bail!("a chunk without a size") };
+        at = at.saturating_add(end).saturating_add(size).saturating_add(4);
+        match input.get(at.saturating_sub(2)..at) {
+            None => return Ok(None),
+            Some(b"\r\n") if size == 0 => return Ok(Some(at)),
+            Some(b"\r\n") => {}
+            Some(_) => bail!("a chunk that doesn't end, or a trailer"),
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -151,6 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_chunks_is_whole_with_its_last_one() {
+        let whole = b"HTTP/1.1 302 Found\r\nLocation: /x\r\nTransfer-Encoding: Chunked\r\n\r\n\
+            3;a=b\r\nabc\r\n0A\r\n0123456789\r\n0\r\n\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(parse(&whole[..end]).unwrap(), None, "after {end} bytes");
+        }
+        let more = [&whole[..], b"HTTP"].concat();
+        let answer = parse(&more).unwrap().unwrap();
+        assert_eq!((answer.status, answer.location, answer.bytes), (302, Some(&b"/x"[..]), whole.len()));
+        assert!(answer.keep_alive);
+    }
+
+    #[test]
     fn bytes_of_the_next_answer_are_left_alone() {
         let two = [FOUND, FOUND].concat();
         assert_eq!(parse(&two).unwrap().unwrap().bytes, FOUND.len());
@@ -159,7 +209,10 @@ mod tests {
     #[test]
     fn answers_that_cannot_be_delimited_are_refused() {
         assert!(error("HTTP/1.1 200 OK\r\n\r\n").contains("without a content length"));
-        assert!(error("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").contains("transfer encoding"));
+        assert!(error("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n").contains("transfer encoding"));
+        let chunked = |body: &str| error(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+        assert!(chunked("x\r\n").contains("without a size") && chunked("2\r\nabcde\r\n").contains("doesn't end"));
+        assert!(chunked("0\r\nX: y\r\n\r\n").contains("trailer"));
         assert!(error("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n").contains("without a content length"));
         assert!(error("nonsense\r\n\r\n").contains("not an answer"));
         assert!(error(&format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_BYTES))).contains("more than"));
@@ -192,7 +245,11 @@ mod tests {
         Get::default().write(b"abcdefg", &mut kept);
         Get::closing().write(b"abcdefg", &mut closing);
         let kept = String::from_utf8(kept).unwrap();
-        assert_eq!(kept.replace("Connection: keep-alive", "Connection: close").into_bytes(), closing);
+        assert_eq!(kept.replace("Connection: keep-alive", "Connection: close").as_bytes(), closing);
+        let mut other = Vec::new();
+        Get::to("a.example", true).write(b"abcdefg", &mut other);
+        let renamed = String::from_utf8(closing).unwrap().replace("Host: localhost:8080", "Host: a.example");
+        assert_eq!(renamed.into_bytes(), other);
     }
 
     #[test]

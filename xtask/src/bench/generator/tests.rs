@@ -253,6 +253,45 @@ fn with_churn_a_connection_closed_without_an_answer_ends_the_run() {
     assert_eq!(error.to_string(), "the server closed a connection");
 }
 
+/// Answers three requests on each connection: it closes it with the third, saying so if `tells`.
+fn serve_three(tells: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            for number in 1..=3 {
+                if !stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                    break;
+                }
+                drop(stream.write_all(if number == 3 && tells { CLOSING } else { OK }));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_connection_that_the_server_ends_is_made_anew_where_it_may() {
+    let offered = |address, times| {
+        let load = Load { kind: Connections::Offered, ..load(Pace::Closed, 20_000) };
+        drive(address, &load, &mut Repeat::times(times), &mut || Ok(()))
+    };
+    let outcome = offered(serve_three(true), 10).unwrap();
+    assert_eq!((outcome.answers, outcome.connections), (10, 3), "the first was made before the window");
+    let kept = serve_one(OK, 0, Duration::ZERO);
+    assert_eq!(offered(kept, 50).unwrap().connections, 0, "one that is kept is not made anew");
+    let error = offered(serve_many(OK, 1).0, 10).err().unwrap().to_string();
+    assert_eq!(error, "the server closed a connection", "not while it owes an answer");
+}
+
+#[test]
+fn a_connection_that_ends_while_nothing_is_asked_on_it_is_made_anew_later() {
+    let load = Load { kind: Connections::Offered, ..load(Pace::Open { per_second: 5 }, 1_000) };
+    let outcome = drive(serve_three(false), &load, &mut Repeat::times(u64::MAX), &mut || Ok(())).unwrap();
+    assert_eq!((outcome.answers, outcome.connections), (5, 1));
+}
+
 #[test]
 fn kept_connections_are_made_once() {
     let address = serve_one(OK, 0, Duration::ZERO);

@@ -48,7 +48,9 @@ pub struct Contender {
 }
 
 impl Contender {
-    fn new(name: &str, server: (u32, SocketAddr), workload: impl Workload + 'static) -> Self {
+    /// The server, process and address, under this workload over connections that are kept.
+    #[must_use]
+    pub fn new(name: &str, server: (u32, SocketAddr), workload: impl Workload + 'static) -> Self {
         let (series, workload) = (Series::new(name), Box::new(workload));
         let (kind, tier, tries, beside) = (Connections::Kept, None, 1, Vec::new());
         Self { series, server, kind, workload, tier, tries, recorded: None, counts: false, beside }
@@ -62,7 +64,15 @@ impl Contender {
         Self { counts: true, ..self }
     }
 
-    fn churning(self) -> Self {
+    /// The same over connections that the server may end.
+    #[must_use]
+    pub fn offering(self) -> Self {
+        Self { kind: Connections::Offered, ..self }
+    }
+
+    /// The same with a connection for each request, which the workload asks for.
+    #[must_use]
+    pub fn churning(self) -> Self {
         Self { kind: Connections::Renewed, ..self }
     }
 
@@ -76,7 +86,8 @@ impl Contender {
     }
 
     /// Compares with the constants of the same kind, whose names `name` gives.
-    fn beside_constants(mut self, name: impl Fn(Who) -> String) -> Self {
+    #[must_use]
+    pub fn beside_constants(mut self, name: impl Fn(Who) -> String) -> Self {
         self.beside.extend([("cpu_ratio_to_nginx", name(Who::Nginx)), ("cpu_ratio_to_floor", name(Who::Floor))]);
         self
     }
