@@ -32,6 +32,9 @@ pub const CHROMIUM: Program =
 /// The web server that redirects are compared with.
 pub const NGINX: Program = Program { names: &["nginx"], package: "nginx-light" };
 
+/// What fetches the script that draws the book's diagrams.
+pub const NPM: Program = Program { names: &["npm"], package: "npm" };
+
 /// The load generator's version; Go's checksum database guards what it names.
 const K6_VERSION: &str = "v1.8.1";
 

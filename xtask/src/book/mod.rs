@@ -9,11 +9,23 @@
 //! | `{{claim NAME}}` | the number with its unit and a letter that leads to where it comes from |
 //! | `{{output NAME}}` | what a command of terse prints |
 //! | `{{claims}}` | the table of all claims |
+//! | `{{chart NAME}}` | a chart of what is in a file of measurements, or of claims |
+//!
+//! Blocks of `mermaid` become diagrams. `cargo xtask book look` opens every page in a browser.
 //!
 //! mdBook itself is installed under `target/`, in the version that is named here.
 
+pub mod alerts;
+pub mod bars;
+pub mod charts;
+pub mod diagrams;
+pub mod linked;
+pub mod look;
 pub mod pages;
 pub mod preprocess;
+pub mod reference;
+pub mod runbook;
+pub mod script;
 pub mod slips;
 
 use std::path::PathBuf;
@@ -22,6 +34,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use self::charts::Charts;
+use self::preprocess::Sources;
 use crate::claims::Values;
 use crate::claims::file::Claims;
 use crate::process::{Supervisor, find_program};
@@ -41,6 +55,10 @@ pub enum Options {
     Check,
     /// Check the pages and make `target/book`
     Build,
+    /// Open every page of `target/book` in a browser, at two widths, light and dark
+    Look,
+    /// Write the pages of `docs/reference/` anew, from the code
+    Reference,
     /// What mdBook calls with the pages
     #[command(hide = true)]
     Preprocess {
@@ -57,13 +75,17 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     match options {
         Options::Check => check(workspace),
         Options::Build => build(workspace, supervisor),
+        Options::Reference => reference::write(workspace, supervisor),
+        Options::Look => look::look(workspace, supervisor),
         // Any renderer is served: what is put in is Markdown.
         Options::Preprocess { asked } if !asked.is_empty() => Ok(()),
         Options::Preprocess { .. } => {
             let claims = Claims::read(workspace)?;
             let values = Values::work_out(workspace, supervisor, &claims)?;
+            let charts = Charts::read(workspace)?;
             let input = std::io::read_to_string(std::io::stdin())?;
-            print!("{}", preprocess::preprocess(workspace, &input, &claims, &values)?);
+            let sources = Sources { claims: &claims, values: &values, charts: &charts };
+            print!("{}", preprocess::preprocess(workspace, &input, &sources)?);
             Ok(())
         }
     }
@@ -72,7 +94,11 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
 fn check(workspace: &Workspace) -> Result<()> {
     let claims = Claims::read(workspace)?;
     let pages = pages::read(workspace)?;
-    let problems = slips::problems(workspace, &pages, &claims);
+    let mut problems = slips::problems(workspace, &pages, &claims, &Charts::read(workspace)?);
+    problems.extend(script::problems(&pages));
+    problems.extend(reference::problems(&workspace.root)?);
+    problems.extend(runbook::problems(&workspace.root)?);
+    problems.extend(diagrams::problems(workspace, &pages));
     for problem in &problems {
         println!("FAIL  book: {problem}");
     }
@@ -88,14 +114,25 @@ fn build(workspace: &Workspace, supervisor: &Supervisor) -> Result<()> {
     // What mdBook calls needs terse; built here, it is not part of mdBook's time.
     Values::work_out(workspace, supervisor, &Claims::read(workspace)?)?;
     let program = mdbook(workspace, supervisor)?;
-    let into = workspace.target.join("book");
-    let mut command = Command::new(program);
-    command.arg("build").arg(workspace.root.join("docs")).arg("--dest-dir").arg(&into);
-    // This very program, so that mdBook need not ask cargo for it.
-    command.env("MDBOOK_PREPROCESSOR__CLAIMS__COMMAND", format!("{} book preprocess", workspace.program.display()));
-    supervisor.run_ok(&mut command, BUILD_LIMIT)?;
+    let into = folder(workspace);
+    let mdbook = |command: &mut Command| {
+        command.arg(workspace.root.join("docs"));
+        // This very program, so that mdBook need not ask cargo for it.
+        command.env("MDBOOK_PREPROCESSOR__CLAIMS__COMMAND", format!("{} book preprocess", workspace.program.display()));
+        supervisor.run_ok(command, BUILD_LIMIT)
+    };
+    // It names each page; what is said of one that fails comes all the same.
+    mdbook(Command::new(&program).arg("test").env("MDBOOK_LOG", "warn"))?;
+    mdbook(Command::new(&program).arg("build").arg("--dest-dir").arg(&into))?;
+    diagrams::put_beside(workspace, supervisor, &into)?;
+    linked::put_beside(workspace, &pages::read(workspace)?, &into)?;
     println!("ok    {}", into.join("index.html").display());
     Ok(())
+}
+
+/// Where the book is built.
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("book")
 }
 
 /// mdBook of the right version: one that is installed already, or built under `target/`.
@@ -108,8 +145,7 @@ fn mdbook(workspace: &Workspace, supervisor: &Supervisor) -> Result<PathBuf> {
     }
     println!("building mdbook {MDBOOK}");
     // Without optimisation: the book is small, and building mdBook is what takes time.
-    let mut command =
-        cargo(&["install", "mdbook", "--version", MDBOOK, "--no-default-features", "--debug", "--quiet"]);
+    let mut command = cargo(&["install", "mdbook", "--version", MDBOOK, "--no-default-features", "--debug", "--quiet"]);
     command.arg("--root").arg(&root).arg("--target-dir").arg(root.join("build"));
     supervisor.run_ok(&mut command, INSTALL_LIMIT)?;
     Ok(own)

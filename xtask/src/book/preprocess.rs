@@ -6,7 +6,9 @@ use std::fs;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::charts::{self, Charts};
 use super::pages::replaced;
+use super::{diagrams, linked};
 use crate::claims::Values;
 use crate::claims::file::{Claim, Claims};
 use crate::workspace::Workspace;
@@ -14,11 +16,21 @@ use crate::workspace::Workspace;
 /// The page beneath which all decisions are put.
 const DECISIONS: &str = "adr/README.md";
 
-/// mdBook's message with all names replaced.
+/// Where what is put into the pages comes from.
+pub struct Sources<'a> {
+    /// The claims.
+    pub claims: &'a Claims,
+    /// Their values.
+    pub values: &'a Values,
+    /// The charts.
+    pub charts: &'a Charts,
+}
+
+/// mdBook's message with all names replaced, and diagrams marked.
 ///
 /// # Errors
 /// When a name is not known or the message is not mdBook's.
-pub fn preprocess(workspace: &Workspace, message: &str, claims: &Claims, values: &Values) -> Result<String> {
+pub fn preprocess(workspace: &Workspace, message: &str, sources: &Sources<'_>) -> Result<String> {
     let message: Value = serde_json::from_str(message).context("reading what mdbook sent")?;
     let mut book = message.get(1).cloned().context("mdbook sent no book")?;
     let decisions = decisions(workspace)?;
@@ -30,8 +42,9 @@ pub fn preprocess(workspace: &Workspace, message: &str, claims: &Claims, values:
         let place = chapter["path"].as_str().unwrap_or_default().to_owned();
         // Pages in folders reach the table of claims one level up.
         let up = "../".repeat(place.matches('/').count());
-        let text = replaced(text, &|word, name| put(word, name, &up, claims, values)).context(place)?;
-        chapter["content"] = text.into();
+        let text = replaced(text, &|word, name| sources.put(word, name, &up)).context(place.clone())?;
+        let text = linked::to_copies(&text, &place);
+        chapter["content"] = diagrams::marked(&text).context(place)?.into();
         Ok(())
     })?;
     Ok(book.to_string())
@@ -51,18 +64,28 @@ fn visit(here: &mut Value, change: &mut dyn FnMut(&mut Value) -> Result<()>) -> 
     }
 }
 
-/// What stands in place of `{{word name}}`.
-fn put(word: &str, name: &str, up: &str, claims: &Claims, values: &Values) -> Result<String> {
-    match word {
-        "claim" => {
-            let claim = claims.get(name).with_context(|| format!("there is no claim '{name}'"))?;
-            let shown = claim.shown(values.of(name)?);
-            let (kind, letter) = (claim.kind.name(), claim.kind.letter());
-            Ok(format!("{shown}<sup><a href=\"{up}claims.html#{name}\" title=\"{kind}\">{letter}</a></sup>"))
+impl Sources<'_> {
+    /// What stands in place of `{{word name}}` on a page that reaches the others by `up`.
+    fn put(&self, word: &str, name: &str, up: &str) -> Result<String> {
+        match word {
+            "claim" => {
+                let claim = self.claim(name)?;
+                let shown = claim.shown(self.values.of(name)?);
+                let (kind, letter) = (claim.kind.name(), claim.kind.letter());
+                Ok(format!("{shown}<sup><a href=\"{up}claims.html#{name}\" title=\"{kind}\">{letter}</a></sup>"))
+            }
+            "output" => Ok(self.values.text(name)?.to_owned()),
+            "claims" => table(self.claims, self.values),
+            charts::WORD => self.charts.html(name, up, &|id| {
+                let value = self.values.of(id)?;
+                Ok((value, self.claim(id)?.shown(value)))
+            }),
+            _ => bail!("'{{{{{word} {name}}}}}' is no name that can be put in"),
         }
-        "output" => Ok(values.text(name)?.to_owned()),
-        "claims" => table(claims, values),
-        _ => bail!("'{{{{{word} {name}}}}}' is no name that can be put in"),
+    }
+
+    fn claim(&self, name: &str) -> Result<&Claim> {
+        self.claims.get(name).with_context(|| format!("there is no claim '{name}'"))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::charts::{self, Charts};
 use super::pages::{Page, anchors, code_spans, links, names, without_code};
 use crate::claims::file::Claims;
 use crate::workspace::Workspace;
@@ -45,7 +46,7 @@ const RATES: &[&str] = &["second", "minute", "hour", "day", "month", "year", "ce
 
 /// What is wrong, a line each.
 #[must_use]
-pub fn problems(workspace: &Workspace, pages: &[Page], claims: &Claims) -> Vec<String> {
+pub fn problems(workspace: &Workspace, pages: &[Page], claims: &Claims, charts: &Charts) -> Vec<String> {
     let mut problems = vec![];
     for page in pages {
         if !page.is_exempt() {
@@ -58,7 +59,8 @@ pub fn problems(workspace: &Workspace, pages: &[Page], claims: &Claims) -> Vec<S
             problems.extend(dead_paths(workspace, page));
         }
     }
-    problems.extend(unused(pages, claims));
+    problems.extend(charts.problems(pages, claims));
+    problems.extend(unused(pages, claims, charts));
     problems
 }
 
@@ -120,6 +122,8 @@ fn unknown_names(page: &Page, claims: &Claims) -> Vec<String> {
         "claim" => claims.get(name).is_some(),
         "output" => claims.file.output.iter().any(|output| output.id == name),
         "claims" => name.is_empty(),
+        // Those are looked at where they are known.
+        charts::WORD => true,
         _ => false,
     };
     let unknown = names(&page.text).into_iter().filter(|(word, name)| !known(word, name));
@@ -176,8 +180,9 @@ fn dead_paths(workspace: &Workspace, page: &Page) -> Vec<String> {
 }
 
 /// Claims and outputs that no page needs.
-fn unused(pages: &[Page], claims: &Claims) -> Vec<String> {
-    let used: BTreeSet<String> = pages.iter().flat_map(|page| names(&page.text)).map(|(_, name)| name).collect();
+fn unused(pages: &[Page], claims: &Claims, charts: &Charts) -> Vec<String> {
+    let named = pages.iter().flat_map(|page| names(&page.text)).map(|(_, name)| name);
+    let used: BTreeSet<String> = named.chain(charts.claims().map(str::to_owned)).collect();
     let checked: BTreeSet<&str> = claims.all().flat_map(|claim| claim.check.names()).collect();
     let ids = claims.all().map(|claim| &claim.id).chain(claims.file.output.iter().map(|output| &output.id));
     let unused = ids.filter(|id| !used.contains(*id) && !checked.contains(id.as_str()));

@@ -4,9 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::charts::Charts;
 use super::pages::{Page, anchors, code_spans, links, names, replaced, without_code};
 use super::slips::{bare_numbers, problems};
 use super::*;
+
+const CHARTS: &str = r#"
+    [[chart]]
+    id = "rates"
+    title = "Rates"
+    alt = "One bar."
+    bar = [{ name = "links", claim = "rate" }]
+"#;
 
 const CLAIMS: &str = r#"
     [[claim]]
@@ -22,6 +31,10 @@ const CLAIMS: &str = r#"
     command = "terse estimate"
 "#;
 
+fn no_charts() -> Charts {
+    Charts::parse("chart = []", &|file| anyhow::bail!("there is no {file}")).unwrap()
+}
+
 fn found(text: &str) -> Vec<String> {
     bare_numbers(text).into_iter().map(|(_, text)| text).collect()
 }
@@ -29,7 +42,7 @@ fn found(text: &str) -> Vec<String> {
 fn slips_of(text: &str) -> Vec<String> {
     let workspace = Workspace::find().unwrap();
     let page = Page { path: "page.md".to_owned(), text: format!("{text}\n{{{{claim rate}}}} {{{{output table}}}}") };
-    problems(&workspace, &[page], &Claims::parse(CLAIMS).unwrap())
+    problems(&workspace, &[page], &Claims::parse(CLAIMS).unwrap(), &no_charts())
 }
 
 #[test]
@@ -88,7 +101,7 @@ fn names_that_nobody_knows_and_links_to_nowhere_are_problems() {
 #[test]
 fn a_claim_that_no_page_needs_is_a_problem() {
     let workspace = Workspace::find().unwrap();
-    let slips = problems(&workspace, &[], &Claims::parse(CLAIMS).unwrap());
+    let slips = problems(&workspace, &[], &Claims::parse(CLAIMS).unwrap(), &no_charts());
     assert_eq!(slips, ["no page needs 'rate'", "no page needs 'table'"]);
 }
 
@@ -135,33 +148,38 @@ fn mdbooks_message_comes_back_with_values_and_decisions() {
         json!({"Chapter": {"name": "N", "path": path, "source_path": path, "content": text, "number": [3],
             "sub_items": beneath, "parent_names": []}})
     };
-    let inner = chapter("deep/page.md", "x {{claim rate}}", json!([]));
+    let text = "x {{claim rate}}\n\n{{chart rates}}\n```mermaid\na --> b\n```";
+    let inner = chapter("deep/page.md", text, json!([]));
     let items =
         json!(["Separator", chapter("a.md", "{{claims}}", json!([inner])), chapter("adr/README.md", "", json!([]))]);
     let message = json!([{"root": "/"}, {"items": items}]).to_string();
     let claims = Claims::parse(CLAIMS).unwrap();
     let values = Values::known([("rate", 38.6)], BTreeMap::new());
-    let book: Value =
-        serde_json::from_str(&preprocess::preprocess(&workspace, &message, &claims, &values).unwrap()).unwrap();
+    let charts = Charts::parse(CHARTS, &|file| anyhow::bail!("there is no {file}")).unwrap();
+    let sources = preprocess::Sources { claims: &claims, values: &values, charts: &charts };
+    let preprocess = |message: &str| preprocess::preprocess(&workspace, message, &sources);
+    let book: Value = serde_json::from_str(&preprocess(&message).unwrap()).unwrap();
     let first = &book["items"][1]["Chapter"];
     assert!(first["content"].as_str().unwrap().contains("| <a id=\"rate\"></a>rate | links a second | 38.6/s | cited"));
-    let deep = &first["sub_items"][0]["Chapter"]["content"];
-    assert_eq!(deep, "x 38.6/s<sup><a href=\"../claims.html#rate\" title=\"cited\">C</a></sup>");
+    let deep = first["sub_items"][0]["Chapter"]["content"].as_str().unwrap();
+    assert!(deep.starts_with("x 38.6/s<sup><a href=\"../claims.html#rate\" title=\"cited\">C</a></sup>\n"), "{deep}");
+    assert!(deep.contains(">38.6/s</text>") && deep.contains("<pre class=\"mermaid\">a --&gt; b</pre>"), "{deep}");
     let decisions = book["items"][2]["Chapter"]["sub_items"].as_array().unwrap();
     assert!(decisions.len() >= 14);
     assert_eq!(decisions[0]["Chapter"]["number"], json!([3, 1]));
     assert_eq!(decisions[0]["Chapter"]["name"], "Redirects are answered in front of the router");
     let unknown = message.replace("claim rate", "claim nothing");
-    let error = preprocess::preprocess(&workspace, &unknown, &claims, &values).unwrap_err();
+    let error = preprocess(&unknown).unwrap_err();
     assert!(format!("{error:#}").contains("deep/page.md: there is no claim 'nothing'"), "{error:#}");
-    assert!(preprocess::preprocess(&workspace, "{}", &claims, &values).is_err());
+    assert!(preprocess("{}").is_err());
 }
 
 #[test]
 fn the_books_own_pages_have_no_slips() {
     let workspace = Workspace::find().unwrap();
     let claims = Claims::read(&workspace).unwrap();
-    let slips = problems(&workspace, &pages::read(&workspace).unwrap(), &claims);
+    let charts = Charts::read(&workspace).unwrap();
+    let slips = problems(&workspace, &pages::read(&workspace).unwrap(), &claims, &charts);
     assert!(slips.is_empty(), "{slips:#?}");
 }
 

@@ -6,25 +6,13 @@ use serde_json::Value;
 use super::file::Claim;
 
 impl Claim {
-    /// The number at the claim's place. Names are divided by `/`; an element of a list is named by its
-    /// `name`, or by its place.
+    /// The number at the claim's place.
     ///
     /// # Errors
     /// When there is nothing, or no number.
     pub fn look_up(&self, json: &Value) -> Result<f64> {
         let at = self.at.as_deref().unwrap_or_default();
-        let mut here = json;
-        for name in at.split('/') {
-            let next = match here {
-                Value::Object(map) => map.get(name),
-                Value::Array(list) => list
-                    .iter()
-                    .find(|element| element["name"] == name)
-                    .or_else(|| name.parse().ok().and_then(|place: usize| list.get(place))),
-                _ => None,
-            };
-            here = next.with_context(|| format!("claim '{}': there is no '{name}' at '{at}'", self.id))?;
-        }
+        let here = find(json, at).with_context(|| format!("claim '{}'", self.id))?;
         match here.as_f64() {
             Some(number) => Ok(number),
             None => bail!("claim '{}': no number at '{at}'", self.id),
@@ -41,6 +29,26 @@ impl Claim {
             unit => format!("{number} {unit}"),
         }
     }
+}
+
+/// What stands at `at`. Names are divided by `/`; an element of a list is named by its `name`, or by its place.
+///
+/// # Errors
+/// When there is nothing.
+pub fn find<'a>(json: &'a Value, at: &str) -> Result<&'a Value> {
+    let mut here = json;
+    for name in at.split('/') {
+        let next = match here {
+            Value::Object(map) => map.get(name),
+            Value::Array(list) => list
+                .iter()
+                .find(|element| element["name"] == name)
+                .or_else(|| name.parse().ok().and_then(|place: usize| list.get(place))),
+            _ => None,
+        };
+        here = next.with_context(|| format!("there is no '{name}' at '{at}'"))?;
+    }
+    Ok(here)
 }
 
 /// A number with so many significant digits, thousands with commas, no zeros behind the point.
