@@ -19,6 +19,19 @@ pub(crate) struct Incoming(pub(crate) Payload);
 /// time, 400 when the connection broke or the framing is wrong. The rest of
 /// the body is left unread, which closes the connection after the answer.
 pub(crate) async fn read(request: &HttpRequest, state: &State, limit: usize) -> Result<Bytes, Problem> {
+    read_while(request, state, limit, |_| true).await
+}
+
+/// The same, as long as there `is_room` for the bytes that come.
+///
+/// # Errors
+/// As [`read`], and 503 as soon as there is none.
+pub(crate) async fn read_while(
+    request: &HttpRequest,
+    state: &State,
+    limit: usize,
+    is_room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, Problem> {
     if announced_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
@@ -26,7 +39,7 @@ pub(crate) async fn read(request: &HttpRequest, state: &State, limit: usize) -> 
         return Ok(Bytes::new());
     };
     let timeout = state.settings.bounds.body_timeout;
-    let outcome = match tokio::time::timeout(timeout, collect(&mut payload, limit)).await {
+    let outcome = match tokio::time::timeout(timeout, collect(&mut payload, limit, is_room)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Problem::new(
             Kind::RequestTimeout,
@@ -39,12 +52,19 @@ pub(crate) async fn read(request: &HttpRequest, state: &State, limit: usize) -> 
     outcome
 }
 
-async fn collect(payload: &mut Payload, limit: usize) -> Result<Bytes, Problem> {
+async fn collect(
+    payload: &mut Payload,
+    limit: usize,
+    mut is_room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, Problem> {
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Problem::new(Kind::MalformedJson, "the body ended before it was complete"))?;
         if chunk.len() > limit - body.len() {
             return Err(too_large(limit));
+        }
+        if !is_room(chunk.len()) {
+            return Err(Problem::unavailable(Kind::Overloaded, "too many large bodies are being read", 1_000));
         }
         body.extend_from_slice(&chunk);
     }

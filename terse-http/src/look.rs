@@ -25,17 +25,17 @@ impl Looks {
 
     /// Answers for the only segment of the path, if who asks has not used up what redirects are limited to.
     pub(crate) async fn limited(&self, request: &Request, started_ns: u64) -> Response<BoxBody> {
-        if let Some(refusal) = self.draw(request).await {
-            return refusal;
-        }
-        let code = request.path().strip_prefix('/').unwrap_or_default();
-        if let Some(found) = self.state.resolver.peek(code) {
-            return self.redirects.answer(request, started_ns, found);
-        }
-        match ShortCode::parse(code) {
-            Ok(code) => self.look(request, &code, started_ns).await,
-            Err(_) => self.redirects.never_a_code(request, started_ns),
-        }
+        let answer = async {
+            let code = request.path().strip_prefix('/').unwrap_or_default();
+            if let Some(found) = self.state.resolver.peek(code) {
+                return self.redirects.answer(request, started_ns, found);
+            }
+            match ShortCode::parse(code) {
+                Ok(code) => self.look(request, &code, started_ns).await,
+                Err(_) => self.redirects.never_a_code(request, started_ns),
+            }
+        };
+        self.drawing(request, answer).await
     }
 
     /// Answers for `code`, which memory can't.
@@ -49,24 +49,29 @@ impl Looks {
 
     /// Answers with where the link of `code` leads. Previews are limited as redirects are.
     pub(crate) async fn preview(&self, request: &Request, code: &ShortCode) -> Response<BoxBody> {
-        if let Some(refusal) = self.draw(request).await {
-            return refusal;
-        }
         let answer = |found: Result<Lookup, StoreError>| match found {
             Ok(found) => preview::answer(request, &self.state, &self.redirects, code, found),
             Err(error) => self.redirects.refuse(request, &redirect::out_of_reach(&error)),
         };
-        match self.state.resolver.peek(code.as_str()) {
-            Some(found) => answer(Ok(found)),
-            None => self.find(request, code, &answer).await,
-        }
+        let preview = async {
+            match self.state.resolver.peek(code.as_str()) {
+                Some(found) => answer(Ok(found)),
+                None => self.find(request, code, &answer).await,
+            }
+        };
+        self.drawing(request, preview).await
     }
 
-    /// The refusal, if who asks has used up what redirects are limited to.
-    async fn draw(&self, request: &Request) -> Option<Response<BoxBody>> {
-        let limit = self.state.limits.redirect.as_ref()?;
+    /// The `answer`, telling what is left of what redirects are limited to; or the refusal, if that is used up.
+    async fn drawing(&self, request: &Request, answer: impl Future<Output = Response<BoxBody>>) -> Response<BoxBody> {
+        let Some(limit) = &self.state.limits.redirect else { return answer.await };
         let drawn = limit.draw(&self.who(request), 1).await;
-        (drawn.granted == 0).then(|| self.refuse(request, limit, &drawn))
+        if drawn.granted == 0 {
+            return self.refuse(request, limit, &drawn);
+        }
+        let mut answer = answer.await;
+        limit.write(&drawn, answer.headers_mut());
+        answer
     }
 
     /// The `answer` to what is found of `code`, or the refusal to look for it.

@@ -68,10 +68,11 @@ async fn try_shorten(request: &HttpRequest, state: &State, input: &mut Input) ->
     require_form(request)?;
     let bytes = body::read(request, state, state.settings.bounds.body_bytes).await?;
     *input = Input::read(&bytes)?;
-    let caller = caller(request, state, &input.key)?;
-    if let (_, Some(refusal)) = limits::creates(request, state, &caller, 1).await {
+    let caller = caller(request, state, &input.key);
+    if let Some(refusal) = limits::creates(request, state, caller.as_ref().ok(), 1).await.refusal {
         return Err(refusal);
     }
+    let caller = caller?;
     let draft = input.draft(state)?;
     let hash: [u8; 32] = Sha256::digest(&bytes).into();
     let once = Idempotency { key: format!("form-{}", hex(hash)), body_hash: hash };

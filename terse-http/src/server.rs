@@ -20,6 +20,7 @@ use bytes::Bytes;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use tokio::sync::{oneshot, watch};
 
+use crate::api::places::Places;
 use crate::health::StartedMs;
 use crate::worker::{self, Order, Site};
 use crate::{State, openapi};
@@ -81,7 +82,8 @@ pub fn serve_without_lane(listeners: Vec<TcpListener>, state: State) -> io::Resu
 fn start(listeners: Vec<TcpListener>, state: State, lane: bool) -> io::Result<Server> {
     let started = StartedMs(state.clock.monotonic_ms());
     let description = Bytes::from(serde_json::to_vec(&openapi::describe(&state))?);
-    let site = Site { state, started, description, lane };
+    let places = Places::new(state.settings.bounds.batch_bytes);
+    let site = Site { state, started, description, places, lane };
     let mut server = Server { orders: Arc::new(watch::Sender::new(Order::Serve)), workers: Vec::new() };
     for (number, listener) in listeners.into_iter().enumerate() {
         listener.set_nonblocking(true)?;

@@ -32,6 +32,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::addresses::{Addresses, Counted};
+use crate::api::places::Places;
 use crate::connection::Connection;
 use crate::docs::Description;
 use crate::front::FrontFactory;
@@ -69,6 +70,7 @@ pub(crate) struct Site {
     pub(crate) state: State,
     pub(crate) started: StartedMs,
     pub(crate) description: Bytes,
+    pub(crate) places: Places,
     /// Whether redirects are answered beneath the HTTP server where they can be.
     pub(crate) lane: bool,
 }
@@ -155,6 +157,7 @@ fn front(
     let app = App::new()
         .app_data(web::Data::new(site.state.clone()))
         .app_data(web::Data::new(site.started))
+        .app_data(web::Data::new(site.places))
         .app_data(web::Data::new(Description(site.description)))
         .configure(move |config| routes::register(config, &site.state))
         .wrap(from_fn(layer::around));

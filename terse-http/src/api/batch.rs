@@ -1,29 +1,30 @@
-//! `/api/v1/links/batch`: create up to 1,000 links in one request.
+//! `/api/v1/links/batch`: create up to 1,000 links in one request, so many of all batches at once.
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use terse_core::access::Caller;
+use terse_core::metrics::Shed;
+use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_core::{Link, shorten::ServiceError};
 use utoipa::ToSchema;
 use utoipa::openapi::Ref;
 use utoipa::openapi::schema::{AnyOfBuilder, Array, ArrayBuilder, ObjectBuilder, SchemaType};
 
 use super::links::IDEMPOTENCY_KEY;
+use super::places::{AT_ONCE, Places};
 use super::view::LinkView;
-use super::{body, json, json_body, link};
+use super::{body, json, link, require_json};
+use crate::body::read_while;
 use crate::json::{Fields, Json};
 use crate::layer::RequestId;
+use crate::limits::Creates;
 use crate::problem::{Problem, ProblemBody};
 use crate::{State, auth, limits};
 
 /// Most links in one batch; more: 422.
 pub(crate) const MAX_ITEMS: usize = 1_000;
-
-/// Creates of one batch that are under way at once; the others wait their turn.
-/// A fraction of what a shard's write bulkhead admits, so that a batch shuts nobody out.
-const CONCURRENT_CREATES: usize = 64;
 
 /// What became of one item.
 #[derive(Serialize, ToSchema)]
@@ -77,21 +78,32 @@ fn batch_items() -> Array {
     request_body(content = BatchBody),
     responses((status = 200, description = "What became of each item", body = BatchView))
 )]
-pub(crate) async fn create(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn create(
+    request: HttpRequest,
+    state: web::Data<State>,
+    places: web::Data<Places>,
+) -> Result<HttpResponse, Problem> {
     let caller = auth::writer(&request, &state)?;
     if request.headers().contains_key(IDEMPOTENCY_KEY) {
         let detail = "is not taken on a batch; give the items aliases, or create them one by one";
         return Err(Problem::invalid_field(IDEMPOTENCY_KEY, "not_allowed", detail));
     }
-    let bytes = json_body(&request, &state, state.settings.bounds.batch_bytes).await?;
+    require_json(&request)?;
+    let mut room = places.room();
+    let is_room = |more| {
+        let grown = room.grow(more);
+        if !grown {
+            state.metrics.shed(Shed::Create).inc();
+        }
+        grown
+    };
+    let bytes = read_while(&request, &state, state.settings.bounds.batch_bytes, is_room).await?;
     let items = items(Json::parse(&bytes)?)?;
     drop(bytes);
-    let (admitted, refusal) = limits::creates(&request, &state, &caller, items.len()).await;
-    let creates = items.into_iter().enumerate().map(|(index, item)| {
-        let refused = refusal.as_ref().filter(|_| index >= admitted);
-        create_one(item, &caller, &state, refused)
-    });
-    let results: Vec<_> = stream::iter(creates).buffered(CONCURRENT_CREATES).collect().await;
+    let drawn = limits::creates(&request, &state, Some(&caller), items.len()).await;
+    let making = Making { caller: &caller, state: &state, places: &places, drawn: &drawn };
+    let creates = items.into_iter().enumerate().map(|(index, item)| making.create(index, item));
+    let results: Vec<_> = stream::iter(creates).buffered(AT_ONCE).collect().await;
     let extensions = actix_web::HttpMessage::extensions(&request);
     let id = extensions.get::<RequestId>().map(RequestId::as_str);
     let items = results.iter().map(|result| view(result, &state, id)).collect();
@@ -113,14 +125,29 @@ pub(crate) async fn alias(request: HttpRequest, state: web::Data<State>) -> Resu
     }
 }
 
-/// Creates one link, unless it is `refused` because others have used the limit up.
-async fn create_one(item: Json, caller: &Caller, state: &State, refused: Option<&Problem>) -> Result<Link, Problem> {
-    if let Some(refused) = refused {
-        return Err(refused.clone());
+/// What the creates of one batch need.
+struct Making<'a> {
+    caller: &'a Caller,
+    state: &'a State,
+    places: &'a Places,
+    drawn: &'a Creates,
+}
+
+impl Making<'_> {
+    /// Creates the link at `index`, unless those before it have used the limit up, or too many wait for places.
+    async fn create(&self, index: usize, item: Json) -> Result<Link, Problem> {
+        if let Some(refusal) = self.drawn.refusal.as_ref().filter(|_| index >= self.drawn.granted) {
+            return Err(refusal.clone());
+        }
+        let draft = body::draft(item, "item", &self.state.policy)?;
+        self.drawn.turn(index).await;
+        let Some(_place) = self.places.enter().await else {
+            self.state.metrics.shed(Shed::Create).inc();
+            return Err(Problem::store(&StoreError::new(StoreErrorKind::Overloaded, "too many items of batches wait")));
+        };
+        let created: Result<Link, ServiceError> = self.state.shortener.create(self.caller, &draft, None).await;
+        Ok(created?)
     }
-    let draft = body::draft(item, "item", &state.policy)?;
-    let created: Result<Link, ServiceError> = state.shortener.create(caller, &draft, None).await;
-    Ok(created?)
 }
 
 fn view<'a>(result: &'a Result<Link, Problem>, state: &State, request_id: Option<&'a str>) -> ItemView<'a> {

@@ -8,6 +8,7 @@ pub(crate) mod clicks;
 mod csv;
 pub(crate) mod link;
 pub(crate) mod links;
+pub(crate) mod places;
 pub(crate) mod preconditions;
 pub(crate) mod query;
 pub(crate) mod stats;

@@ -33,7 +33,7 @@ mod who;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -226,25 +226,43 @@ async fn drawn(limit: Option<&Limit>, state: &State, request: &ServiceRequest) -
     (drawn.granted == 0).then(|| limit.refusal(&drawn))
 }
 
-/// Draws for `units` creates by `caller`: how many may be made, and what is answered to the others.
-pub(crate) async fn creates(
-    request: &HttpRequest,
-    state: &State,
-    caller: &Caller,
-    units: usize,
-) -> (usize, Option<Problem>) {
-    let wanted = u32::try_from(units).unwrap_or(u32::MAX);
-    let (granted, refusal) = match &state.limits.create {
-        Some(limit) => {
-            let drawn = limit.draw(&Who::of(request, state, Some(caller)), wanted).await;
-            tell(request, limit, &drawn);
-            (drawn.granted, (drawn.granted < wanted).then(|| limit.refusal(&drawn)))
+/// What came of drawing for creates.
+pub(crate) struct Creates {
+    /// How many may be made.
+    pub(crate) granted: usize,
+    /// What is answered to the others.
+    pub(crate) refusal: Option<Problem>,
+    /// When the turn of the first was, and the time from one to the next, if the rule paces.
+    turns: Option<(Instant, Duration)>,
+}
+
+impl Creates {
+    /// Waits for the turn of the create at `index`. That of the first has come.
+    pub(crate) async fn turn(&self, index: usize) {
+        if let Some((first, gap)) = self.turns {
+            pace::until(first + gap.saturating_mul(u32::try_from(index).unwrap_or(u32::MAX))).await;
         }
-        None => (wanted, None),
-    };
-    let quota = quota::draw(request, state, caller, granted).await;
-    // Where both refuse some, the quota refused the first of them.
-    (quota.granted as usize, quota.refusal.or(refusal))
+    }
+}
+
+/// Draws for `units` creates by `caller`, and waits for the turn of the first if the rule paces. Who has no valid key
+/// has the limit of the address, and is told of the key later.
+pub(crate) async fn creates(request: &HttpRequest, state: &State, caller: Option<&Caller>, units: usize) -> Creates {
+    let wanted = u32::try_from(units).unwrap_or(u32::MAX);
+    let (mut granted, mut refusal, mut turns) = (wanted, None, None);
+    if let Some(limit) = &state.limits.create {
+        let drawn = limit.draw(&Who::of(request, state, caller), wanted).await;
+        tell(request, limit, &drawn);
+        turns = limit.local.rule().pace().map(|gap| (Instant::now(), gap));
+        refusal = (drawn.granted < wanted).then(|| limit.refusal(&drawn));
+        granted = drawn.granted;
+    }
+    if let Some(caller) = caller {
+        let quota = quota::draw(request, state, caller, granted).await;
+        // Where both refuse some, the quota refused the first of them.
+        (granted, refusal) = (quota.granted, quota.refusal.or(refusal));
+    }
+    Creates { granted: granted as usize, refusal, turns }
 }
 
 impl Told {

@@ -1,10 +1,14 @@
 //! Many creates in one request.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use terse_core::ports::StoreErrorKind;
-use terse_testkit::{Fault, Operation, When};
+use terse_http::Bounds;
+use terse_testkit::{Fault, Gate, Operation, When};
 
-use crate::server::{Answer, Server, faults};
+use crate::server::{Answer, Choices, Server, faults};
 
 const BATCH: &str = "/api/v1/links/batch";
 
@@ -84,6 +88,74 @@ fn a_store_fault_hits_only_the_items_it_hits() {
     let statuses: Vec<_> = items.as_array().unwrap().iter().map(|item| item["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [201, 503, 201]);
     assert_eq!(items[1]["error"]["code"], "store_unavailable");
+}
+
+/// Batches of so many items at once, each over a connection of its own, to a store that takes none until `then` was
+/// done. What became of each item.
+fn at_once(server: &Server, batches: usize, items: usize, then: impl FnOnce()) -> Vec<u64> {
+    let gate = Gate::closed();
+    server.store.faults.add(Operation::InsertIfAbsent, When::Every, Fault::HoldCall(gate.clone()));
+    let body = json!({"items": vec![json!({"url": "https://example.com/"}); items]});
+    std::thread::scope(|scope| {
+        let sent: Vec<_> = (0..batches).map(|_| scope.spawn(|| send(server, &body).value()["items"].clone())).collect();
+        then();
+        gate.open();
+        let answers: Vec<_> = sent.into_iter().map(|answer| answer.join().unwrap()).collect();
+        let statuses = answers.iter().flat_map(|items| items.as_array().unwrap().iter());
+        statuses.map(|item| item["status"].as_u64().unwrap()).collect()
+    })
+}
+
+fn await_true(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn batches_together_ask_the_store_for_as_much_at_once_as_one() {
+    let server = Server::start();
+    let inserts = || server.store.faults.calls(Operation::InsertIfAbsent);
+    let statuses = at_once(&server, 5, 100, || {
+        await_true("64 creates", || inserts() == 64);
+        // What needs no store waits for nobody.
+        let refused = send(&server, &json!({"items": [{"url": "nonsense"}]})).value()["items"][0]["status"].clone();
+        assert_eq!((refused, inserts()), (422.into(), 64));
+    });
+    assert_eq!((statuses.len(), statuses.iter().all(|status| *status == 201)), (500, true));
+    assert_eq!((inserts(), server.metric("terse_shed_total{kind=\"create\"}")), (500, 0.0));
+}
+
+#[test]
+fn items_of_more_than_64_batches_at_once_are_refused_in_their_place() {
+    let server = Server::start();
+    let shed = || server.metric("terse_shed_total{kind=\"create\"}");
+    let statuses = at_once(&server, 65, 64, || await_true("64 items to be refused", || shed() == 64.0));
+    let of = |wanted: u64| statuses.iter().filter(|status| **status == wanted).count();
+    assert_eq!((of(201), of(503)), (64 * 64, 64));
+}
+
+#[test]
+fn bodies_of_batches_take_only_so_much_memory_together() {
+    let bounds = Bounds { batch_bytes: 1_000, ..Bounds::default() };
+    let server = Server::with(Choices { bounds, ..Choices::default() });
+    let small = json!({"items": [{"url": format!("https://example.com/{}", "x".repeat(100))}]});
+    let head = format!("POST {BATCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+    let mut slow: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for stream in &mut slow {
+        write!(stream, "{head}Content-Length: 1000\r\n\r\n{:999}", "[").unwrap();
+    }
+    await_true("what is there to be read", || send(&server, &small).status == 503);
+    let refused = send(&server, &small);
+    refused.assert_problem(503, "overloaded");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(server.metric("terse_shed_total{kind=\"create\"}"), 2.0);
+    assert_eq!(server.json("POST", "/api/v1/links", &small["items"][0]).status, 201, "others are read as ever");
+    // One that is whole gives its room back.
+    write!(slow[0], "]").unwrap();
+    await_true("room again", || send(&server, &small).status == 200);
 }
 
 #[test]

@@ -160,6 +160,21 @@ fn the_form_is_limited_like_the_api() {
 }
 
 #[test]
+fn who_tries_keys_has_the_limit_of_the_address_by_api_and_by_form() {
+    let keys = Arc::new(Keys::default());
+    let key = keys.issue("one", Role::Writer).reveal().to_owned();
+    let server = Server::with(Choices { keys: Some(keys), ..creates(2, LimitBy::Key) });
+    let form = |key: &str| {
+        let form = format!("key={key}&url=https%3A%2F%2Fexample.com%2F");
+        server.ask("POST", "/").header("Sec-Fetch-Site", "same-origin").form(&form).send().status
+    };
+    let wrong = format!("{}AAAAAAA", &key[..key.len() - 7]);
+    assert_eq!([form(&wrong), form("x"), form(&wrong), form("")], [401, 401, 429, 429]);
+    assert_eq!(create_with(&server, &wrong).status, 429, "both are one limit");
+    assert_eq!(form(&key), 201, "the key has its own");
+}
+
+#[test]
 fn the_api_has_a_limit_of_its_own() {
     let limits = |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
         api: limit("api", LimitBy::Key, bucket(2), clock, metrics),
@@ -301,8 +316,12 @@ fn redirects_can_be_limited_too() {
     let server = Server::with(Choices { limits: Box::new(limits), ..Choices::default() });
     server.put(&link("stored"));
     server.reader.known.lock().insert("hot".into(), link("hot").resolution());
-    assert_eq!((server.get("/hot").status, server.get("/stored").status, server.get("/none").status), (302, 302, 404));
-    for path in ["/hot", "/stored", "/none"] {
+    for (path, status, left) in [("/hot", 302, 2), ("/stored+", 200, 1), ("/none", 404, 0)] {
+        let answer = server.get(path);
+        let left = format!("\"redirect\";r={left};t=10");
+        assert_eq!((answer.status, told(&answer)), (status, [Some("\"redirect\";q=3;w=30"), Some(&*left), None]));
+    }
+    for path in ["/hot", "/stored", "/stored+", "/none"] {
         let refused = server.get(path);
         refused.assert_problem(429, "rate_limited");
         assert_eq!(refused.header("retry-after"), Some("10"));
@@ -323,6 +342,22 @@ fn a_leaky_bucket_lets_creates_wait_their_turn() {
     // The clock stands still, so each waits longer: 0, 50, 100 … 250 ms.
     assert_eq!(statuses, [201, 201, 201, 201, 201, 201, 429]);
     assert!(began.elapsed() >= Duration::from_millis(750), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_leaky_bucket_paces_the_items_of_a_batch_too() {
+    let rule = Rule::LeakyBucket { rate: 20, per: SECOND, queue: 5 };
+    let limits = move |clock: &Arc<TestClock>, metrics: &Metrics| Limits {
+        create: limit("create", LimitBy::Address, rule, clock, metrics),
+        ..Limits::default()
+    };
+    let server = Server::with(Choices { limits: Box::new(limits), ..Choices::default() });
+    let began = std::time::Instant::now();
+    let items = vec![json!({ "url": "https://example.com/" }); 7];
+    let results = server.json("POST", "/api/v1/links/batch", &json!({ "items": items })).value()["items"].clone();
+    let statuses: Vec<_> = (0..7).map(|n| results[n]["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [201, 201, 201, 201, 201, 201, 429]);
+    assert!(began.elapsed() >= Duration::from_millis(250), "the last has the sixth turn: {:?}", began.elapsed());
 }
 
 /// A shared limit that grants so many units, or can't tell.

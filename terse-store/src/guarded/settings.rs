@@ -67,13 +67,14 @@ pub struct GuardSettings {
 /// - Catalog: a fifth, which is more lists than a shard can work off in their time.
 /// - Marks: a server polls once at a time; the others are there for one that
 ///   was given up and another that catches up. What is cached stays fresh for 500 ms.
-/// - Writes: 576 are eight batches of links side by side (64 at once each) and what a server writes for itself, and
+/// - Writes: 576 are 512 creates and edits and what a server writes for itself, and
 ///   at 600 conditional writes a second, what three nodes on two cores did, the
 ///   last of them still ends within the store's deadline of 2 s.
 /// - Calls at once by how long they take: never fewer than 128. A file on a disk
 ///   that takes 5 ms for a read answers 800 a second with its four readers, the
 ///   last of 128 after 160 ms: a quarter of the time that a read has. Creates have
-///   four times as long, and never fewer than four batches of links fit side by side.
+///   four times as long, and never fewer than 256: 64 connections, and the 64 links that
+///   all batches together create at once, are less than half of that, where statistics begin to give way.
 ///   Neither gets fewer while calls take a tenth of the time that they have.
 impl Default for GuardSettings {
     fn default() -> Self {

@@ -29,7 +29,12 @@ impl ClickStats for Nothing {
 
 /// A shard for eight redirects and eight creates at once, and statistics that give way to them.
 fn shard_for_eight() -> (Fixture, GuardedStats) {
-    let fixture = Fixture::with(GuardSettings { redirects: always(8), creates: always(8), ..settings() });
+    shard_with(GuardSettings { redirects: always(8), creates: always(8), ..settings() })
+}
+
+/// A shard, and statistics that give way to it.
+fn shard_with(settings: GuardSettings) -> (Fixture, GuardedStats) {
+    let fixture = Fixture::with(settings);
     let clock: Arc<dyn MonotonicClock> = Arc::new(CoreClock(fixture.clock.clone()));
     let stats = GuardedStats::new(Arc::new(Nothing), &StatsGuardSettings::default(), clock, 1, &fixture.metrics);
     let links = fixture.store.loads().map(|(_, limit)| Arc::clone(limit)).collect();
@@ -124,6 +129,51 @@ async fn creates_that_hang_take_no_place_of_a_redirect() {
         assert_eq!(create.await.unwrap().unwrap(), Insert::Created);
     }
     fixture.assert_idle();
+}
+
+/// Connections that never meet overload protection, whatever is asked for over them.
+const CONNECTIONS: usize = 64;
+/// Links that all batches of a process create at once.
+const OF_BATCHES: usize = 64;
+
+/// Statistics of a shard whose gates are as small as they get, and the shard.
+fn smallest_gates() -> (Fixture, GuardedStats) {
+    let of = |settings: ConcurrencySettings| always(settings.min);
+    let default = settings();
+    let (redirects, creates) = (of(default.redirects), of(default.creates));
+    shard_with(GuardSettings { redirects, creates, ..default })
+}
+
+/// One of the connections asks for statistics. The others create, with a batch or alone, or follow links.
+#[tokio::test]
+async fn statistics_are_not_shed_for_what_64_connections_ask_for() {
+    let (fixture, stats) = smallest_gates();
+    let gate = fixture.hangs(Operation::InsertIfAbsent);
+    let create = |number: usize| {
+        let store = fixture.store.clone();
+        tokio::spawn(async move { store.insert_if_absent(&link(&format!("new{number}")), attempt(1)).await })
+    };
+    let most = OF_BATCHES + CONNECTIONS - 2;
+    let mut creates: Vec<_> = (0..most).map(create).collect();
+    arrived(&gate, most).await;
+    stats.overall(&code("abc")).await.unwrap();
+    creates.extend((most..2 * CONNECTIONS).map(create));
+    arrived(&gate, 2 * CONNECTIONS).await;
+    assert_eq!(kind(stats.overall(&code("abc")).await), StoreErrorKind::Overloaded, "one batch more would be too much");
+    gate.open();
+    for create in creates {
+        create.await.unwrap().unwrap();
+    }
+    let (fixture, stats) = smallest_gates();
+    let gate = fixture.hangs(Operation::Resolve);
+    let mut held = Vec::new();
+    hold(&fixture, CONNECTIONS - 1, &mut held).await;
+    stats.overall(&code("abc")).await.unwrap();
+    fixture.insert("beside").await.unwrap();
+    gate.open();
+    for call in held {
+        call.await.unwrap();
+    }
 }
 
 /// The time that tokio's timers go by.
