@@ -68,9 +68,10 @@ impl TrustedProxies {
         if self.0.is_empty() || !self.trusts(peer) {
             return Some(peer);
         }
-        let (listed, forwarded) = (lines(headers, X_FORWARDED_FOR), lines(headers, FORWARDED));
-        let listed = (!listed.is_empty()).then(|| self.walk(peer, x_forwarded_for(listed)));
-        let forwarded = (!forwarded.is_empty()).then(|| self.walk(peer, named_hops(forwarded)));
+        let listed = Last::of(lines(headers, X_FORWARDED_FOR));
+        let listed = listed.any().then(|| self.walk(peer, x_forwarded_for(&listed)));
+        let forwarded = Last::of(lines(headers, FORWARDED).flat_map(elements));
+        let forwarded = forwarded.any().then(|| self.walk(peer, named_hops(&forwarded)));
         match (listed, forwarded) {
             (Some(one), Some(other)) if one != other => Some(peer),
             (one, other) => one.or(other).or(Some(peer)),
@@ -91,10 +92,37 @@ impl TrustedProxies {
     }
 }
 
+/// The last [`MAX_HOPS`] of what came, kept in place: redirects allocate nothing.
+struct Last<T> {
+    kept: [Option<T>; MAX_HOPS],
+    came: usize,
+}
+
+impl<T: Copy> Last<T> {
+    fn of(all: impl Iterator<Item = T>) -> Self {
+        let mut last = Self { kept: [None; MAX_HOPS], came: 0 };
+        for one in all {
+            last.kept[last.came % MAX_HOPS] = Some(one);
+            last.came += 1;
+        }
+        last
+    }
+
+    fn any(&self) -> bool {
+        self.came > 0
+    }
+
+    /// What came last comes first.
+    fn from_the_right(&self) -> impl Iterator<Item = T> {
+        let begin = self.came.saturating_sub(MAX_HOPS);
+        (begin..self.came).rev().filter_map(|at| self.kept[at % MAX_HOPS])
+    }
+}
+
 /// What each header called `name` says; `None` = something that is no visible ASCII.
-fn lines<'h>(headers: &'h (impl Headers + ?Sized), name: &str) -> Vec<Option<&'h str>> {
-    let of_it = headers.each().filter(|(other, _)| other.eq_ignore_ascii_case(name));
-    of_it.map(|(_, value)| visible(value)).collect()
+fn lines<'h>(headers: &'h (impl Headers + ?Sized), name: &str) -> impl Iterator<Item = Option<&'h str>> {
+    let of_it = headers.each().filter(move |(other, _)| other.eq_ignore_ascii_case(name));
+    of_it.map(|(_, value)| visible(value))
 }
 
 fn visible(value: &[u8]) -> Option<&str> {
@@ -102,57 +130,84 @@ fn visible(value: &[u8]) -> Option<&str> {
     visible.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// The addresses of `X-Forwarded-For`, from the right.
-fn x_forwarded_for(lines: Vec<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
-    let lines = lines.into_iter().rev().map(|line| line.unwrap_or("?"));
+/// The addresses of `X-Forwarded-For`, from the right. Each line has at least one.
+fn x_forwarded_for(lines: &Last<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines = lines.from_the_right().map(|line| line.unwrap_or("?"));
     lines.flat_map(|line| line.rsplit(',')).map(|hop| address(hop.trim()))
 }
 
 /// The addresses of `Forwarded` (RFC 7239), from the right.
-fn named_hops(lines: Vec<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
-    let mut hops = vec![];
-    for line in lines {
-        match line.and_then(elements) {
-            Some(elements) => hops.extend(elements),
-            None => hops.push(None),
-        }
-    }
-    hops.into_iter().rev()
+fn named_hops(elements: &Last<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
+    elements.from_the_right().map(|element| element.and_then(named))
 }
 
-/// The address of each element of a `Forwarded` line; `None` when a quote is not closed.
-fn elements(line: &str) -> Option<Vec<Option<IpAddr>>> {
-    let mut hops = vec![];
-    for element in split(line, b',')? {
-        let mut hop = None;
-        for pair in split(element, b';')? {
-            match pair.split_once('=') {
-                Some((name, value)) if name.trim().eq_ignore_ascii_case("for") => hop = address(unquoted(value.trim())),
-                _ => {}
-            }
-        }
-        hops.push(hop);
-    }
-    Some(hops)
+/// The elements of a `Forwarded` line; a single `None` when it can't be read or a quote is not closed.
+fn elements(line: Option<&str>) -> impl Iterator<Item = Option<&str>> {
+    let line = line.filter(|line| {
+        let mut quotes = Quotes::default();
+        line.bytes().for_each(|byte| {
+            quotes.outside(byte);
+        });
+        !quotes.open
+    });
+    let hidden = line.is_none().then_some(None);
+    hidden.into_iter().chain(line.into_iter().flat_map(|line| Parts::of(line, b',').map(Some)))
 }
 
-/// The parts of `text` between `separator`s that are outside of quotes.
-fn split(text: &str, separator: u8) -> Option<Vec<&str>> {
-    let (mut parts, mut begin, mut quoted, mut escaped) = (vec![], 0, false, false);
-    for (at, byte) in text.bytes().enumerate() {
+/// The address that an element names.
+fn named(element: &str) -> Option<IpAddr> {
+    let pairs = Parts::of(element, b';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for")).last()?;
+    address(unquoted(value.trim()))
+}
+
+/// Follows a text byte by byte through its quotes.
+#[derive(Default)]
+struct Quotes {
+    open: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    /// Whether `byte`, the next one, stands outside of quotes and is none.
+    fn outside(&mut self, byte: u8) -> bool {
+        if std::mem::take(&mut self.escaped) {
+            return false;
+        }
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if byte == separator && !quoted => {
-                parts.push(text.get(begin..at)?);
-                begin = at + 1;
-            }
-            _ => {}
+            b'\\' if self.open => self.escaped = true,
+            b'"' => self.open = !self.open,
+            _ => return !self.open,
         }
+        false
     }
-    parts.push(text.get(begin..)?);
-    (!quoted).then_some(parts)
+}
+
+/// The parts of a text between separators that are outside of quotes.
+struct Parts<'h> {
+    rest: Option<&'h str>,
+    separator: u8,
+}
+
+impl<'h> Parts<'h> {
+    fn of(text: &'h str, separator: u8) -> Self {
+        Self { rest: Some(text), separator }
+    }
+}
+
+impl<'h> Iterator for Parts<'h> {
+    type Item = &'h str;
+
+    fn next(&mut self) -> Option<&'h str> {
+        let text = self.rest.take()?;
+        let mut quotes = Quotes::default();
+        let end = text.bytes().position(|byte| quotes.outside(byte) && byte == self.separator);
+        let Some((part, rest)) = end.and_then(|end| Some((text.get(..end)?, text.get(end + 1..)?))) else {
+            return Some(text);
+        };
+        self.rest = Some(rest);
+        Some(part)
+    }
 }
 
 fn unquoted(text: &str) -> &str {

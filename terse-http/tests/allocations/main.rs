@@ -21,6 +21,7 @@ use actix_http::header::{self, HeaderValue};
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, StatusCode};
 use actix_service::{Service, ServiceFactory, fn_service};
 use terse_core::Link;
+use terse_http::Network;
 use terse_testkit::CountingAllocator;
 use terse_testkit::links::link;
 use tokio::runtime::{Builder, LocalOptions};
@@ -47,6 +48,10 @@ const HEADERS: &str = "Host: go.example.org\r\nUser-Agent: Mozilla/5.0 (X11; Lin
     Upgrade-Insecure-Requests: 1\r\nConnection: keep-alive\r\n";
 /// Those that it doesn't know: actix keeps each such name in an allocation of its own.
 const UNKNOWN: &str = "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\n";
+
+/// Proxies in a row, the last of which is the client's peer.
+const PROXIES: &str = "X-Forwarded-For: 203.0.113.7, 10.1.1.1, [fd00::1]:4711\r\n";
+const FORWARDED: &str = "Forwarded: for=203.0.113.7;host=\"a,b\", for=10.1.1.1, for=\"[fd00::1]:4711\"\r\n";
 
 /// The fewest allocations of a window of requests with `more` headers, on one connection.
 fn fewest(address: SocketAddr, method: &str, more: &str) -> u64 {
@@ -107,7 +112,9 @@ async fn serve_bare(listener: TcpListener) {
 }
 
 fn server(lane: bool) -> Server {
-    let server = Server::with(Choices { lane, ..Choices::default() });
+    let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
+    let trusted_proxies = [network("127.0.0.0", 8), network("10.0.0.0", 8), network("fd00::", 8)].into_iter().collect();
+    let server = Server::with(Choices { lane, trusted_proxies, ..Choices::default() });
     server.recorded.quiet.store(true, Ordering::Relaxed);
     server.reader.known.lock().insert("abc".into(), link("abc").resolution());
     server
@@ -121,12 +128,18 @@ fn a_redirect_from_memory_allocates_nothing_of_its_own() {
     for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
         assert_eq!(fewest(in_lane.address, method, more), 0, "{method} {more:?}, in {WINDOW} requests");
     }
+    let both = format!("{PROXIES}{FORWARDED}");
+    for more in [PROXIES, FORWARDED, &both] {
+        assert_eq!(fewest(in_lane.address, "GET", more), 0, "{more:?}, in {WINDOW} requests");
+    }
     // A connection comes back to the lane after what the lane can't answer.
     in_lane.put(&Link { target: link("abc").target, ..link("far") });
     let mut stream = TcpStream::connect(in_lane.address).unwrap();
     redirect(&mut stream, format!("GET /far HTTP/1.1\r\n{HEADERS}\r\n").as_bytes());
     assert_eq!(fewest_on(&mut stream, "GET", ""), 0, "after a look into the store");
-    for (method, more) in [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n")] {
+    for (method, more) in
+        [("GET", ""), ("HEAD", ""), ("GET", UNKNOWN), ("GET", "X-Request-Id: 0123456789abcdef\r\n"), ("GET", PROXIES)]
+    {
         let (ours, actix) = (fewest(server.address, method, more), fewest(bare, method, more));
         assert_eq!(ours, actix, "{method} {more:?}, in {WINDOW} requests");
         let names = more.lines().count() as u64;
