@@ -161,3 +161,30 @@ fn probes_metrics_and_redirects_answer_any_host() {
     }
     server.ask("GET", "/none").header("Host", "evil.example").send().assert_problem(404, "not_found");
 }
+
+#[test]
+fn no_other_origin_may_read_the_api_or_have_it_do_something() {
+    let server = Server::start();
+    let foreign = |method: &str, path: &str| {
+        let request = server.ask(method, path).header("Origin", "https://evil.example");
+        request.header("Sec-Fetch-Site", "cross-site")
+    };
+    let allows = |answer: &Answer| answer.headers.iter().any(|(name, _)| name.starts_with("access-control-"));
+    let api = [LINKS, "/api/v1/links/batch", "/api/v1/links/c1", "/api/v1/admin/block", "/api/v1/admin/usage"];
+    for path in api.iter().chain(&["/api/v1/admin/breakers/main/read", "/api/openapi.json", "/", "/metrics", "/c1"]) {
+        let read = foreign("GET", path).send();
+        assert!(!allows(&read), "{path}: {read:?}");
+        let preflight = foreign("OPTIONS", path).header("Access-Control-Request-Method", "POST");
+        let answer = preflight.header("Access-Control-Request-Headers", "content-type, authorization").send();
+        assert!(!allows(&answer) && answer.status >= 400, "{path}: {answer:?}");
+    }
+    for path in [LINKS, "/api/v1/links/batch", "/api/v1/admin/block"] {
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+            let sent = foreign("POST", path).header("Content-Type", kind).body(BODY).send();
+            assert!(!allows(&sent), "{path}: {sent:?}");
+            sent.assert_problem(415, "unsupported_media_type");
+        }
+        foreign("POST", path).body(BODY).send().assert_problem(415, "unsupported_media_type");
+    }
+    assert_eq!(server.store.faults.calls(Operation::InsertIfAbsent), 0);
+}

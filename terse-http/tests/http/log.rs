@@ -97,3 +97,25 @@ fn redirects_and_probes_are_not_logged_as_a_rule() {
     server.ask("GET", "/api/v1/links/batch").header("X-Request-Id", "log-2").send();
     assert!(logged("log-2")[0].contains("\"/api/v1/links/batch\""));
 }
+
+#[test]
+fn what_a_client_sends_forges_no_line_of_the_log() {
+    assert_eq!(logged("log-5"), Vec::<String>::new());
+    let server = Server::start();
+    let id = r#"log-5"},"level":"ERROR","f0rged":{"x":""#;
+    let request = server.ask("GET", "/api/v1/links/x%0a%0df0rged%1b%5b2J?f0rged").header("X-Request-Id", id);
+    let request = request.header("User-Agent", "\"f0rged\" \\u001b[2J").header("Referer", "https://f0rged.example/");
+    assert_eq!(request.send().status, 404);
+    // This is no id, so one is made.
+    server.ask("GET", "/api/v1/links").header("X-Request-Id", "log-5\tf0rged").send();
+    let block = server.json("POST", "/api/v1/admin/block", &serde_json::json!({"host": "evil.example\nf0rged"}));
+    assert_eq!(block.status, 422, "{block:?}");
+    let lines = logged("f0rged");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((&line["level"], &line["fields"]["request_id"]), (&"INFO".into(), &id.into()));
+    assert_eq!(logged("log-5"), lines);
+    for line in logged("") {
+        assert!(serde_json::from_str::<Value>(&line).is_ok_and(|line| line.is_object()), "{line}");
+    }
+}
