@@ -22,5 +22,6 @@ mod listing;
 mod operation;
 mod page;
 mod races;
+mod reference;
 mod schema;
 mod validation;

@@ -7,6 +7,7 @@ use terse_it::cluster::{Cluster, Keyspace};
 use terse_it::{Setup, Stop, heavy_turn};
 
 use crate::broker::{Ends, await_total, check, click, shared_broker, verify, with_broker};
+use crate::reference::assert_metrics;
 
 /// A first start on a keyspace makes its tables.
 const KEYSPACE_LIMIT: Duration = Duration::from_secs(120);
@@ -58,6 +59,8 @@ fn two_servers_publish_and_one_counts_on_a_cluster() {
         await_total(&other.client(), code, 27);
     }
     assert_eq!(check(&counting.client(), "bus:partitions")["observedValue"], 8);
+    let clients = [one.client(), counting.client()];
+    assert_metrics(&clients, &["with links in a keyspace", "with a message broker"]);
     // A replay beside servers that go on, from a keyspace into a file and into another keyspace.
     let into = cluster.keyspace("fresh");
     let ended = AtomicBool::new(false);
