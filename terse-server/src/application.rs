@@ -99,7 +99,8 @@ impl Application {
         let codes = Arc::new(codes(&config, address, &stores, &identity, &world));
         let events = Events::open(&config, &identity, &stores, &world)?;
         let links = Links::open(&config, &stores, &identity, &codes, events.as_ref(), &world)?;
-        let blocking = Blocking::open(blocklist, &config, &links.cache, stores.home(), &world).await;
+        let deployment = identity.deployment_text();
+        let blocking = Blocking::open(blocklist, &config, deployment, &links.cache, stores.home(), &world).await;
         let warm = warm_start(&config, &links.cache, &identity, &lifecycle, &world);
         let broker = broker::settings(&config, &identity)?;
         let mut clicks = Clicks::open(&config, broker, &world).await?;
@@ -326,7 +327,7 @@ struct Parts<'a> {
 fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) -> Result<State, StartError> {
     let Parts { stores, links, blocking, clicks, told, keys, lifecycle } = parts;
     let counted = clicks.dependencies(&world.clock);
-    let overload: Arc<dyn DependencyHealth> = Arc::new(OverloadHealth(stores.loads.clone()));
+    let own: [Arc<dyn DependencyHealth>; 2] = [Arc::new(OverloadHealth(stores.loads.clone())), blocking.clone()];
     let stats = guarded_stats(clicks, stores, world)?;
     Ok(State {
         shortener: Arc::clone(&links.shortener),
@@ -341,7 +342,7 @@ fn state(config: &Config, address: SocketAddr, parts: Parts<'_>, world: &World) 
             AuthMode::Keys => Access::Keys(Arc::clone(keys) as Arc<dyn terse_core::access::Authenticator>),
         },
         store_health: stores.links.clone(),
-        dependencies: links.dependencies().into_iter().chain(counted).chain(told).chain([overload]).collect(),
+        dependencies: links.dependencies().into_iter().chain(counted).chain(told).chain(own).collect(),
         breakers: links.breakers(stores, &stats)?,
         limits: links.limits(config, world)?,
         lifecycle: Arc::clone(lifecycle),
@@ -376,8 +377,8 @@ fn settings(http: &HttpConfig, address: SocketAddr) -> Settings {
         surfaces: http.surfaces,
         trusted_proxies: limits::trusted_proxies(http),
         bounds: http.bounds,
-        release: env!("CARGO_PKG_VERSION"),
         docs_dir: http.docs_dir.clone(),
+        release: env!("CARGO_PKG_VERSION"),
     }
 }
 

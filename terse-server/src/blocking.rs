@@ -9,7 +9,9 @@
 //! the next one, which only one of several can, so no change is lost. A server asks
 //! for the next one every `POLL_EVERY`: one read of one row. So a change shows on
 //! every server within a second while the first shard can be read; while it can't,
-//! the list stays as it was. A server that starts meanwhile has the file alone until the shard answers.
+//! the list stays as it was. A server that starts meanwhile goes by the list that its
+//! data directory remembers (`remembered.rs`), and says so in `/health` until the shard
+//! has answered: one that was changed by another server since is not known to it.
 //!
 //! Old lists are forgotten once `KEPT` newer ones stand. A server that slept
 //! through so many finds no next one; that is why all names are looked at every `LOOK_EVERY_MS`.
@@ -20,21 +22,26 @@
 
 mod chain;
 mod file;
+mod health;
+mod remembered;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use terse_cache::ReadThrough;
+use terse_core::metrics::Metrics;
 use terse_core::ports::blocking::{BlockChange, HostBlocking};
 use terse_core::ports::{HomeStore, StoreError, StoreErrorKind};
-use terse_core::{BlockList, BlockedHost, Clock};
+use terse_core::{BlockList, BlockedHost};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
 use self::chain::{Chain, Hosts};
+use self::remembered::Remembered;
 use crate::config::Config;
 use crate::exit::{Exit, StartError};
 use crate::tasks::Tasks;
@@ -67,7 +74,11 @@ pub struct Blocking {
     reading: parking_lot::Mutex<()>,
     /// Taken by who reads or changes the shared list.
     chain: Mutex<Chain>,
+    remembered: Arc<Remembered>,
     hosts: ArcSwap<Hosts>,
+    /// Whether the shared list was read since the start.
+    known: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 /// SIGHUP, caught.
@@ -94,31 +105,52 @@ pub fn check(file: Option<&Path>) -> Result<BlockList, StartError> {
 }
 
 impl Blocking {
-    /// With the hosts of `list`, which was read of the file, blocked in `cache`, and those of the shared list as soon
-    /// as the first shard, its `home`, answers.
+    /// With the hosts of `list`, which was read of the file, blocked in `cache`, and those of the shared list as
+    /// `deployment` knew it in the last run, until the first shard, its `home`, answers.
     pub async fn open(
         list: BlockList,
         config: &Config,
+        deployment: String,
         cache: &Arc<ReadThrough>,
         home: &Arc<dyn HomeStore>,
         world: &World,
     ) -> Arc<Self> {
         cache.block_file(list);
-        let blocking = Arc::new(Self::new(config.blocklist.as_deref(), cache, home, &world.clock));
-        if !matches!(tokio::time::timeout(FIRST_WITHIN, blocking.poll_once()).await, Ok(Ok(()))) {
-            tracing::warn!("what admins block is not known yet; it is asked for until the first shard answers");
+        let remembered = Remembered::new(config.data_dir.clone(), deployment);
+        let blocking = Arc::new(Self::new(config.blocklist.as_deref(), remembered, cache, home, world));
+        let first = tokio::time::timeout(FIRST_WITHIN, blocking.poll_once()).await;
+        if !blocking.is_known() {
+            let error = first.ok().and_then(Result::err).map(|error| error.to_string());
+            let hosts = blocking.hosts.load().len();
+            tracing::warn!(hosts, error, "what admins block can't be read yet; until then what was known last counts");
         }
         blocking
     }
 
-    fn new(file: Option<&Path>, cache: &Arc<ReadThrough>, home: &Arc<dyn HomeStore>, clock: &Arc<dyn Clock>) -> Self {
+    fn new(
+        file: Option<&Path>,
+        remembered: Arc<Remembered>,
+        cache: &Arc<ReadThrough>,
+        home: &Arc<dyn HomeStore>,
+        world: &World,
+    ) -> Self {
+        let hosts = remembered.recall();
+        cache.block_shared(hosts.iter().cloned().collect());
         Self {
             cache: Arc::clone(cache),
             file: file.map(Path::to_owned),
             reading: parking_lot::Mutex::default(),
-            chain: Mutex::new(Chain::new(Arc::clone(home), Arc::clone(clock))),
-            hosts: ArcSwap::default(),
+            chain: Mutex::new(Chain::new(Arc::clone(home), Arc::clone(&world.clock), Arc::clone(&hosts))),
+            remembered,
+            hosts: ArcSwap::new(hosts),
+            known: AtomicBool::new(false),
+            metrics: Arc::clone(&world.metrics),
         }
+    }
+
+    /// Whether the shared list was read since the start.
+    fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
     /// Starts the tasks that read the file at SIGHUP, and the shared list.
@@ -159,26 +191,32 @@ impl Blocking {
         }
     }
 
-    /// Takes over what other servers changed of the shared list.
+    /// Takes over what other servers changed of the shared list, and remembers it for the next start.
     async fn poll_once(&self) -> Result<(), StoreError> {
-        let mut chain = self.chain.lock().await;
-        let read = chain.read().await;
-        // What was read before it failed counts, too.
-        self.take(&chain).await?;
-        read
+        let hosts = {
+            let mut chain = self.chain.lock().await;
+            let read = chain.read().await;
+            // What was read before it failed counts, too.
+            self.take(&chain).await?;
+            read?;
+            chain.hosts()
+        };
+        // Nobody who changes the list waits for the disk.
+        self.remembered.keep(hosts).await
     }
 
     /// Blocks what `chain` has, if that is something else than before.
     async fn take(&self, chain: &Chain) -> Result<(), StoreError> {
         let hosts = chain.hosts();
-        if hosts == *self.hosts.load() {
-            return Ok(());
+        if hosts != *self.hosts.load() {
+            let (cache, list) = (Arc::clone(&self.cache), hosts.iter().cloned().collect());
+            let links = tokio::task::spawn_blocking(move || cache.block_shared(list)).await;
+            let links = links.map_err(|error| failed("looking through memory has panicked").caused_by(error))?;
+            tracing::info!(hosts = hosts.len(), links, "the hosts that admins block have changed");
+            self.hosts.store(hosts);
         }
-        let (cache, list) = (Arc::clone(&self.cache), hosts.iter().cloned().collect());
-        let links = tokio::task::spawn_blocking(move || cache.block_shared(list)).await;
-        let links = links.map_err(|error| failed("looking through memory has panicked").caused_by(error))?;
-        tracing::info!(hosts = hosts.len(), links, "the hosts that admins block have changed");
-        self.hosts.store(hosts);
+        self.known.store(chain.is_known(), Ordering::Relaxed);
+        self.metrics.blocked_hosts_known(chain.is_known());
         Ok(())
     }
 }

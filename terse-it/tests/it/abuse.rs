@@ -132,7 +132,7 @@ fn what_an_admin_blocks_counts_at_once_survives_kill_9_and_is_let_go() {
     server.stop(Stop::AtOnce);
     server.restart();
     let client = server.client();
-    // Until the first shard has answered, a server that starts knows its file alone.
+    // Until the first shard has answered, a server that starts knows what was blocked some moments before the kill.
     await_status(&client, &code, 451);
     let hosts = json!(["www.xn--bcher-kva.example", "xn--bcher-kva.example"]);
     let listed = json!({"items": hosts, "of_file": 0});

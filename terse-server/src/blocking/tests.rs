@@ -1,8 +1,9 @@
 //! Servers that share a list, and one that reads its file again.
 
+use tempfile::TempDir;
 use terse_cache::CacheConfig;
+use terse_core::ports::{DependencyHealth, SettingsStore};
 use terse_core::TargetUrl;
-use terse_core::ports::SettingsStore;
 use terse_store::MemoryStore;
 use terse_testkit::{Fault, FaultyStore, Operation, TestClock, When};
 
@@ -10,10 +11,14 @@ use super::*;
 
 type Home = FaultyStore<MemoryStore>;
 
+const DEPLOYMENT: &str = "00112233445566778899aabbccddeeff";
+
 struct Node {
     home: Arc<Home>,
     clock: Arc<TestClock>,
+    world: World,
     blocking: Arc<Blocking>,
+    place: Arc<TempDir>,
 }
 
 impl Node {
@@ -22,11 +27,33 @@ impl Node {
     }
 
     fn with(home: &Arc<Home>, file: Option<&Path>) -> Self {
+        Self::at(home, file, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// One whose data directory is `place`.
+    fn at(home: &Arc<Home>, file: Option<&Path>, place: Arc<TempDir>) -> Self {
         let clock = Arc::new(TestClock::default());
         let cache = ReadThrough::new(Arc::clone(home) as _, Arc::clone(&clock) as _, CacheConfig::default());
         let shared = Arc::clone(home) as Arc<dyn HomeStore>;
-        let blocking = Blocking::new(file, &cache, &shared, &(Arc::clone(&clock) as Arc<dyn Clock>));
-        Self { home: Arc::clone(home), clock, blocking: Arc::new(blocking) }
+        let world = World { clock: Arc::clone(&clock) as _, ..World::real() };
+        let remembered = Remembered::new(place.path().to_owned(), DEPLOYMENT.to_owned());
+        let blocking = Arc::new(Blocking::new(file, remembered, &cache, &shared, &world));
+        Self { home: Arc::clone(home), clock, world, blocking, place }
+    }
+
+    /// A server that starts on the same data directory.
+    fn again(&self) -> Self {
+        Self::at(&self.home, None, Arc::clone(&self.place))
+    }
+
+    /// Why health reports tell that what admins block is not known; and that the metric says the same.
+    fn trouble(&self) -> Option<&'static str> {
+        let told = self.blocking.observe();
+        assert_eq!((told.len(), told[0].detail.is_some()), (1, told[0].trouble.is_some()));
+        assert_eq!(told[0].value, self.blocking.hosts().len() as u64);
+        let known = format!("terse_blocked_hosts_known {}\n", u8::from(told[0].trouble.is_none()));
+        assert!(self.world.metrics.encode().unwrap().contains(&known));
+        told[0].trouble
     }
 
     async fn change(&self, text: &str, blocked: bool) -> BlockChange {
@@ -154,6 +181,110 @@ async fn a_shard_that_is_away_leaves_the_list_as_it_was() {
     assert!(node.blocking.change(&host("other.example"), true).await.is_err());
     node.home.faults.heal();
     assert_eq!(node.change("other.example", true).await, Changed);
+}
+
+/// Everything that is read of the first shard fails from now on.
+fn away(home: &Home) {
+    for operation in [Operation::Setting, Operation::Names] {
+        home.faults.add(operation, When::Every, Fault::Fail(StoreErrorKind::Unavailable));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_starts_while_the_first_shard_is_away_blocks_what_it_knew_last() {
+    let home = home();
+    let before = Node::on(&home);
+    assert_eq!(before.trouble(), Some("unread"));
+    before.change("evil.example", true).await;
+    before.change("let.go.example", true).await;
+    before.poll().await;
+    assert_eq!(before.trouble(), None);
+    away(&home);
+    let after = before.again();
+    assert!(after.blocks("www.evil.example") && after.blocks("let.go.example"), "before anything was read");
+    assert!(after.blocking.poll_once().await.is_err());
+    assert!(after.blocks("evil.example") && after.trouble() == Some("unread"));
+    assert!(after.blocking.change(&host("new.example"), true).await.is_err(), "on a list that may be an old one");
+    home.faults.heal();
+    // What another server changed meanwhile counts, as soon as it is read.
+    let other = Node::on(&home);
+    other.change("let.go.example", false).await;
+    after.poll().await;
+    assert!(after.blocks("evil.example") && !after.blocks("let.go.example"));
+    assert_eq!(after.trouble(), None);
+    away(&home);
+    assert_eq!(after.again().blocking.hosts(), [host("evil.example")], "what was read last is remembered");
+}
+
+#[tokio::test]
+async fn what_is_remembered_ends_with_the_first_answer_be_it_that_there_is_no_list() {
+    let node = Node::on(&home());
+    node.change("evil.example", true).await;
+    node.poll().await;
+    let fresh = Node::at(&home(), None, Arc::clone(&node.place));
+    assert!(fresh.blocks("evil.example"));
+    fresh.poll().await;
+    assert!(!fresh.blocks("evil.example") && fresh.trouble().is_none());
+    assert_eq!(fresh.again().blocking.hosts(), []);
+}
+
+#[tokio::test]
+async fn a_list_that_can_not_be_understood_leaves_what_is_remembered() {
+    let home = home();
+    let node = Node::on(&home);
+    node.change("evil.example", true).await;
+    node.poll().await;
+    home.inner().settle("blocked-hosts/2", b"2\nwhat").await.unwrap();
+    let after = node.again();
+    assert_eq!(after.blocking.poll_once().await.unwrap_err().kind, StoreErrorKind::Corrupt);
+    assert!(after.blocks("evil.example") && after.trouble() == Some("unread"));
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_keeps_nobody_from_blocking() {
+    let node = Node::on(&home());
+    std::fs::create_dir(node.place.path().join(remembered::FILE)).unwrap();
+    assert_eq!(node.change("evil.example", true).await, Changed);
+    let told = node.blocking.poll_once().await.unwrap_err();
+    assert!(told.message.contains("next start"), "{told}");
+    assert!(node.blocks("evil.example") && node.trouble().is_none());
+}
+
+#[tokio::test]
+async fn a_chain_that_was_edited_is_read_wherever_it_begins() {
+    for (first, next) in [(0, "blocked-hosts/1"), (1, "blocked-hosts/2"), (7_000, "blocked-hosts/7001")] {
+        let home = home();
+        home.inner().settle(&format!("blocked-hosts/{first}"), b"1\nevil.example").await.unwrap();
+        let node = Node::on(&home);
+        node.poll().await;
+        assert!(node.blocks("evil.example"), "{first}");
+        assert_eq!(node.change("other.example", true).await, Changed);
+        assert_eq!(home.inner().setting(next).await.unwrap().as_deref(), Some(&b"1\nevil.example\nother.example"[..]));
+    }
+    // One that came after this server had looked.
+    let home = home();
+    let node = Node::on(&home);
+    node.poll().await;
+    home.inner().settle("blocked-hosts/0", b"1\nevil.example").await.unwrap();
+    assert_eq!(node.change("other.example", true).await, Changed);
+    assert_eq!(node.blocking.hosts(), [host("evil.example"), host("other.example")]);
+}
+
+#[tokio::test]
+async fn the_last_number_and_names_that_are_none_stop_nobody() {
+    let home = home();
+    for name in ["blocked-hosts/+99", "blocked-hosts/077", "blocked-hosts/x"] {
+        home.inner().settle(name, b"1\nno.example").await.unwrap();
+    }
+    let node = Node::on(&home);
+    assert_eq!(node.change("evil.example", true).await, Changed);
+    assert_eq!(node.blocking.hosts(), [host("evil.example")]);
+    home.inner().settle(&format!("blocked-hosts/{}", u64::MAX), b"1\nlast.example").await.unwrap();
+    let late = Node::on(&home);
+    late.poll().await;
+    assert!(late.blocks("last.example"));
+    let refused = late.blocking.change(&host("more.example"), true).await.unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Corrupt);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! start and end. One binary, modules inside.
 #![allow(clippy::unwrap_used)]
 
+mod blocked;
 mod config;
 mod end;
 mod keys;
