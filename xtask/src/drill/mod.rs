@@ -1,9 +1,17 @@
 //! `cargo xtask drill`: breaks one thing of the running cluster, of Redis or of
 //! RabbitMQ, or asks for too much at once, and checks what was promised for that case. The drills are in
-//! `terse-it/src/drills`; this builds what they need and runs them. Redis and RabbitMQ are the drills' own.
+//! `terse-it/src/drills`, where the catalogue says of each what it breaks and what is expected; this builds what they
+//! need, runs them and draws what they met. Redis and RabbitMQ are the drills' own.
 //!
-//! The full form measures, so it runs the release build of the server; the
-//! quick form runs the build that the tests use.
+//! The full form measures, so it runs the release build of the server and one drill after the other; the
+//! quick form runs the build that the tests use, and drills without the cluster beside those with it.
+//!
+//! What was measured is kept whatever comes: of a drill that did not hold, and of those before Ctrl-C.
+
+mod catalogue;
+mod draw;
+mod evidence;
+mod lanes;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,28 +22,30 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use self::catalogue::Entry;
+use self::lanes::Lane;
 use crate::bench::machine;
+use crate::bench::store::program::lines_of;
 use crate::process::Supervisor;
 use crate::services::cassandra;
+use crate::services::record::State;
 use crate::workspace::{Workspace, cargo};
 
 /// How long all drills together may take.
 const DRILLS_LIMIT: Duration = Duration::from_secs(90 * 60);
-
-/// Drills of a server with a SQLite file, which need no cluster.
-const ALONE: &[&str] =
-    &["stampede", "scan", "celebrity", "enumeration", "limits-flood", "limits-paced", "idle-and-slow"];
-/// What the names of the drills of the counting begin with.
-const CLICKS: &str = "clicks-";
-/// What the names of those end with that need the cluster.
-const ON_CQL: &str = "-cql";
+/// How long the list or the page may take.
+const TOLD_LIMIT: Duration = Duration::from_secs(10);
 /// The seed of what happens by chance, to the drills.
 const SEED: &str = "TERSE_DRILL_SEED";
+/// Where charts are kept of what is committed, and the page that shows them.
+const KEPT: &str = "docs/measurements";
+const PAGE: &str = "docs/drills.md";
 
 /// Arguments of `cargo xtask drill`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to drill: names, `clicks` for all of the counting, `all`, or `list`
+    /// What to drill: names, `clicks` for all of the counting, or `all`; `list` tells what there is, `page` writes the
+    /// book's page of it
     #[arg(required = true, value_name = "NAME")]
     drills: Vec<String>,
     /// A few seconds each; answers are checked, latencies only reported
@@ -44,7 +54,7 @@ pub struct Options {
     /// What happens by chance happens as in the run that printed this seed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Also write what was measured to this file, in place of what it holds of the same drills
+    /// Also write what was measured to this file, in place of what it holds of the same drills, and the charts beside it
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -55,27 +65,82 @@ pub struct Options {
 /// When there is no cluster, a build fails, or something that must hold does not.
 pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
     let program = workspace.build(supervisor, &["--package", "terse-it", "--bin", "drill"], "drill")?;
-    let measured = workspace.target.join("drills.json");
-    let mut command = options.command(&program, &workspace.program, &measured);
-    if !options.lists() {
-        let environment = workspace.target.join("services.env");
-        if options.needs_cluster() && !environment.exists() {
-            bail!("no cluster is up: run `cargo xtask up cassandra` first");
-        }
-        command.env("TERSE_BIN", workspace.build(supervisor, options.server(), "terse")?);
+    match options.drills[0].as_str() {
+        "list" => supervisor.run_ok(Command::new(&program).args(&options.drills), TOLD_LIMIT),
+        "page" => write_page(workspace, supervisor, &program),
+        _ => drill(workspace, supervisor, options, &program),
     }
-    remove(&measured)?;
-    let status = supervisor.run(&mut command, DRILLS_LIMIT)?;
-    if let (Some(path), true) = (&options.json, measured.exists()) {
-        file(path, &read(&measured)?, &about(workspace))?;
+}
+
+fn drill(workspace: &Workspace, supervisor: &Supervisor, options: &Options, program: &Path) -> Result<()> {
+    let entries = catalogue::read(supervisor, program, &options.drills)?;
+    let needs_cluster = entries.iter().any(|entry| entry.needs.cluster);
+    if needs_cluster && !is_up(&workspace.target.join("services.env")) {
+        bail!("no cluster is up: run `cargo xtask up cassandra` first");
     }
-    if !status.success() {
-        bail!("drill {}: {status}", options.drills.join(" "));
+    let server = workspace.build(supervisor, options.server(), "terse")?;
+    let folder = workspace.target.join("drills");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let lanes = lanes::of(&entries, options.quick);
+    let measured: Vec<PathBuf> = lanes.iter().map(|lane| folder.join(format!("{}.json", lane.name))).collect();
+    measured.iter().try_for_each(|path| remove(path))?;
+    entries.iter().try_for_each(|entry| remove(&folder.join(format!("{}.svg", entry.name))))?;
+    println!("{}", catalogue::told(&entries, options.quick, lanes.len()));
+    let command = |lane: &Lane, measured: &Path| {
+        let mut command = options.command(program, lane, &workspace.program, measured);
+        command.env("TERSE_BIN", &server);
+        command
+    };
+    let ended = lanes::run(supervisor, &lanes, &measured, DRILLS_LIMIT, &command);
+    if supervisor.is_interrupted() {
+        let_nodes_go_on(workspace);
     }
-    if options.compares_guards() {
+    let kept = keep(workspace, options, &measured, &folder).and_then(|kept| {
+        println!("{} charts in {}", kept.charts, folder.display());
+        // Nothing is started any more after Ctrl-C.
+        let shows = kept.in_the_book && !supervisor.is_interrupted();
+        if shows { write_page(workspace, supervisor, program) } else { Ok(()) }
+    });
+    ended.and(kept)?;
+    if options.compares_guards(&entries) {
         println!("\nthe same with the stores alone, a guard for each shard and one guard for all:");
         supervisor.run_ok(&mut guard_comparison(workspace), DRILLS_LIMIT)?;
     }
+    Ok(())
+}
+
+/// What was put where.
+struct Kept {
+    charts: usize,
+    /// Whether the page of the book may show other charts now.
+    in_the_book: bool,
+}
+
+/// Draws what was measured into `folder`; files it, too, if that is asked for.
+fn keep(workspace: &Workspace, options: &Options, measured: &[PathBuf], folder: &Path) -> Result<Kept> {
+    let mut kept = Kept { charts: 0, in_the_book: false };
+    // An interrupted run has none before its first drill has ended.
+    for path in measured.iter().filter(|path| path.exists()) {
+        let measured = evidence::read(path)?;
+        kept.charts += evidence::draw(folder, &measured)?;
+        if let Some(file) = &options.json {
+            evidence::file(file, &measured, &about(workspace))?;
+            evidence::draw(&evidence::beside(file), &measured)?;
+            let of_the_book = workspace.root.join(KEPT).canonicalize();
+            let its_folder = file.canonicalize().ok().and_then(|file| Some(file.parent()?.to_owned()));
+            kept.in_the_book = of_the_book.is_ok_and(|kept| its_folder == Some(kept));
+        }
+    }
+    Ok(kept)
+}
+
+/// Writes the page of the book from the catalogue.
+fn write_page(workspace: &Workspace, supervisor: &Supervisor, program: &Path) -> Result<()> {
+    let charts = evidence::beside(&workspace.root.join(KEPT).join("drills.json"));
+    let lines = lines_of(supervisor, Command::new(program).arg("page").arg(charts), TOLD_LIMIT)?;
+    let page = workspace.root.join(PAGE);
+    fs::write(&page, lines.join("\n") + "\n").with_context(|| page.display().to_string())?;
+    println!("ok    {PAGE}");
     Ok(())
 }
 
@@ -89,25 +154,20 @@ fn about(workspace: &Workspace) -> Value {
     })
 }
 
-/// What the drills break, in all runs.
-const ENGINE: &str = "Apache Cassandra 5.0.8, three nodes, replication factor 3, and a Redis of the drill's own, on the \
-                      cores of the server and the load; SQLite where a drill needs no cluster. Clicks go through \
-                      RabbitMQ 3.10.8 of the drill's own where its name ends with -amqp (counted in SQLite) or -cql \
-                      (counted on the cluster), else through the journals";
-
-/// Puts what a run `measured` into the file at `path`, each drill with what is told `about` the run.
-fn file(path: &Path, measured: &Value, about: &Value) -> Result<()> {
-    let mut filed = if path.exists() { read(path)? } else { json!({}) };
-    filed["engine"] = ENGINE.into();
-    for (name, report) in measured["drills"].as_object().context("what was measured has no drills")? {
-        filed["drills"][name] = json!({ "form": measured["form"], "about": about, "measured": report });
-    }
-    fs::write(path, format!("{filed:#}\n")).with_context(|| path.display().to_string())
+/// Whether something is up that a store is on.
+fn is_up(environment: &Path) -> bool {
+    // Where there is none, nothing is up.
+    fs::read_to_string(environment).is_ok_and(|text| text.contains("TERSE_STORE="))
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| path.display().to_string())
+/// Whoever is ended in the middle of a drill may have stopped nodes: they go on. Those that he killed come back with
+/// `cargo xtask up cassandra`, or with the next drill.
+fn let_nodes_go_on(workspace: &Workspace) {
+    for node in cassandra::services(&workspace.target.join("services")) {
+        if let State::Paused(record) = node.state() {
+            record.resume();
+        }
+    }
 }
 
 /// What an earlier run left there is gone.
@@ -126,17 +186,9 @@ fn guard_comparison(workspace: &Workspace) -> Command {
 }
 
 impl Options {
-    fn lists(&self) -> bool {
-        self.drills.iter().any(|name| name == "list")
-    }
-
-    fn needs_cluster(&self) -> bool {
-        let alone = |name: &str| ALONE.contains(&name) || (name.starts_with(CLICKS) && !name.ends_with(ON_CQL));
-        !self.drills.iter().all(|name| alone(name))
-    }
-
-    fn compares_guards(&self) -> bool {
-        !self.lists() && self.drills.iter().any(|name| name == "shard-cut" || name == "all")
+    /// A comparison that no drill asserts: only the full form, which measures, has the time.
+    fn compares_guards(&self, entries: &[Entry]) -> bool {
+        !self.quick && entries.iter().any(|entry| entry.name == "shard-cut")
     }
 
     /// How the server is built.
@@ -144,12 +196,9 @@ impl Options {
         if self.quick { &["--package", "terse-server"] } else { &["--package", "terse-server", "--release"] }
     }
 
-    fn command(&self, program: &Path, xtask: &Path, measured: &Path) -> Command {
+    fn command(&self, program: &Path, lane: &Lane, xtask: &Path, measured: &Path) -> Command {
         let mut command = Command::new(program);
-        command.args(&self.drills).args(self.quick.then_some("--quick"));
-        if self.json.is_some() {
-            command.arg("--json").arg(measured);
-        }
+        command.args(&lane.drills).args(self.quick.then_some("--quick")).arg("--json").arg(measured);
         // With it the drills bring back nodes that they killed.
         command.env("TERSE_XTASK", xtask);
         if let Some(seed) = self.seed {
@@ -160,91 +209,4 @@ impl Options {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(quick: bool, json: Option<&str>) -> Options {
-        Options {
-            drills: vec!["kill-node".into(), "all-down".into()],
-            quick,
-            seed: None,
-            json: json.map(PathBuf::from),
-        }
-    }
-
-    #[test]
-    fn what_was_asked_for_is_passed_on() {
-        let command = |options: Options| {
-            options.command(Path::new("/t/drill"), Path::new("/t/xtask"), Path::new("/t/measured.json"))
-        };
-        let asked = command(options(true, Some("/t/out.json")));
-        let arguments: Vec<_> = asked.get_args().collect();
-        assert_eq!(arguments, ["kill-node", "all-down", "--quick", "--json", "/t/measured.json"]);
-        let plain = command(options(false, None));
-        assert_eq!(plain.get_args().count(), 2);
-        assert!(plain.get_envs().any(|(name, value)| name == "TERSE_XTASK" && value.is_some()));
-        assert!(!plain.get_envs().any(|(name, _)| name == SEED));
-        let again = command(Options { seed: Some(7), ..options(true, None) });
-        assert!(again.get_envs().any(|(name, value)| name == SEED && value == Some("7".as_ref())));
-    }
-
-    #[test]
-    fn the_full_form_measures_the_release_build() {
-        assert!(options(false, None).server().contains(&"--release"));
-        assert!(!options(true, None).server().contains(&"--release"));
-    }
-
-    #[test]
-    fn what_was_measured_is_filed_with_machine_date_and_commit_beside_other_drills() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("drills.json");
-        let about = about(&Workspace::find().unwrap());
-        let measured = |name: &str, lost: u32| json!({ "form": "full", "drills": { name: { "lost": lost } } });
-        for (name, lost) in [("kill-node", 1), ("scan", 2), ("kill-node", 3)] {
-            file(&path, &measured(name, lost), &about).unwrap();
-        }
-        let filed = read(&path).unwrap();
-        assert_eq!(filed["drills"].as_object().map(serde_json::Map::len), Some(2));
-        assert_eq!(
-            (&filed["drills"]["kill-node"]["measured"]["lost"], &filed["drills"]["scan"]["form"]),
-            (&json!(3), &json!("full"))
-        );
-        let about = &filed["drills"]["scan"]["about"];
-        assert!(about["machine"]["cores"].as_u64() > Some(0) && about["date"].as_str() > Some("2026"));
-        assert!(about["versions"]["commit"].as_str().is_some_and(|commit| commit.len() >= 7), "{filed}");
-    }
-
-    #[test]
-    fn a_spoilt_file_is_not_overwritten() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("drills.json");
-        fs::write(&path, "half a").unwrap();
-        assert!(file(&path, &json!({ "drills": {} }), &json!({})).is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "half a");
-        remove(&path).unwrap();
-        remove(&path).unwrap();
-    }
-
-    #[test]
-    fn the_list_needs_no_cluster() {
-        let list = Options { drills: vec!["list".into()], ..options(false, None) };
-        assert!(list.lists() && !options(true, None).lists());
-    }
-
-    #[test]
-    fn drills_on_a_file_need_no_cluster() {
-        let needs = |names: &[&str]| {
-            let drills = names.iter().map(|name| (*name).to_owned()).collect();
-            Options { drills, ..options(true, None) }.needs_cluster()
-        };
-        assert!(!needs(ALONE) && !needs(&["scan"]) && !needs(&["clicks-kill", "clicks-kill-amqp"]));
-        assert!(needs(&["scan", "visible"]) && needs(&["all"]) && needs(&["clicks"]) && needs(&["clicks-kill-cql"]));
-    }
-
-    #[test]
-    fn the_guards_are_compared_with_the_drill_that_cuts_a_shard() {
-        let compares = |name: &str| Options { drills: vec![name.into()], ..options(true, None) }.compares_guards();
-        assert!(compares("shard-cut") && compares("all"));
-        assert!(!compares("kill-node") && !compares("list"));
-    }
-}
+mod tests;
