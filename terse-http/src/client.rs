@@ -113,7 +113,7 @@ impl<T: Copy> Last<T> {
     }
 
     /// What came last comes first.
-    fn from_the_right(&self) -> impl Iterator<Item = T> {
+    fn rightmost_first(&self) -> impl Iterator<Item = T> {
         let begin = self.came.saturating_sub(MAX_HOPS);
         (begin..self.came).rev().filter_map(|at| self.kept[at % MAX_HOPS])
     }
@@ -132,13 +132,13 @@ fn visible(value: &[u8]) -> Option<&str> {
 
 /// The addresses of `X-Forwarded-For`, from the right. Each line has at least one.
 fn x_forwarded_for(lines: &Last<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
-    let lines = lines.from_the_right().map(|line| line.unwrap_or("?"));
+    let lines = lines.rightmost_first().map(|line| line.unwrap_or("?"));
     lines.flat_map(|line| line.rsplit(',')).map(|hop| address(hop.trim()))
 }
 
 /// The addresses of `Forwarded` (RFC 7239), from the right.
 fn named_hops(elements: &Last<Option<&str>>) -> impl Iterator<Item = Option<IpAddr>> {
-    elements.from_the_right().map(|element| element.and_then(named))
+    elements.rightmost_first().map(|element| element.and_then(named))
 }
 
 /// The elements of a `Forwarded` line; a single `None` when it can't be read or a quote is not closed.
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_from_the_right() {
+    fn a_trusted_proxy_is_believed_rightmost_first() {
         let trusted = trusting(&["10.0.0.0/8", "fd00::/8"]);
         let named = |lines: &[_]| client(&trusted, "10.0.0.1", lines);
         assert_eq!(named(&[]), "10.0.0.1");
