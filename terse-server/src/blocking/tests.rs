@@ -2,8 +2,8 @@
 
 use tempfile::TempDir;
 use terse_cache::CacheConfig;
-use terse_core::ports::{DependencyHealth, SettingsStore};
 use terse_core::TargetUrl;
+use terse_core::ports::{DependencyHealth, SettingsStore};
 use terse_store::MemoryStore;
 use terse_testkit::{Fault, FaultyStore, Operation, TestClock, When};
 
