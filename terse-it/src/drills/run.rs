@@ -123,10 +123,14 @@ impl fmt::Display for Run {
     }
 }
 
-/// What a panic says, on one line.
+/// What stands before the samples that a failure shows: they are where it was printed.
+const SAMPLES: &str = ", such as";
+
+/// What a panic says, on one line, without its samples.
 fn sentence(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it ended without a word");
+    let text = text.split_once(SAMPLES).map_or(text, |(before, _)| before);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let told = lines[..lines.len().min(LINES)].join("; ");
     let cut = told.char_indices().nth(LETTERS).map(|(at, _)| at);
@@ -229,5 +233,6 @@ mod tests {
         assert!(sentence(&"x".repeat(1_000)).len() < LETTERS + 10);
         assert_eq!(sentence(&7_u8), "it ended without a word");
         assert_eq!(sentence(&"plain"), "plain");
+        assert_eq!(sentence(&"7 requests failed, such as [\n    Record {\n"), "7 requests failed");
     }
 }

@@ -267,5 +267,8 @@ fn lanes(kept: &Kept, zero: u64, (bucket, count): (u64, usize), broken: &[(u64, 
             whole: Bucket::of(own.iter().copied()),
         }
     };
-    kept.lanes.iter().enumerate().map(lane).collect()
+    let mut lanes: Vec<Lane> = kept.lanes.iter().enumerate().map(lane).collect();
+    // Which was asked for first is chance.
+    lanes.sort_by_key(|lane| lane.name);
+    lanes
 }

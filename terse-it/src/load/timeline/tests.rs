@@ -108,6 +108,10 @@ fn a_column_of_zeros_is_left_out() {
 fn without_a_fault_all_the_time_is_told() {
     let told = timeline(500, &[(0, 1, Answered), (1, 1, Answered)]).picture().unwrap().observed();
     assert_eq!(told, ["redirect: 2 answered, 0 refused, 0 failed, p99 1.0 ms, longest 1.0 ms"]);
+    let timeline = timeline(500, &[(0, 1, Answered)]);
+    timeline.note("create", timeline.began + ms(9), ms(1), Failed);
+    let told = timeline.picture().unwrap().observed();
+    assert!(told.len() == 2 && told[0] == "create: 0 answered, 0 refused, 1 failed", "{told:?}");
 }
 
 #[test]
