@@ -16,6 +16,7 @@ pub mod ideal;
 pub mod limits;
 pub mod links;
 pub mod machine;
+pub mod peers;
 pub mod pin;
 pub mod recorded;
 pub mod redirect;
@@ -68,6 +69,8 @@ enum What {
     Curves,
     /// Rate limits: a decision here and through Redis, a create with them and without, what passes over time
     Limits(Run),
+    /// One code's redirects by nginx, actix-web, terse and other shorteners on this machine: writes docs/peers.md
+    Peers(peers::Options),
     /// Redirects beside nginx `return 302` and others: CPU, rate, latency, memory, hit ratio
     Redirect(Run),
     /// A million links: start, memory, disk, latency of redirects that no cache knows
@@ -168,12 +171,24 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         What::Create(run) => (run, create::measure),
         What::Curves => return limits::curves::draw(workspace, supervisor),
         What::Limits(run) => (run, limits::measure),
+        What::Peers(options) => return peers::run(workspace, supervisor, options),
         What::Redirect(run) => (run, redirect::measure),
         What::Scale(run) => (run, scale::measure),
         What::Store(run) => (run, store::measure),
     };
+    measured(workspace, supervisor, run, run.writes(), &measure).map(|_| ())
+}
+
+/// Measures, tells what was measured, and if it is to be written returns the path of the file.
+fn measured(
+    workspace: &Workspace,
+    supervisor: &Supervisor,
+    run: &Run,
+    writes: bool,
+    measure: &dyn Fn(&Bench<'_>) -> Result<Report>,
+) -> Result<Option<PathBuf>> {
     if !run.quick && cfg!(debug_assertions) {
-        return run_optimised(workspace, supervisor);
+        return run_optimised(workspace, supervisor).map(|()| None);
     }
     let bench = Bench::prepare(workspace, supervisor, run)?;
     if let Some(warning) = machine::busy_with_other_things() {
@@ -185,11 +200,12 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     if run.quick {
         println!("a quick run of an unoptimised build: everything ran and answered right, the numbers say nothing");
     }
-    if run.writes() {
-        let path = report.write(&workspace.root.join("docs/measurements"), bench.about())?;
-        println!("written to {}", path.strip_prefix(&workspace.root).unwrap_or(&path).display());
+    if !writes {
+        return Ok(None);
     }
-    Ok(())
+    let path = report.write(&workspace.root.join("docs/measurements"), bench.about())?;
+    println!("written to {}", path.strip_prefix(&workspace.root).unwrap_or(&path).display());
+    Ok(Some(path))
 }
 
 /// Builds this program with optimisation and does the same with it: a slow generator would measure itself.

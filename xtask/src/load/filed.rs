@@ -215,6 +215,14 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_the_book_lists_what_is_kept_beside_it() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements/load");
+        let reports = kept(&folder).unwrap();
+        assert_eq!(fs::read_to_string(folder.join(INDEX)).unwrap(), index(&reports));
+        assert!(reports.iter().all(|report| folder.join(name(report)).with_extension("svg").is_file()));
+    }
+
+    #[test]
     fn a_file_that_is_no_report_is_not_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("other.json"), "{}").unwrap();
