@@ -21,6 +21,8 @@ const FRAME_BYTES: usize = 32 * 1024 * 1024;
 const START_LIMIT: Duration = Duration::from_secs(40);
 /// How many messages may come before the awaited one.
 const MESSAGES: usize = 10_000;
+/// How far down a picture of a whole page reaches, in pixels.
+const PICTURE_PX: f64 = 16_000.0;
 /// How many errors of a page are kept.
 const ERRORS: usize = 100;
 /// The event that tells of a page that has loaded. It may overtake the answer to what caused it.
@@ -140,7 +142,21 @@ impl Tab {
 
     /// A picture of the viewport as PNG.
     pub fn picture(&mut self) -> Vec<u8> {
-        let told = self.ask("Page.captureScreenshot", json!({ "format": "png" }));
+        self.capture(json!({ "format": "png" }))
+    }
+
+    /// A picture of the whole page, down to [`PICTURE_PX`], as JPEG. The page may be laid out otherwise for a moment
+    /// after it.
+    pub fn whole_picture(&mut self) -> Vec<u8> {
+        let metrics = self.ask("Page.getLayoutMetrics", json!({}));
+        let size = |side: &str| metrics["cssContentSize"][side].as_f64().unwrap_or_default();
+        let (width, height) = (size("width"), size("height").min(PICTURE_PX));
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        self.capture(json!({ "format": "jpeg", "quality": 70, "captureBeyondViewport": true, "clip": clip }))
+    }
+
+    fn capture(&mut self, how: Value) -> Vec<u8> {
+        let told = self.ask("Page.captureScreenshot", how);
         let text = told["data"].as_str().unwrap_or_else(|| panic!("no picture: {told}"));
         from_base64(text).unwrap_or_else(|| panic!("the picture is no base64"))
     }

@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod drills;
 pub mod load;
 pub mod metrics;
+pub mod pages;
 mod ports;
 mod process;
 pub mod redis;

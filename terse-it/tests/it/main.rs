@@ -4,6 +4,7 @@
 mod abuse;
 mod access;
 mod amqp;
+mod book;
 mod broker;
 mod clicks;
 mod cluster;

@@ -235,11 +235,12 @@ impl Chart {
     /// As one block of HTML: an empty line within would end it.
     fn framed(&self, (drawing, height): (&str, f64), alt: &str, legend: &str, up: &str) -> String {
         let unit = if self.unit.is_empty() { String::new() } else { format!(", {}", self.unit) };
+        let legend = if legend.is_empty() { String::new() } else { format!("<p class=\"legend\">{legend}</p>") };
         let note = if self.note.is_empty() { String::new() } else { format!("{} ", escaped(&self.note)) };
         format!(
             "<figure class=\"chart\" id=\"chart-{}\"><figcaption>{}</figcaption>\
              <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">{drawing}</svg>\
-             <p class=\"legend\">{legend}{note}{}</p></figure>\n",
+             {legend}<p class=\"legend\">{note}{}</p></figure>\n",
             escaped(&self.id),
             escaped(&format!("{}{unit}", self.title)),
             escaped(alt),
