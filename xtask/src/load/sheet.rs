@@ -63,7 +63,7 @@ fn place(body: &mut String, chart: &Chart, left: f64, top: f64) -> f64 {
     let _ = writeln!(
         body,
         "<text class=\"title\" x=\"{left}\" y=\"{}\">{caption}</text>\n<svg x=\"{left}\" y=\"{}\" width=\"{WIDTH}\" \
-         height=\"{HEIGHT}\" role=\"img\" aria-label=\"{title}\">{drawing}</svg>",
+         height=\"{HEIGHT}\" overflow=\"visible\" role=\"img\" aria-label=\"{title}\">{drawing}</svg>",
         top + LEGEND_LINE,
         top + CAPTION,
     );
