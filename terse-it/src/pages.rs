@@ -18,6 +18,9 @@ use crate::{Browser, LOOK_AGAIN, Server, Setup, Tab, joined};
 /// mdBook's table of contents for those without scripts: a frame, no page.
 const NO_PAGE: &str = "toc.html";
 
+/// How long what is wrong must stay so to count.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// What is wrong with the page that is shown, as a list of texts.
 const SLIPS: &str = r#"(() => {
     const slips = [];
@@ -165,12 +168,24 @@ impl Visit {
 
     fn check(&mut self, device: Device, page: &str, scheme: &str, errors_before: usize) {
         self.await_diagrams(scheme, errors_before);
-        let told = self.tab.value(SLIPS);
-        let told = told.as_array().unwrap_or_else(|| panic!("{page}: no list: {told}"));
-        let shown = told.iter().filter_map(Value::as_str).map(str::to_owned);
+        let shown = self.lasting_slips(page);
         let errors = self.tab.errors()[errors_before..].iter().map(|error| format!("the console tells: {error}"));
-        let found: Vec<String> = shown.chain(errors).collect();
+        let found: Vec<String> = shown.into_iter().chain(errors).collect();
         self.slips.extend(found.iter().map(|slip| format!("{page}, {}, {scheme}: {slip}", device.name)));
+    }
+
+    /// What is wrong with the page that is shown, and still is after a moment: its boxes may follow a change of colours
+    /// a little later.
+    fn lasting_slips(&mut self, page: &str) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let told = self.tab.value(SLIPS);
+            let told = told.as_array().unwrap_or_else(|| panic!("{page}: no list: {told}"));
+            if told.is_empty() || began.elapsed() > MOMENT {
+                return told.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            }
+            sleep(LOOK_AGAIN);
+        }
     }
 
     /// Waits until the diagrams have these colours, or something has failed.
