@@ -81,8 +81,11 @@ pub fn look(book: &Path, pictures: &Path, patience: Duration) -> (usize, Vec<Str
     let pages = pages(book);
     fs::create_dir_all(pictures).unwrap_or_else(|e| panic!("{}: {e}", pictures.display()));
     let server = Setup::new().env("TERSE_DOCS_DIR", &book.display().to_string()).start();
-    let browser = Browser::start();
-    let visit = || Visit { tab: browser.open_tab(), patience, slips: Vec::new() };
+    // A browser for each window: a tab that is not in front draws when it likes.
+    let visit = || {
+        let browser = Browser::start();
+        Visit { tab: browser.open_tab(), _browser: browser, patience, slips: Vec::new() }
+    };
     let (visit, pages, server) = (&visit, &pages, &server);
     let mut slips: Vec<String> = thread::scope(|scope| {
         let start = |device| scope.spawn(move || visit_all(visit(), device, pages, server, pictures));
@@ -136,6 +139,7 @@ fn pages(book: &Path) -> Vec<String> {
 /// A tab that goes from page to page.
 struct Visit {
     tab: Tab,
+    _browser: Browser,
     patience: Duration,
     slips: Vec<String>,
 }
