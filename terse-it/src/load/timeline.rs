@@ -21,7 +21,7 @@ const NOTES_KEPT: usize = 2_000_000;
 /// How many faults are kept.
 const FAULTS_KEPT: usize = 400;
 /// How many kinds of requests there may be.
-const LANES: usize = 8;
+pub const LANES: usize = 8;
 /// How long a bucket is where that makes no more than [`POINTS`] of them; else twice as long, and so on.
 const BUCKET: Duration = Duration::from_millis(250);
 /// How many buckets there are at most.
