@@ -22,7 +22,7 @@ const START_LIMIT: Duration = Duration::from_secs(40);
 /// How many messages may come before the awaited one.
 const MESSAGES: usize = 10_000;
 /// How far down a picture of a whole page reaches, in pixels.
-pub const PICTURE_PX: f64 = 16_000.0;
+const PICTURE_PX: f64 = 16_000.0;
 /// How many errors of a page are kept.
 const ERRORS: usize = 100;
 /// The event that tells of a page that has loaded. It may overtake the answer to what caused it.
@@ -145,7 +145,7 @@ impl Tab {
         self.capture(json!({ "format": "png" }))
     }
 
-    /// A picture of the whole page, down to [`PICTURE_PX`], as JPEG. The page may be laid out otherwise for a moment
+    /// A picture of the whole page, down to `PICTURE_PX`, as JPEG. The page may be laid out otherwise for a moment
     /// after it.
     pub fn whole_picture(&mut self) -> Vec<u8> {
         let metrics = self.ask("Page.getLayoutMetrics", json!({}));

@@ -21,7 +21,7 @@ const NOTES_KEPT: usize = 2_000_000;
 /// How many faults are kept.
 const FAULTS_KEPT: usize = 400;
 /// How many kinds of requests there may be.
-pub const LANES: usize = 8;
+const LANES: usize = 8;
 /// How long a bucket is where that makes no more than [`POINTS`] of them; else twice as long, and so on.
 const BUCKET: Duration = Duration::from_millis(250);
 /// How many buckets there are at most.
@@ -102,7 +102,7 @@ impl Timeline {
     /// Notes a request of the kind `lane`: when it was asked (or was to be), how long the answer took, what it was.
     ///
     /// # Panics
-    /// When there are more than [`LANES`] kinds.
+    /// When there are more than `LANES` kinds.
     pub fn note(&self, lane: &'static str, asked: Instant, took: Duration, answer: Answer) {
         let asked_us = self.micros(asked);
         let took_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
