@@ -10,8 +10,6 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// How many of a window's operations may be refused, in percent: above that it isn't this that is measured.
-const MAX_REFUSED_PERCENT: f64 = 1.0;
 /// What the histogram tells apart, in nanoseconds.
 const FINEST_NS: u64 = 100;
 /// What the histogram holds at most, in nanoseconds; longer counts as this.
@@ -99,10 +97,10 @@ impl Outcome {
         self.stale == 0 && self.refused == 0
     }
 
-    /// Fails unless nearly everything was done.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Fails unless something was done, and at most so many percent of all refused.
+    pub(crate) fn check(&self, max_refused_percent: u64) -> Result<(), String> {
         let all = self.done + self.refused;
-        if self.done == 0 || self.refused as f64 * 100.0 > all as f64 * MAX_REFUSED_PERCENT {
+        if self.done == 0 || self.refused * 100 > all * max_refused_percent {
             let why = self.refusal.as_deref().unwrap_or("nothing was begun");
             return Err(format!("{} of {all} operations were refused, the first: {why}", self.refused));
         }

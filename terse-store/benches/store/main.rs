@@ -143,7 +143,7 @@ async fn creates(options: &Options, contender: &Contender, links: &Links) -> Res
     let create = Arc::new(Create::new(&contender.ring, links.take(options.most_creates)));
     let load = Load { concurrency: options.concurrency, window: options.window, most: options.most_creates };
     let outcome = drive(load, &create).await?;
-    outcome.check().map_err(|error| format!("{}, creates: {error}", contender.name))?;
+    outcome.check(options.max_refused_percent).map_err(|error| format!("{}, creates: {error}", contender.name))?;
     let created = create.created();
     let sample: Arc<[Link]> = created.iter().step_by(created.len().div_ceil(FOLLOWED)).cloned().collect();
     follow(options, contender, sample).await.map_err(|error| format!("{}, following: {error}", contender.name))?;
@@ -153,12 +153,14 @@ async fn creates(options: &Options, contender: &Contender, links: &Links) -> Res
 /// Resolves each of `links` once.
 async fn follow(options: &Options, contender: &Contender, links: Arc<[Link]>) -> Result<(), String> {
     let load = Load { concurrency: options.concurrency, window: FILL_LIMIT, most: links.len() as u64 };
-    drive(load, &Arc::new(Resolve { ring: Arc::clone(&contender.ring), links })).await?.check()
+    drive(load, &Arc::new(Resolve { ring: Arc::clone(&contender.ring), links }))
+        .await?
+        .check(options.max_refused_percent)
 }
 
 async fn window<O: Operation>(options: &Options, name: &str, operation: &Arc<O>) -> Result<Outcome, String> {
     let outcome = loaded(options, operation).await?;
-    outcome.check().map_err(|error| format!("{name}: {error}"))?;
+    outcome.check(options.max_refused_percent).map_err(|error| format!("{name}: {error}"))?;
     Ok(outcome)
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) links: u64,
     /// How many links one measurement creates at most; with more, its window ends early. So memory stays bounded.
     pub(crate) most_creates: u64,
+    /// How many of a window's operations may be refused, in percent: above that it isn't this that is measured.
+    pub(crate) max_refused_percent: u64,
     /// How many operations run at once.
     pub(crate) concurrency: usize,
     /// Where SQLite's files are made.
@@ -52,6 +54,7 @@ impl Default for Options {
             first_warm_up: Duration::from_secs(1),
             links: 200,
             most_creates: 100_000,
+            max_refused_percent: 1,
             concurrency: 64,
             folder: std::env::temp_dir(),
             local: true,
@@ -64,7 +67,7 @@ impl Default for Options {
 
 /// What the command line may say.
 pub(crate) const USAGE: &str = "[--rounds N] [--window-ms N] [--warm-up-ms N] [--first-warm-up-ms N] [--links N] \
-     [--most-creates N] [--concurrency N] [--folder DIR] [--only-rates] [--only-comparison] \
+     [--most-creates N] [--max-refused-percent N] [--concurrency N] [--folder DIR] [--only-rates] [--only-comparison] \
      [--cluster NAME=REPLICATION=HOST:PORT,…]…";
 
 impl Options {
@@ -97,6 +100,7 @@ impl Options {
             "--warm-up-ms" => self.warm_up = Duration::from_millis(number(flag, value)?),
             "--first-warm-up-ms" => self.first_warm_up = Duration::from_millis(number(flag, value)?),
             "--most-creates" => self.most_creates = number(flag, value)?,
+            "--max-refused-percent" => self.max_refused_percent = number(flag, value)?,
             "--links" => self.links = number(flag, value)?,
             "--concurrency" => self.concurrency = number(flag, value)?,
             "--folder" => self.folder = value.into(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::super::pin::{on_core, while_confined};
 use super::super::report::{Reading, Series};
-use super::super::{Bench, CONNECTIONS};
+use super::super::{Bench, CONNECTIONS, Run};
 use super::Cluster;
 use crate::process::Supervisor;
 
@@ -80,6 +80,12 @@ pub fn measure(bench: &Bench<'_>, clusters: &[Cluster]) -> Result<Vec<Series>> {
     Ok(series.into_iter().filter(|series| bench.run.wants(&series.name)).collect())
 }
 
+/// How many of a window's operations may be refused, in percent. In a quick run a window has few, on a machine that
+/// may be busy, and a breaker that opened refuses some at once.
+pub(super) fn max_refused_percent(run: &Run) -> u64 {
+    if run.quick { 50 } else { 1 }
+}
+
 fn command(bench: &Bench<'_>, program: &Path, clusters: &[&Cluster]) -> Result<Command> {
     let run = bench.run;
     let folder = bench.data("store")?;
@@ -94,6 +100,7 @@ fn command(bench: &Bench<'_>, program: &Path, clusters: &[&Cluster]) -> Result<C
         ("--first-warm-up-ms", first.as_millis().to_string()),
         ("--links", run.links(LINKS, QUICK_LINKS).to_string()),
         ("--most-creates", most.to_string()),
+        ("--max-refused-percent", max_refused_percent(run).to_string()),
         ("--concurrency", CONNECTIONS.to_string()),
         ("--folder", folder.display().to_string()),
     ] {
