@@ -1,5 +1,6 @@
 // Draws the diagrams of a page in the colours of its theme, and again when the reader chooses another one.
 // Pages without diagrams load nothing. Without mermaid beside the book their text stays.
+// The page of all pages is there for paper: it is drawn light, and printed when it is drawn.
 'use strict';
 
 (() => {
@@ -9,7 +10,9 @@
     }
     const root = document.documentElement;
     const texts = blocks.map((block) => block.textContent);
-    const theme = () => ['coal', 'navy', 'ayu'].some((name) => root.classList.contains(name)) ? 'dark' : 'light';
+    const forPaper = location.pathname.endsWith('/print.html');
+    const isDark = () => ['coal', 'navy', 'ayu'].some((name) => root.classList.contains(name));
+    const theme = () => !forPaper && isDark() ? 'dark' : 'light';
 
     const font = 'system-ui, sans-serif';
     const colours = {
@@ -63,9 +66,16 @@
 
     const script = document.createElement('script');
     script.src = path_to_root + 'assets/mermaid.min.js';
-    script.addEventListener('load', () => {
-        drawNext();
-        new MutationObserver(drawNext).observe(root, { attributes: true, attributeFilter: ['class'] });
+    const loaded = new Promise((settle) => {
+        script.addEventListener('load', () => {
+            drawNext();
+            new MutationObserver(drawNext).observe(root, { attributes: true, attributeFilter: ['class'] });
+            settle();
+        });
+        script.addEventListener('error', settle);
     });
+    // mdBook has that page print itself as soon as it is loaded, which is before anything is drawn.
+    const print = window.print.bind(window);
+    window.print = () => loaded.then(() => drawn).then(print);
     document.head.append(script);
 })();

@@ -1,7 +1,7 @@
 //! A run: goose's users take the requests of the plan, one after the other,
 //! wait until each is due, send it, and judge the answer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::scenario::{Kind, Scenario};
 use crate::seed::{self, API_LINKS, Known};
 
-/// How long an answer may take.
+/// How long an answer may take, and how long after the end of the plan a request may still leave.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long a user sleeps at most before it looks whether the run was ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -63,6 +63,8 @@ struct Run {
     next: AtomicU64,
     /// How many of them are over.
     over: AtomicU64,
+    /// Whether it came to its end: otherwise somebody has stopped it.
+    ended: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -99,17 +101,23 @@ struct Asked {
     expected: Expected,
 }
 
-/// Runs `scenario`; `tell` gets each second as JSON when it has ended. Ends with the plan, or when the process is
-/// told to end: then what was answered until then counts. Returns the ledger, and when the load began, in
-/// milliseconds since 1970.
+/// What became of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// What was answered.
+    pub ledger: Ledger,
+    /// When the load began, in milliseconds since 1970.
+    pub began_unix_ms: u64,
+    /// Whether the process was told to end before the run did: then it was not the load that was asked for.
+    pub stopped: bool,
+}
+
+/// Runs `scenario`; `tell` gets each second as JSON when it has ended. Ends with the plan, [`ANSWER_LIMIT`] after it at
+/// the latest, or when the process is told to end: then what was answered until then counts.
 ///
 /// # Errors
 /// When the links can't be made or goose can't run.
-pub async fn run(
-    scenario: &'static Scenario,
-    size: Size,
-    mut tell: impl FnMut(Value) + Send + 'static,
-) -> Result<(Ledger, u64)> {
+pub async fn run(scenario: &'static Scenario, size: Size, mut tell: impl FnMut(Value) + Send + 'static) -> Result<Ran> {
     if size.links == 0 && size.constant.is_none() && scenario.asks_for_links() {
         bail!("{} asks for links: there must be at least one", scenario.name);
     }
@@ -123,6 +131,7 @@ pub async fn run(
         began: OnceLock::new(),
         next: AtomicU64::new(0),
         over: AtomicU64::new(0),
+        ended: AtomicBool::new(false),
         ledger: Mutex::new(Ledger::new()?),
         size,
     });
@@ -136,14 +145,11 @@ pub async fn run(
         tell
     });
     attack(&run).await?;
-    let mut tell = teller.await.context("telling the seconds")?;
-    let began = run.began.get().map_or(0, |began| began.unix_ms);
+    let tell = teller.await.context("telling the seconds")?;
     let run = Arc::into_inner(run).context("users are left")?;
-    let mut ledger = run.ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if ledger.runs() {
-        tell(ledger.close());
-    }
-    Ok((ledger, began))
+    let (ran, last) = run.ran();
+    last.into_iter().for_each(tell);
+    Ok(ran)
 }
 
 /// The links that are asked for.
@@ -197,7 +203,8 @@ async fn step(user: &mut GooseUser, run: &Run) -> TransactionResult {
     let number = run.next.fetch_add(1, Ordering::Relaxed);
     let Some(due) = run.due(number, began.elapsed()) else {
         // Others may still wait until theirs are due.
-        if run.is_over() {
+        if run.is_over(began.elapsed()) {
+            run.ended.store(true, Ordering::Relaxed);
             trigger_killswitch("the plan is done");
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -248,6 +255,11 @@ async fn send(user: &mut GooseUser, run: &Run, asked: &Asked) -> Result<Answer> 
     Ok(Answer { status, location, retry_after, body: response.bytes().await?.to_vec() })
 }
 
+/// Until when requests of `plan` leave.
+fn last_leave(plan: &Plan) -> Duration {
+    plan.length() + ANSWER_LIMIT
+}
+
 impl Run {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
@@ -256,14 +268,27 @@ impl Run {
     /// When request `number` is due; `None` = the run is over.
     fn due(&self, number: u64, now: Duration) -> Option<Duration> {
         match &self.plan {
-            Some(plan) => plan.due(number),
+            Some(plan) => plan.due(number).filter(|_| now < last_leave(plan)),
             None => (now < Duration::from_secs(self.size.seconds.into())).then_some(now),
         }
     }
 
     /// Whether nothing is left to be sent. Without a plan it is once the time is over, and this is asked only then.
-    fn is_over(&self) -> bool {
-        self.plan.as_ref().is_none_or(|plan| self.over.load(Ordering::Relaxed) >= plan.total())
+    fn is_over(&self, now: Duration) -> bool {
+        let all = |plan: &Plan| self.over.load(Ordering::Relaxed) >= plan.total();
+        self.plan.as_ref().is_none_or(|plan| all(plan) || now >= last_leave(plan))
+    }
+
+    /// What became of it, and its last second, if there is something to tell of it.
+    fn ran(self) -> (Ran, Option<Value>) {
+        let stopped = !self.ended.into_inner();
+        let mut ledger = self.ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = self.plan.filter(|_| !stopped) {
+            ledger.never_left(plan.total().saturating_sub(ledger.all().requests));
+        }
+        let last = ledger.runs().then(|| ledger.close());
+        let began_unix_ms = self.began.get().map_or(0, |began| began.unix_ms);
+        (Ran { ledger, began_unix_ms, stopped }, last)
     }
 
     fn ask(&self, number: u64) -> Asked {
@@ -314,6 +339,7 @@ mod tests {
             began: OnceLock::new(),
             next: AtomicU64::new(0),
             over: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             ledger: Mutex::new(Ledger::new().unwrap()),
             size,
         }
@@ -353,9 +379,33 @@ mod tests {
         let planned = run("smoke", None, 10);
         planned.next.store(200, Ordering::Relaxed);
         planned.over.store(99, Ordering::Relaxed);
-        assert!(!planned.is_over());
+        assert!(!planned.is_over(Duration::from_secs(10)));
         planned.over.store(100, Ordering::Relaxed);
-        assert!(planned.is_over() && run("smoke", None, 0).is_over());
+        assert!(planned.is_over(Duration::ZERO) && run("smoke", None, 0).is_over(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_server_that_answers_nothing_does_not_prolong_a_run() {
+        let silent = run("smoke", None, 10);
+        let limit = Duration::from_secs(10) + ANSWER_LIMIT;
+        let before = limit - Duration::from_millis(1);
+        assert_eq!(silent.due(50, before), Some(Duration::from_secs(5)), "it leaves late");
+        assert_eq!(silent.due(50, limit), None, "it never leaves");
+        assert!(!silent.is_over(before) && silent.is_over(limit));
+    }
+
+    #[test]
+    fn requests_that_never_left_are_counted_unless_somebody_stopped_the_run() {
+        for stopped in [false, true] {
+            let silent = run("smoke", None, 10);
+            let outcome = Outcome::NoAnswer("/a: nothing".into());
+            let (at, latency) = (Duration::from_secs(10), ANSWER_LIMIT);
+            silent.ledger().add(&Entry { at, kind: Kind::Redirect, latency, late: false, outcome });
+            silent.ended.store(!stopped, Ordering::Relaxed);
+            let (ran, last) = silent.ran();
+            assert_eq!((ran.stopped, ran.ledger.all().late), (stopped, if stopped { 0 } else { 99 }));
+            assert_eq!(last.unwrap()["late"], ran.ledger.all().late, "the seconds add up");
+        }
     }
 
     #[test]

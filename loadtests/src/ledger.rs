@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::judge::Outcome;
 use crate::scenario::Kind;
+use crate::seed::LIMITED;
 
 /// How many answers that were not right are told in full.
 pub const SAMPLES: usize = 10;
@@ -44,7 +45,7 @@ pub struct Tally {
     pub refused: u64,
     /// How many got a wrong answer.
     pub wrong: u64,
-    /// How many left late.
+    /// How many left late, or never.
     pub late: u64,
     latencies: Histogram<u64>,
 }
@@ -97,6 +98,8 @@ pub struct Ledger {
     running: Tally,
     all: Tally,
     kinds: BTreeMap<Kind, Tally>,
+    /// How many requests of the plan never left.
+    unsent: u64,
     samples: Vec<String>,
 }
 
@@ -107,7 +110,7 @@ impl Ledger {
     /// Never, with the fixed bounds.
     pub fn new() -> Result<Self> {
         let kinds = Kind::ALL.into_iter().map(|kind| Ok((kind, Tally::new()?))).collect::<Result<_>>()?;
-        Ok(Self { second: 0, running: Tally::new()?, all: Tally::new()?, kinds, samples: Vec::new() })
+        Ok(Self { second: 0, running: Tally::new()?, all: Tally::new()?, kinds, unsent: 0, samples: Vec::new() })
     }
 
     /// Adds an entry. It counts for the second that runs, and [`Ledger::close_before`] says when that ends.
@@ -120,11 +123,29 @@ impl Ledger {
         let told = match &entry.outcome {
             Outcome::Good | Outcome::Limited => return,
             Outcome::Wrong(text) | Outcome::NoAnswer(text) => text.clone(),
+            Outcome::Refused(429) => format!("{}: 429, {LIMITED}", entry.kind.name()),
             Outcome::Refused(status) => format!("{}: {status}", entry.kind.name()),
         };
         if self.samples.len() < SAMPLES {
             self.samples.push(told);
         }
+    }
+
+    /// Adds `count` requests that never left: they are late, whatever kind they were of.
+    pub fn never_left(&mut self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.unsent += count;
+        self.running.late += count;
+        self.all.late += count;
+        self.samples.push(format!("{count} requests never left: all users still waited for answers"));
+    }
+
+    /// How many requests there were to be: those that were asked for, and those that never left.
+    #[must_use]
+    pub fn planned(&self) -> u64 {
+        self.all.requests + self.unsent
     }
 
     /// Ends all seconds before that of `now`, and tells each as JSON, those without an answer too.
@@ -136,10 +157,10 @@ impl Ledger {
         closed
     }
 
-    /// Whether the second that runs has answers.
+    /// Whether there is something to tell of the second that runs.
     #[must_use]
     pub fn runs(&self) -> bool {
-        self.running.requests > 0
+        self.running.requests > 0 || self.running.late > 0
     }
 
     /// Ends the second that runs.
@@ -157,7 +178,7 @@ impl Ledger {
         &self.all
     }
 
-    /// The first answers that were not right.
+    /// The first answers that were not right, and whether requests never left.
     #[must_use]
     pub fn samples(&self) -> &[String] {
         &self.samples
@@ -203,6 +224,24 @@ mod tests {
         let all = ledger.all();
         assert_eq!((all.requests, all.limited, all.refused, all.wrong, all.late), (6, 1, 2, 1, 0));
         assert_eq!(ledger.samples(), ["redirect: 503", "no", "bad"]);
+    }
+
+    #[test]
+    fn a_server_with_its_limits_on_is_told_to_be_one() {
+        let told = filled(vec![Outcome::Refused(429)]).samples().concat();
+        assert!(told.starts_with("redirect: 429, ") && told.contains("TERSE_LIMITS=off"), "{told}");
+    }
+
+    #[test]
+    fn what_never_left_is_late_and_was_planned_and_is_told_even_of_a_silent_second() {
+        let mut ledger = filled(vec![Outcome::Good]);
+        ledger.close();
+        ledger.never_left(0);
+        assert!(!ledger.runs() && ledger.samples().is_empty());
+        ledger.never_left(9);
+        assert_eq!((ledger.all().requests, ledger.all().late, ledger.planned()), (1, 9, 10));
+        assert!(ledger.runs() && ledger.samples()[0].starts_with("9 requests never left"));
+        assert_eq!(ledger.close()["late"], 9);
     }
 
     #[test]

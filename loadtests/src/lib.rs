@@ -3,8 +3,10 @@
 //!
 //! Requests are due by a plan (open loop), whatever the server does; a request
 //! that leaves late, because all users still wait for answers, is counted as
-//! late and its latency runs from when it was due. Redirects are not followed.
-//! Every answer is checked: status, and where it leads.
+//! late and its latency runs from when it was due. What has not left
+//! [`attack::ANSWER_LIMIT`] after the end of the plan never does, and counts as
+//! late, so that a server that answers nothing can't prolong a run. Redirects
+//! are not followed. Every answer is checked: status, and where it leads.
 //!
 //! `k6/` has the same scenarios under the same names for k6.
 //!
@@ -18,6 +20,7 @@ pub mod draw;
 pub mod judge;
 pub mod ledger;
 pub mod plan;
+pub mod progress;
 pub mod scenario;
 pub mod seed;
 pub mod verdict;

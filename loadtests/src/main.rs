@@ -1,14 +1,16 @@
 //! `loadtests SCENARIO`: one load test, see `loadtests --help`.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use loadtests::attack::{self, Size, unix_ms};
-use loadtests::ledger::Ledger;
+use loadtests::attack::{self, Ran, Size, unix_ms};
+use loadtests::progress::line;
 use loadtests::scenario::{SCENARIOS, Scenario, USERS};
 use loadtests::verdict::{Threshold, thresholds};
+use reqwest::Url;
 use serde_json::{Value, json};
 use signal_hook::consts::SIGTERM;
 
@@ -21,7 +23,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 struct Arguments {
     /// What to run; `list` lists the scenarios, with --json all that is set of them
     scenario: String,
-    /// The server; by default TERSE_URL, or else http://127.0.0.1:8080
+    /// The server; by default TERSE_URL if that is on loopback, or else http://127.0.0.1:8080
     #[arg(long)]
     url: Option<String>,
     /// Requests per second; 0 = as fast as answers come
@@ -77,29 +79,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     end_on_sigterm()?;
     let json = arguments.json;
-    let told = move |second: Value| print(&if json { format!("{second}\n") } else { line(&second) });
+    let told = move |second: Value| print(&if json { format!("{second}\n") } else { format!("{}\n", line(&second)) });
     // Nobody may read any more: then the result can't be told either, and that fails.
     let tell = move |second| drop(told(second));
     let runtime = tokio::runtime::Runtime::new().context("a runtime")?;
-    let size = arguments.size(scenario);
+    let size = arguments.size(scenario)?;
     let sizes = json!({ "rate": size.rate, "seconds": size.seconds, "links": size.links, "users": size.users });
-    let (ledger, began) = runtime.block_on(attack::run(scenario, size, tell))?;
-    let thresholds = thresholds(scenario, arguments.p99_ms.unwrap_or(scenario.p99_ms), &ledger);
+    let ran = runtime.block_on(attack::run(scenario, size, tell))?;
+    let thresholds = thresholds(scenario, arguments.p99_ms.unwrap_or(scenario.p99_ms), &ran.ledger);
     if json {
-        let told = json!({ "scenario": scenario.name, "size": sizes, "began_unix_ms": began });
-        print(&result(told, &ledger, &thresholds))?;
+        let told = json!({ "scenario": scenario.name, "size": sizes, "began_unix_ms": ran.began_unix_ms });
+        print(&result(told, &ran, &thresholds))?;
     } else {
-        print(&text(&ledger, &thresholds))?;
+        print(&text(&ran, &thresholds))?;
     }
-    Ok(thresholds.iter().all(Threshold::met))
+    // A load that was stopped is not the one that was asked for, however well it was answered.
+    Ok(!ran.stopped && thresholds.iter().all(Threshold::met))
 }
 
 impl Arguments {
-    fn size(&self, scenario: &Scenario) -> Size {
+    fn size(&self, scenario: &Scenario) -> Result<Size> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let url = self.url.clone().or_else(|| variable("TERSE_URL"));
-        Size {
-            url: url.unwrap_or_else(|| DEFAULT_URL.to_owned()).trim_end_matches('/').to_owned(),
+        Ok(Size {
+            url: server(self.url.as_deref(), variable("TERSE_URL").as_deref())?,
             key: variable("TERSE_KEY"),
             rate: self.rate.unwrap_or(scenario.rate),
             seconds: self.seconds.unwrap_or(scenario.seconds),
@@ -107,8 +109,26 @@ impl Arguments {
             users: self.users,
             constant: self.constant.clone(),
             run: unix_ms(),
-        }
+        })
     }
+}
+
+/// The server, without a slash at the end. One on another machine must be named with the command: a variable that a
+/// shell has kept is no consent.
+fn server(named: Option<&str>, kept: Option<&str>) -> Result<String> {
+    let text = named.or(kept).unwrap_or(DEFAULT_URL);
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.query().is_none());
+    let url = url.with_context(|| format!("{text:?} is no http:// address of a server"))?;
+    if named.is_none() && !is_loopback(&url) {
+        bail!("TERSE_URL is {text}, which is not this machine: to load it, name it with --url");
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback() || address.is_unspecified())
 }
 
 /// Ends the run on SIGTERM as Ctrl-C ends it: what was answered until then is told.
@@ -127,31 +147,57 @@ fn print(text: &str) -> Result<()> {
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("writing the output")
 }
 
-fn line(second: &Value) -> String {
-    let number = |name: &str| second[name].as_f64().unwrap_or_default();
-    format!(
-        "{:>5} s  {:>7} answers  {:>5} refused  {:>5} wrong  {:>5} late  p50 {:>8.2} ms  p99 {:>8.2} ms\n",
-        number("second"),
-        number("requests"),
-        number("refused"),
-        number("wrong"),
-        number("late"),
-        number("p50_ms"),
-        number("p99_ms")
-    )
-}
-
 /// What is `told` of the run, and what it came to.
-fn result(mut told: Value, ledger: &Ledger, thresholds: &[Threshold]) -> String {
-    if let (Value::Object(told), Value::Object(counted)) = (&mut told, ledger.json()) {
+fn result(mut told: Value, ran: &Ran, thresholds: &[Threshold]) -> String {
+    if let (Value::Object(told), Value::Object(counted)) = (&mut told, ran.ledger.json()) {
         told.extend(counted);
     }
+    told["stopped"] = ran.stopped.into();
     told["thresholds"] = thresholds.iter().map(Threshold::json).collect();
     format!("{}\n", json!({ "result": told }))
 }
 
-fn text(ledger: &Ledger, thresholds: &[Threshold]) -> String {
-    let samples = ledger.samples().iter().map(|sample| format!("not right: {sample}\n"));
+fn text(ran: &Ran, thresholds: &[Threshold]) -> String {
+    let samples = ran.ledger.samples().iter().map(|sample| format!("not right: {sample}\n"));
     let lines = thresholds.iter().map(|threshold| format!("{threshold}\n"));
-    samples.chain(lines).collect()
+    samples.chain(lines).chain(ran.stopped.then(|| "stopped before its end\n".to_owned())).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use loadtests::ledger::Ledger;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_with_or_without_a_slash_and_by_a_path() {
+        assert_eq!(server(None, None).unwrap(), DEFAULT_URL);
+        assert_eq!(server(None, Some("http://localhost:81/")).unwrap(), "http://localhost:81");
+        assert_eq!(server(None, Some("http://[::1]:81/links//")).unwrap(), "http://[::1]:81/links");
+        assert_eq!(server(Some("http://127.0.0.9"), Some("nonsense")).unwrap(), "http://127.0.0.9");
+        assert_eq!(server(None, Some("http://0.0.0.0:81")).unwrap(), "http://0.0.0.0:81");
+        for text in ["127.0.0.1:8080", "https://127.0.0.1", "http://", "http://127.0.0.1/?a=b"] {
+            let error = server(None, Some(text)).unwrap_err().to_string();
+            assert!(error.ends_with("is no http:// address of a server"), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_machine_is_loaded_only_when_the_command_names_it() {
+        for elsewhere in ["http://10.0.0.1:8080", "http://example.com", "http://localhost.example.com", "http://[::2]"]
+        {
+            let error = server(None, Some(elsewhere)).unwrap_err().to_string();
+            assert!(error.contains("not this machine"), "{error}");
+            assert_eq!(server(Some(elsewhere), None).unwrap(), elsewhere);
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_says_so() {
+        let ran = |stopped| Ran { ledger: Ledger::new().unwrap(), began_unix_ms: 0, stopped };
+        assert_eq!((text(&ran(true), &[]).as_str(), text(&ran(false), &[]).as_str()), ("stopped before its end\n", ""));
+        let told: Value = serde_json::from_str(&result(json!({}), &ran(true), &[])).unwrap();
+        assert_eq!(told["result"]["stopped"], true);
+    }
 }

@@ -52,6 +52,12 @@ impl Plan {
         &self.stages
     }
 
+    /// How long it takes.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.stages.iter().map(|stage| stage.seconds).sum())
+    }
+
     /// How many requests there are.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn stages_follow_each_other_without_a_gap() {
         let plan = Plan::new(vec![stage(2.0, 10.0, 10.0), stage(0.0, 1.0, 9.0), stage(2.0, 10.0, 100.0)]);
-        assert_eq!((plan.total(), plan.stages().len()), (130, 2));
+        assert_eq!((plan.total(), plan.stages().len(), plan.length().as_secs()), (130, 2, 4));
         let due: Vec<f64> = (0..130).map(|number| seconds(&plan, number)).collect();
         assert!(due.windows(2).all(|pair| pair[0] <= pair[1]), "they are in order");
         assert!((due[20] - 2.0).abs() < 1e-9 && due[129] < 4.0);

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 /// The collection of links.
 pub const API_LINKS: &str = "/api/v1/links";
+/// What to do about 429 where nobody expected it.
+pub const LIMITED: &str = "the server limits its callers: start it with TERSE_LIMITS=off, or ask for less";
 /// Links of one request; the API takes up to 1,000.
 const BATCH: u32 = 500;
 
@@ -58,7 +60,7 @@ fn read(body: &Value, targets: Vec<String>) -> Result<Vec<Known>> {
     }
     let read = |(item, target): (&Value, String)| {
         if item["status"] == 429 {
-            bail!("the server limits creates: start it with TERSE_LIMITS=off, or ask for fewer links");
+            bail!("no link to {target}: {LIMITED}");
         }
         let code = item["link"]["code"].as_str().with_context(|| format!("no link to {target}: {item}"))?;
         Ok(Known { code: code.to_owned(), target })

@@ -46,14 +46,14 @@ impl fmt::Display for Threshold {
 #[must_use]
 pub fn thresholds(scenario: &Scenario, p99_ms: f64, ledger: &Ledger) -> Vec<Threshold> {
     let all = ledger.all();
-    let per_mille = |count: u64| count as f64 * 1e3 / all.requests.max(1) as f64;
+    let per_mille = |count: u64, of: u64| count as f64 * 1e3 / of.max(1) as f64;
     let at_most = |what, limit, measured| Threshold { what, limit, at_least: false, measured };
     let at_least = |what, limit, measured| Threshold { what, limit, at_least: true, measured };
     let mut thresholds = vec![
         at_least("requests", 1.0, all.requests as f64),
         at_most("wrong answers", 0.0, all.wrong as f64),
-        at_most("refused, per mille", scenario.refused_per_mille, per_mille(all.refused)),
-        at_most("left late, per mille", scenario.late_per_mille, per_mille(all.late)),
+        at_most("refused, per mille", scenario.refused_per_mille, per_mille(all.refused, all.requests)),
+        at_most("left late, per mille", scenario.late_per_mille, per_mille(all.late, ledger.planned())),
         at_most("p99, ms", p99_ms, all.percentile_ms(99.0)),
     ];
     if scenario.expects_429 {
@@ -127,6 +127,17 @@ mod tests {
         assert_eq!(failed("steady", &[(10, Outcome::Good)], false, 900), ["p99, ms"]);
         assert_eq!(failed("steady", &[(10, Outcome::Good)], true, 1), ["left late, per mille"]);
         assert_eq!(failed("steady", &[], false, 1), ["requests"]);
+    }
+
+    #[test]
+    fn requests_that_never_left_fail_a_run_however_good_the_others_were() {
+        let mut ledger = Ledger::new().unwrap();
+        let (at, latency) = (Duration::ZERO, Duration::from_millis(1));
+        let good = Entry { at, kind: Kind::Redirect, latency, late: false, outcome: Outcome::Good };
+        (0..900).for_each(|_| ledger.add(&good));
+        ledger.never_left(100);
+        let late = &thresholds(Scenario::named("steady").unwrap(), 50.0, &ledger)[3];
+        assert_eq!((late.what, late.measured, late.met()), ("left late, per mille", 100.0, false));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct CacheConfig {
     /// How many flights run at once; more are refused as overload.
     pub max_flights: usize,
     /// How long after a write with an unknown outcome, or a mark of one that was
-    /// announced, it may still happen. As long, what is older isn't kept in memory.
+    /// announced, it is to be expected yet. As long, what is older isn't kept in memory; then for a second at a time.
     pub doubt_for: Duration,
 }
 
@@ -74,10 +74,6 @@ pub struct Stats {
     pub links: usize,
     /// Bytes that they take, by estimate, without what is known of evicted ones.
     pub bytes: u64,
-    /// Negative entries in memory, fresh or not.
-    pub negative: usize,
-    /// Codes whose newest version is remembered beyond the link.
-    pub least: usize,
     /// Codes that changed within half an hour whose least version is remembered.
     pub marked: usize,
     /// Reads of changes that there were too many of, since the start.

@@ -11,6 +11,7 @@ use terse_core::{Resolution, ShortCode, Version};
 
 use crate::ReadThrough;
 use crate::flight::{Answer, Flight};
+use crate::marks::Keep;
 use crate::read_through::unavailable;
 use crate::shared::EVERY_VERSION_IS_OLDER;
 
@@ -130,9 +131,15 @@ impl ReadThrough {
         }
         if !landing.may_store {
             self.memory.know(code, link.version);
-        } else if self.memory.settle(code, link.version, landing.began_ms) {
-            self.memory.put(code, link, landing.began_ms);
-            *kept = true;
+            return Ok(found);
+        }
+        match self.memory.settle(code, link.version, landing.began_ms) {
+            Keep::No => {}
+            Keep::Briefly => self.memory.put_briefly(code, link, landing.began_ms),
+            Keep::Yes => {
+                self.memory.put(code, link, landing.began_ms);
+                *kept = true;
+            }
         }
         Ok(found)
     }

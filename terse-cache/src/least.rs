@@ -64,6 +64,7 @@ impl LeastVersions {
     }
 
     /// How many codes are noted.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -27,7 +27,9 @@
 //!    stored only if no other write of its code ended since it began: else a
 //!    later version may have been acknowledged, and forgotten again, already.
 //! 4. After a write whose outcome is unknown (its answer was lost, or its caller
-//!    went away) nothing is stored for the code until the write can't happen any more.
+//!    went away) nothing is stored for the code until the write is not to be
+//!    expected any more, and what it would outdate for a second only for half an
+//!    hour after that: a disk may hang in the middle of a commit for as long as it likes.
 //! 5. The newest version that was acknowledged or served is noted apart from the
 //!    link, so that memory may forget the link: an answer that may be outdated is
 //!    refused below that (see `least`).
@@ -42,8 +44,8 @@
 //!    flight, and served as stale if that fails or finds no room. Nor is a flight
 //!    joined then that began earlier than that.
 //! 3. An announced write may never happen: what a quorum shows meanwhile is
-//!    answered, but kept only if it is as new as the mark, or was asked for when
-//!    the write could not happen any more.
+//!    answered, but kept only if it is as new as the mark, or for a second if it was
+//!    asked for when the write was not to be expected any more.
 //! 4. The shared cache may hold anything that ever was true: nothing is taken
 //!    from it unless the shard is polled, the least version of every change of
 //!    the last half hour (its longest memory) is known, and the flight is still current.

@@ -19,7 +19,7 @@ use terse_core::{BlockedHosts, LinkState, Resolution, ShortCode, Version};
 use crate::CacheConfig;
 use crate::key::CodeKey;
 use crate::least::{Least, LeastVersions};
-use crate::marks::{FRESH_FOR_MS, MarkedCodes, NO_SHARD, ShardNumber, Shards};
+use crate::marks::{FRESH_FOR_MS, Keep, MarkedCodes, NO_SHARD, ShardNumber, Shards, UNMET_FRESH_MS};
 use crate::warm::Heat;
 
 /// Bytes of a slot of the table of links (72: an entry, its neighbours in two
@@ -205,18 +205,24 @@ impl Memory {
     /// Remembers a link, acknowledged or read at a quorum, as of `as_of_ms`.
     pub(crate) fn put(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
         self.least.know(code, link.version);
-        self.put_entry(code, link, as_of_ms);
+        self.put_entry(code, link, as_of_ms, self.fresh_ms);
+    }
+
+    /// The same for a moment only, for a newer version was announced: see [`Keep::Briefly`].
+    pub(crate) fn put_briefly(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
+        self.least.know(code, link.version);
+        self.put_entry(code, link, as_of_ms, self.fresh_ms.min(UNMET_FRESH_MS));
     }
 
     /// Remembers a link that the shared cache showed, as of `as_of_ms`.
     pub(crate) fn put_shared(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
         self.least.see(code, link.version);
-        self.put_entry(code, link, as_of_ms);
+        self.put_entry(code, link, as_of_ms, self.fresh_ms);
     }
 
-    fn put_entry(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64) {
+    fn put_entry(&self, code: &ShortCode, link: &Resolution, as_of_ms: u64, fresh_ms: u64) {
         self.forget_negative(code);
-        let aged_at_ms = as_of_ms.saturating_add(self.fresh_ms - jitter(code, self.fresh_ms));
+        let aged_at_ms = as_of_ms.saturating_add(fresh_ms - jitter(code, fresh_ms));
         let age = Age::new(aged_at_ms, self.shards.of(code));
         self.links.insert(CodeKey::of(code), Entry { link: PackedResolution::of(&self.judged(link)), age });
     }
@@ -253,7 +259,7 @@ impl Memory {
 
     /// Whether `version` of `code`, which a look-up in the store that began at
     /// `began_ms` found, may be kept; see [`MarkedCodes::settle`].
-    pub(crate) fn settle(&self, code: &ShortCode, version: Version, began_ms: u64) -> bool {
+    pub(crate) fn settle(&self, code: &ShortCode, version: Version, began_ms: u64) -> Keep {
         self.marked.settle(code, version, began_ms)
     }
 
@@ -390,10 +396,12 @@ impl Memory {
         self.links.weight()
     }
 
+    #[cfg(test)]
     pub(crate) fn negative(&self) -> usize {
         self.negative.len()
     }
 
+    #[cfg(test)]
     pub(crate) fn least_len(&self) -> usize {
         self.least.len()
     }

@@ -104,8 +104,6 @@ impl ReadThrough {
         Stats {
             links: self.memory.links(),
             bytes: self.memory.bytes(),
-            negative: self.memory.negative(),
-            least: self.memory.least_len(),
             marked: self.memory.marked().len(),
             overflows: self.overflows.load(Ordering::Relaxed),
             bypasses: self.memory.marked().bypasses(),

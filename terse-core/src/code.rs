@@ -114,12 +114,6 @@ impl Alias {
 
     /// The code that the alias is.
     #[must_use]
-    pub fn into_code(self) -> ShortCode {
-        self.0
-    }
-
-    /// The code that the alias is.
-    #[must_use]
     pub fn as_code(&self) -> &ShortCode {
         &self.0
     }
@@ -221,7 +215,7 @@ mod tests {
             }
         }
         for text in ["api2", "ap", "healthy", "robots"] {
-            assert_eq!(Alias::parse(text).unwrap().into_code(), code(text));
+            assert_eq!(Alias::parse(text).unwrap().as_code(), &code(text));
         }
         assert_eq!(Alias::parse("favicon_ico").unwrap().as_code(), &code("favicon_ico"));
         assert_eq!(Alias::parse("sitemap.xml"), Err(CodeError::BadCharacter));

@@ -196,7 +196,7 @@ impl Metrics {
     #[allow(clippy::missing_panics_doc)]
     pub fn new() -> Self {
         let registry = Registry::new();
-        Self {
+        let metrics = Self {
             redirects: registered(&registry, RedirectSums::new()),
             links_created: registered(&registry, IntCounter::with_opts(opts(LINKS_CREATED))),
             store_seconds: registered(
@@ -221,7 +221,10 @@ impl Metrics {
             bus: BusGauges::new(&registry),
             overload: OverloadGauges::new(&registry),
             registry,
-        }
+        };
+        // A limit that is off refuses nothing, and says so.
+        table::LIMIT.values.iter().for_each(|limit| drop(metrics.limit_counts(limit)));
+        metrics
     }
 
     /// The counts of redirects that one web worker writes. Make one on the worker's thread and keep it.
@@ -450,6 +453,16 @@ mod tests {
         let text = Metrics::default().encode().unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("terse_redirects_total{")).count(), 25);
         assert!(text.contains("terse_links_created_total 0\n"));
+    }
+
+    #[test]
+    fn limits_are_there_with_zero_before_anything_is_refused_or_if_they_are_off() {
+        let text = Metrics::new().encode().unwrap();
+        for name in [RATE_LIMITED, LIMITS_ALONE] {
+            for limit in ["create", "api", "redirect", "not_found", "quota"] {
+                assert!(text.contains(&format!("{name}{{limit=\"{limit}\"}} 0\n")), "{name} of {limit}: {text}");
+            }
+        }
     }
 
     #[test]

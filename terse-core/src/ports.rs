@@ -401,25 +401,40 @@ pub struct ChangeMark {
     pub at: Timestamp,
 }
 
+/// Where what was told of marks ended, in the order of the feed that told of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkPlace {
+    /// A part of time, as the feed counts them.
+    pub bucket: i64,
+    /// The mark's id, by which the marks of one part are ordered.
+    pub id: [u8; 16],
+}
+
 /// What [`ChangeFeed::marks`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeMarks {
-    /// The marks, in no particular order.
+    /// The marks, in the order of the feed.
     pub marks: Vec<ChangeMark>,
-    /// Whether these are all; `false` = there are more than were asked for.
-    pub complete: bool,
+    /// After which place there are more than were asked for; `None` = these are all.
+    pub next: Option<MarkPlace>,
 }
 
 /// Tells what other nodes changed. Every edit writes a mark before and after
 /// itself, at a quorum; marks last an hour.
 #[async_trait]
 pub trait ChangeFeed: Send + Sync + 'static {
-    /// Up to `limit` marks whose time lies within `from..=until`, and perhaps
-    /// some up to ten seconds outside.
+    /// Up to `limit` marks (at least 1) whose time lies within `from..=until`, and perhaps
+    /// some up to ten seconds outside; of these those that come after the place `after`, if one is given.
     ///
     /// # Errors
     /// [`StoreError`] when not all of them could be read.
-    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError>;
+    async fn marks(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<MarkPlace>,
+        limit: usize,
+    ) -> Result<ChangeMarks, StoreError>;
 }
 
 /// Keeps API keys.

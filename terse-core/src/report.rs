@@ -33,8 +33,9 @@ pub const MAX_DAYS: u32 = 3_660 + 2;
 /// whoever guards the read model.
 pub const MAX_REPORT_MS: u64 = 3_000;
 
-/// Most rows that are asked of the read model in one step.
-const SPANS_AT_ONCE: u32 = 32;
+/// Most rows that are asked of the read model in one step. A year of days takes three: on a cluster each is a wait for a
+/// quorum, which costs more than the rows. A row of many visitors has some 4 KiB, the largest there can be about 150.
+const SPANS_AT_ONCE: u32 = 128;
 
 /// How long each point of a series is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,13 @@ struct Found {
     content_type: &'static str,
 }
 
+/// Whether there is a book now: it may be built, moved or removed while the server runs.
+pub(crate) async fn is_there(state: &State) -> bool {
+    let Some(index) = state.settings.docs_dir.as_ref().map(|directory| directory.join(INDEX)) else { return false };
+    // Without threads that may block, as when the server ends, no page of it could be read either.
+    web::block(move || index.is_file()).await.unwrap_or(false)
+}
+
 /// `GET /docs`: the trailing slash is what makes relative paths work.
 pub(crate) async fn with_slash() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((header::LOCATION, "/docs/")).finish()

@@ -26,7 +26,7 @@ use crate::api::{body as api_body, query};
 use crate::html::{self, Escaped, Nonce};
 use crate::problem::{FieldFault, Kind, Problem};
 use crate::request_id::hex;
-use crate::{Access, State, auth, body, host, limits};
+use crate::{Access, State, auth, body, book, host, limits};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -45,21 +45,24 @@ struct Input {
 
 /// `GET /`.
 pub(crate) async fn show(state: web::Data<State>) -> HttpResponse {
-    render(&state, StatusCode::OK, &Input::default(), "")
+    let book = link_to_book(&state).await;
+    render(&state, StatusCode::OK, &Input::default(), "", book)
 }
 
 /// `POST /`.
 pub(crate) async fn shorten(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let mut input = Input::default();
+    let book = link_to_book(&state).await;
     match try_shorten(&request, &state, &mut input).await {
         Ok(link) => {
-            let mut response = render(&state, StatusCode::CREATED, &Input::default(), &result(&link, &state));
+            let made = result(&link, &state);
+            let mut response = render(&state, StatusCode::CREATED, &Input::default(), &made, book);
             if let Ok(location) = HeaderValue::try_from(format!("/api/v1/links/{}", link.code)) {
                 response.headers_mut().insert(header::LOCATION, location);
             }
             response
         }
-        Err(problem) => refused(&state, &input, &problem),
+        Err(problem) => refused(&state, &input, &problem, book),
     }
 }
 
@@ -165,7 +168,7 @@ fn require_form(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 /// The page with a problem told above the form, under the problem's status and headers.
-fn refused(state: &State, input: &Input, problem: &Problem) -> HttpResponse {
+fn refused(state: &State, input: &Input, problem: &Problem, book: &str) -> HttpResponse {
     let mut note = format!("<div class=\"note bad\" role=\"alert\"><strong>{}</strong>", Escaped(problem.kind.title()));
     if problem.errors.is_empty() {
         let _ = write!(note, "<p>{}</p>", Escaped(&problem.detail));
@@ -178,7 +181,7 @@ fn refused(state: &State, input: &Input, problem: &Problem) -> HttpResponse {
     }
     note.push_str("</div>");
     let nonce = Nonce::new(&*state.entropy);
-    let text = form_page(state, &nonce, input, &note, &problem.errors);
+    let text = form_page(state, &nonce, input, &note, &problem.errors, book);
     let mut response = problem.response_with(html::CONTENT_TYPE, text.into_bytes());
     html::confine(&mut response, &nonce);
     response
@@ -192,9 +195,9 @@ fn label(field: &str) -> &str {
     }
 }
 
-fn render(state: &State, status: StatusCode, input: &Input, note: &str) -> HttpResponse {
+fn render(state: &State, status: StatusCode, input: &Input, note: &str, book: &str) -> HttpResponse {
     let nonce = Nonce::new(&*state.entropy);
-    let text = form_page(state, &nonce, input, note, &[]);
+    let text = form_page(state, &nonce, input, note, &[], book);
     let mut response = HttpResponse::build(status).content_type(html::CONTENT_TYPE).body(text);
     html::confine(&mut response, &nonce);
     response
@@ -213,7 +216,12 @@ fn result(link: &Link, state: &State) -> String {
     )
 }
 
-fn form_page(state: &State, nonce: &Nonce, input: &Input, note: &str, faults: &[FieldFault]) -> String {
+/// A link to the book, as long as it is there.
+async fn link_to_book(state: &State) -> &'static str {
+    if book::is_there(state).await { "<a href=\"/docs/\">Book</a>" } else { "" }
+}
+
+fn form_page(state: &State, nonce: &Nonce, input: &Input, note: &str, faults: &[FieldFault], book: &str) -> String {
     let invalid = |field: &str| {
         if faults.iter().any(|fault| fault.field == field) { " aria-invalid=\"true\"" } else { "" }
     };
@@ -234,7 +242,7 @@ fn form_page(state: &State, nonce: &Nonce, input: &Input, note: &str, faults: &[
          <label><span>Alias <small>optional</small></span><input name=\"alias\" maxlength=\"64\" \
          placeholder=\"my-link\" autocomplete=\"off\" autocapitalize=\"none\" spellcheck=\"false\" \
          value=\"{alias}\"{bad_alias}></label>{key}<button>Shorten</button></form></main>\
-         <footer><a href=\"/api/docs/\">API</a><a href=\"/health\">Health</a></footer>",
+         <footer>{book}<a href=\"/api/docs/\">API</a><a href=\"/health\">Health</a></footer>",
         token = hex(random_bytes::<16>(&*state.entropy)),
         url = Escaped(&input.url),
         bad_url = invalid("url"),

@@ -107,6 +107,17 @@ impl Tab {
         self.ask("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
+    /// Lays pages out as they are printed, for who prefers `light` or `dark`, until the next [`Tab::prefer`].
+    pub fn print(&mut self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.ask("Emulation.setEmulatedMedia", json!({ "media": "print", "features": features }));
+    }
+
+    /// Runs `script` in each page from now on, before those of the page.
+    pub fn run_first(&mut self, script: &str) {
+        self.ask("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
+    }
+
     /// Switches the page's own scripts off or on; questions of the test still work.
     pub fn scripts(&mut self, on: bool) {
         self.ask("Emulation.setScriptExecutionDisabled", json!({ "value": !on }));
@@ -360,5 +371,12 @@ mod tests {
         tab.go(page);
         assert_eq!(tab.value("[document.title, document.body.innerText.trim()]"), json!(["", "hi"]));
         assert_eq!(tab.value("getComputedStyle(document.body).backgroundColor"), "rgb(255, 255, 255)");
+        tab.scripts(true);
+        tab.run_first("window.first = 1");
+        tab.print("dark");
+        tab.go(page);
+        assert_eq!(tab.value("[window.first, matchMedia('print').matches]"), json!([1, true]));
+        tab.prefer("dark");
+        assert_eq!(tab.value("matchMedia('print').matches"), false);
     }
 }

@@ -2,7 +2,8 @@
 //! policy that it sends, and once from the disk.
 //!
 //! A page must say nothing of errors, fit its window (what is wide scrolls in a box of its own), have all its pictures
-//! and diagrams drawn, and load nothing from elsewhere.
+//! and diagrams drawn, and load nothing from elsewhere. The page of all pages must be fit for paper, too, for who reads
+//! in the dark as well: nothing is cut off, letters are dark, and it prints itself once its diagrams are drawn.
 //!
 //! Both windows go through the pages at once. Bounds: a page's diagrams are waited for as long as the caller says.
 
@@ -58,6 +59,28 @@ const SLIPS: &str = r#"(() => {
     return slips;
 })()"#;
 
+/// The page of all pages, which prints itself.
+const PRINTED: &str = "print.html";
+/// What an A4 page has room for between its margins, in pixels of CSS.
+const PAPER_PX: [u32; 2] = [672, 980];
+/// In place of the browser's way to print: it notes in which colours the diagrams are by then.
+const NOTE_PRINT: &str = "window.print = () => { window.printed = document.documentElement.dataset.diagrams || ''; }";
+
+/// What is wrong with the page on paper, where nothing scrolls and backgrounds are left out, as a list of texts.
+const SLIPS_ON_PAPER: &str = r#"(() => {
+    const slips = [];
+    const told = (e) => e.textContent.trim().slice(0, 40);
+    for (const box of document.querySelectorAll('main .table-wrapper, main pre, main .chart')) {
+        const cut = box.scrollWidth - box.clientWidth;
+        if (cut > 1) slips.push(`${cut} px of ${box.getAttribute('class') || box.localName} are cut off: ${told(box)}`);
+    }
+    const isLight = (e) => getComputedStyle(e).color.match(/[0-9.]+/g).slice(0, 3).every((part) => part > 140);
+    const texts = 'main p, main li, main td, main th, main h1, main h2, main code, main code span, main .chart text';
+    const light = [...document.querySelectorAll(texts)].filter((e) => isLight(e) && told(e));
+    if (light.length > 0) slips.push(`${light.length} texts are too light, such as: ${told(light[0])}`);
+    return slips;
+})()"#;
+
 /// A window.
 #[derive(Clone, Copy, Debug)]
 struct Device {
@@ -92,9 +115,12 @@ pub fn look(book: &Path, pictures: &Path, patience: Duration) -> (usize, Vec<Str
         let windows = DEVICES.map(start);
         windows.into_iter().flat_map(|window| joined(window.join())).collect()
     });
-    let mut from_disk = visit();
-    from_disk.open_from_disk(book, pages);
-    slips.extend(from_disk.slips);
+    let mut last = visit();
+    last.open_from_disk(book, pages);
+    if pages.iter().any(|page| page == PRINTED) {
+        last.print(&url(server, PRINTED));
+    }
+    slips.extend(last.slips);
     (pages.len(), slips)
 }
 
@@ -170,9 +196,27 @@ impl Visit {
         }
     }
 
+    /// Opens the page that prints itself, as a reader with dark colours does.
+    fn print(&mut self, url: &str) {
+        self.tab.run_first(NOTE_PRINT);
+        self.tab.resize(PAPER_PX[0], PAPER_PX[1], false);
+        self.tab.print("dark");
+        self.tab.go(url);
+        let began = Instant::now();
+        while self.tab.value("window.printed === undefined") == true && began.elapsed() < self.patience {
+            sleep(LOOK_AGAIN);
+        }
+        let printed = self.tab.value("window.printed ?? 'it never does'");
+        if printed != "light" {
+            self.slips.push(format!("{PRINTED}: its diagrams are to be light when it prints itself: {printed}"));
+        }
+        let cut = self.lasting_slips(PRINTED, SLIPS_ON_PAPER);
+        self.slips.extend(cut.iter().map(|slip| format!("{PRINTED}, on paper: {slip}")));
+    }
+
     fn check(&mut self, device: Device, page: &str, scheme: &str, errors_before: usize) {
         self.await_diagrams(scheme, errors_before);
-        let shown = self.lasting_slips(page);
+        let shown = self.lasting_slips(page, SLIPS);
         let errors = self.tab.errors()[errors_before..].iter().map(|error| format!("the console tells: {error}"));
         let found: Vec<String> = shown.into_iter().chain(errors).collect();
         self.slips.extend(found.iter().map(|slip| format!("{page}, {}, {scheme}: {slip}", device.name)));
@@ -180,10 +224,10 @@ impl Visit {
 
     /// What is wrong with the page that is shown, and still is after a moment: its boxes may follow a change of colours
     /// a little later.
-    fn lasting_slips(&mut self, page: &str) -> Vec<String> {
+    fn lasting_slips(&mut self, page: &str, slips: &str) -> Vec<String> {
         let began = Instant::now();
         loop {
-            let told = self.tab.value(SLIPS);
+            let told = self.tab.value(slips);
             let told = told.as_array().unwrap_or_else(|| panic!("{page}: no list: {told}"));
             if told.is_empty() || began.elapsed() > MOMENT {
                 return told.iter().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -194,8 +238,11 @@ impl Visit {
 
     /// Waits until the diagrams have these colours, or something has failed.
     fn await_diagrams(&mut self, scheme: &str, errors_before: usize) {
+        // What is for paper is always light.
         let drawn = format!(
-            "!document.querySelector('pre.mermaid') || document.documentElement.dataset.diagrams === '{scheme}'"
+            "!document.querySelector('pre.mermaid') || location.pathname.endsWith('/print.html') \
+             && document.documentElement.dataset.diagrams === 'light' \
+             || document.documentElement.dataset.diagrams === '{scheme}'"
         );
         let began = Instant::now();
         while self.tab.value(&drawn) != true && self.tab.errors().len() == errors_before {

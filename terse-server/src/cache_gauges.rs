@@ -44,7 +44,9 @@ mod tests {
     use async_trait::async_trait;
     use parking_lot::Mutex;
     use terse_cache::{CacheConfig, MarkPoller, Neighbours, Shards};
-    use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks, LinkReader, LinkWriter, StoreError, StoreErrorKind};
+    use terse_core::ports::{
+        ChangeFeed, ChangeMark, ChangeMarks, LinkReader, LinkWriter, MarkPlace, StoreError, StoreErrorKind,
+    };
     use terse_core::{Clock, Timestamp, Version};
     use terse_store::MemoryStore;
     use terse_testkit::TestClock;
@@ -57,12 +59,18 @@ mod tests {
 
     #[async_trait]
     impl ChangeFeed for Feed {
-        async fn marks(&self, _: Timestamp, _: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
+        async fn marks(
+            &self,
+            _: Timestamp,
+            _: Timestamp,
+            _: Option<MarkPlace>,
+            limit: usize,
+        ) -> Result<ChangeMarks, StoreError> {
             let away = || StoreError::new(StoreErrorKind::Unavailable, "the shard is away");
             let mut marks = self.0.lock().clone().ok_or_else(away)?;
-            let complete = marks.len() <= limit;
+            let next = (marks.len() > limit).then(|| MarkPlace { bucket: 0, id: marks[limit - 1].id });
             marks.truncate(limit);
-            Ok(ChangeMarks { marks, complete })
+            Ok(ChangeMarks { marks, next })
         }
     }
 

@@ -1,6 +1,6 @@
 //! The command line. Every configuration key is a flag of every subcommand,
-//! made from the same table as everything else about it; a usage error is one
-//! line and exit code 64.
+//! made from the same table as everything else about it, and listed by the help
+//! of `serve`; a usage error is one line and exit code 64.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -36,6 +36,8 @@ const HEADING: &str = "Configuration";
 
 /// Where the rest of the help is.
 const SETTINGS_HELP: &str = "All settings, where they come from, and the exit codes: terse serve --help";
+/// The same, where nothing else says that settings are flags.
+const FLAGS_HELP: &str = "Every setting is a flag here, too, such as --data-dir ./data: terse serve --help lists them";
 /// What the short help says of the long one.
 const MORE: &str = " (see more with '--help')";
 
@@ -328,35 +330,70 @@ pub enum Parsed {
 /// # Errors
 /// [`StartError`] when it makes no sense.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, StartError> {
-    match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => Ok(Parsed::Do(Box::new(cli))),
         Err(error) => match error.kind() {
-            // All settings would bury the commands.
-            ErrorKind::DisplayHelp if usage_of(&error.to_string()) == "terse" => {
-                Ok(Parsed::Print(Cli::command().render_help().to_string().replace(MORE, "")))
-            }
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Print(error.to_string())),
+            ErrorKind::DisplayHelp => Ok(Parsed::Print(help(&arguments, error.to_string()))),
+            ErrorKind::DisplayVersion => Ok(Parsed::Print(error.to_string())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Parsed::Nothing(error.to_string())),
-            _ => Err(StartError::config(one_line(&error.to_string()))),
+            _ => Err(StartError::config(one_line(&error.to_string(), &arguments))),
         },
     }
 }
 
-/// The error of several lines that clap writes, in one.
-fn one_line(rendered: &str) -> String {
+/// The help that was asked for, of which `full` has all settings: but for that of `serve` they would bury the rest.
+fn help(arguments: &[OsString], full: String) -> String {
+    let usage = usage_of(&full);
+    let practice = ["terse estimate", "terse quiz"].contains(&usage.as_str());
+    match usage.as_str() {
+        "terse" => return Cli::command().render_help().to_string().replace(MORE, ""),
+        "terse serve" => return full,
+        _ => {}
+    }
+    let mut brief = Cli::command().mut_arg("config", |arg| arg.hide(practice));
+    for key in KEYS {
+        brief = brief.mut_arg(key.name, |arg| arg.hide(true).hide_short_help(false));
+    }
+    match brief.try_get_matches_from(arguments) {
+        Err(help) if practice => help.to_string(),
+        Err(help) => format!("{}\n\n{FLAGS_HELP}", help.to_string().trim_end()),
+        Ok(_) => full,
+    }
+}
+
+/// The error of several lines that clap writes of `arguments`, in one.
+fn one_line(rendered: &str, arguments: &[OsString]) -> String {
     let told = rendered.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let lines: Vec<&str> = told.map(str::trim).filter(|line| !line.is_empty()).collect();
     let text = lines.join("; ").replacen("error: ", "", 1).replace(":;", ":");
+    let text = match text.split_once("; [possible values: ") {
+        Some((before, values)) => format!("{before}: it may be {}", values.replacen(']', "", 1)),
+        None => text,
+    };
     let tip =
         ["tip: a similar argument exists: ", "tip: a similar subcommand exists: ", "tip: a similar value exists: "];
     let text = tip.iter().fold(text, |text, tip| match text.split_once(tip) {
         Some((before, suggestion)) => format!("{before}did you mean {suggestion}?"),
         None => text,
     });
-    format!("{text} (see {} --help)", usage_of(rendered))
+    format!("{text} (see {} --help)", command_of(arguments))
 }
 
-/// The command whose usage a rendered error shows, such as `terse keys create`.
+/// The command that `arguments` name, as far as they name one, such as `terse keys create`.
+fn command_of(arguments: &[OsString]) -> String {
+    let mut command = Cli::command();
+    let mut names = vec![command.get_name().to_owned()];
+    for word in arguments.iter().skip(1) {
+        if let Some(named) = command.find_subcommand(word).cloned() {
+            names.push(named.get_name().to_owned());
+            command = named;
+        }
+    }
+    names.join(" ")
+}
+
+/// The command whose usage a rendered help shows, such as `terse keys create`.
 fn usage_of(rendered: &str) -> String {
     let usage = rendered.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default();
     let names = usage.split(' ').take_while(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
@@ -434,6 +471,9 @@ mod tests {
             ("terse serve --lisen x", "did you mean '--listen'?"),
             ("terse serv", "did you mean 'serve'?"),
             ("terse serve --role redirct", "did you mean 'redirect'?"),
+            ("terse serve --role web", ": it may be all, redirect, api, analytics (see terse serve --help)"),
+            ("terse keys create --role a]b", "'a]b' for '--role <ROLE>': it may be admin, writer, reader (see"),
+            ("terse replay --into", "(see terse replay --help)"),
             ("terse keys create --role admin", "--name"),
             ("terse keys create --role admin", "(see terse keys create --help)"),
             ("terse replay", "(see terse replay --help)"),
@@ -471,7 +511,31 @@ mod tests {
             assert_eq!(first.contains(&format!("\n  {} ", command.get_name())), !command.is_hide_set(), "{first}");
         }
         assert!(!KEYS.iter().any(|key| first.contains(&format!("--{}", key.flag))), "{first}");
-        assert!(help("terse keys --help").contains("--data-dir"), "each command's own help has them");
+    }
+
+    #[test]
+    fn the_help_of_a_command_is_about_that_command() {
+        let help = |line: &str| match parsed(line).unwrap() {
+            Parsed::Print(help) => help,
+            other => panic!("{line}: {other:?}"),
+        };
+        let with_settings = ["--listen <", "--store-readers <"];
+        for line in ["terse keys create --help", "terse help dead list", "terse migrate -h", "terse replay --help"] {
+            let text = help(line);
+            assert!(!with_settings.iter().any(|flag| text.contains(flag)), "{line}: {text}");
+            assert!(text.contains("--config <") && text.ends_with(FLAGS_HELP), "{line}: {text}");
+        }
+        assert!(help("terse keys create --help").contains("--expires <T>"));
+        for line in ["terse quiz --help", "terse estimate -h"] {
+            let text = help(line);
+            assert!(!text.contains("--config") && !text.contains(FLAGS_HELP), "{line}: {text}");
+        }
+        assert!(with_settings.iter().all(|flag| help("terse serve --help").contains(flag)));
+        assert_eq!(
+            action("terse keys list --data-dir x").keys.0.len(),
+            1,
+            "a flag that is not listed is one all the same"
+        );
     }
 
     #[test]

@@ -188,6 +188,13 @@ impl Config {
         Ok(config)
     }
 
+    /// What a flag or a variable says of `key`, as `check-config` shows it: without a password.
+    pub(crate) fn given(&self, key: &Key) -> Option<&str> {
+        let shown = self.shown.iter().find(|shown| shown.key.name == key.name)?;
+        let elsewhere = matches!(shown.source, Source::Default | Source::File(_));
+        (!elsewhere).then_some(shown.value.as_str())
+    }
+
     fn source(&self, key: &Key) -> &Source {
         self.shown.iter().find(|shown| shown.key.name == key.name).map_or(&Source::Default, |shown| &shown.source)
     }

@@ -37,6 +37,19 @@ pub fn create(path: &Path) -> Result<(), StartError> {
     sync_dir(parent).map_err(failed)
 }
 
+/// That the directory is there, for commands about what a server keeps in it: to find nothing where no server ever was
+/// would be a wrong answer.
+///
+/// # Errors
+/// [`StartError`] when it is not.
+pub fn refuse_absent(path: &Path) -> Result<(), StartError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(StartError::config(format_args!("there is no data directory {path}: name the server's own by --data-dir")))
+}
+
 /// Takes the lock of the one process that serves HTTP.
 ///
 /// # Errors
@@ -99,6 +112,16 @@ mod tests {
         let error = create(&path).unwrap_err();
         assert_eq!(error.exit, Exit::CannotCreate);
         assert!(error.message.contains("data"), "{error}");
+    }
+
+    #[test]
+    fn an_absent_directory_is_told_and_not_made() {
+        let place = tempfile::tempdir().unwrap();
+        refuse_absent(place.path()).unwrap();
+        let path = place.path().join("data");
+        let refused = refuse_absent(&path).unwrap_err();
+        assert_eq!(refused.exit, Exit::Config);
+        assert!(refused.message.contains(&path.display().to_string()) && !path.exists(), "{refused}");
     }
 
     #[test]

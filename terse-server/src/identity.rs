@@ -172,7 +172,8 @@ async fn go_on(
     away.extend(admit(&config.data_dir, stores, &identity, &reached).await?);
     for away in &away {
         let (shard, error) = (&config.store.shards[away.shard].name, &away.error);
-        tracing::warn!(shard, %error, "a shard is out of reach; starting without it");
+        let cause = error.source.as_ref().map(ToString::to_string);
+        tracing::warn!(shard, %error, cause, "a shard is out of reach; starting without it");
     }
     Ok(identity)
 }

@@ -16,8 +16,6 @@
 //! be read is told of and the month begins anew: links are no less safe for it.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,21 +27,16 @@ use terse_http::Month;
 use terse_resilience::limit::{Key, Use, Uses};
 use tokio::task::spawn_blocking;
 
-use crate::data_dir;
 use crate::exit::{Exit, StartError};
+use crate::kept_file::{KeptFile, Unfit};
 use crate::key_directory::MAX_KEYS;
 use crate::tasks::Tasks;
 
 /// How often what changed is saved, besides the end.
 pub const SAVE_EVERY: Duration = Duration::from_secs(5);
-/// The file in the data directory.
-const FILE: &str = "key-uses";
-const FORMAT: &str = "terse-key-uses";
-const VERSION: &str = "1";
-/// The longest line of a key: its id and two numbers.
-const LINE_BYTES: usize = 10 + 2 * 21 + 1;
-/// Most bytes that are read, the two first lines included.
-const MAX_BYTES: u64 = (MAX_KEYS * LINE_BYTES + 256) as u64;
+/// The file of the counts. Its longest line is a key's id and two numbers.
+const FILE: KeptFile =
+    KeptFile { name: "key-uses", format: "terse-key-uses", most_lines: MAX_KEYS, line_bytes: 10 + 2 * 21 + 1 };
 
 /// What keys created this month, and the file that has it.
 pub struct KeyUses {
@@ -58,17 +51,6 @@ pub struct KeyUses {
 /// A month, and what keys created in it.
 type Saved = (u32, Vec<(Key, Use)>);
 
-/// Why there is nothing to take back.
-#[derive(Debug, thiserror::Error)]
-enum Unfit {
-    #[error("it can't be read: {0}")]
-    Unreadable(#[from] std::io::Error),
-    #[error("it is damaged, or something else")]
-    Damaged,
-    #[error("it is another deployment's")]
-    OtherDeployment,
-}
-
 impl KeyUses {
     /// What keys of `deployment` created, as the file in `data_dir` has it.
     ///
@@ -80,7 +62,7 @@ impl KeyUses {
         match opened.read() {
             Ok(Some((month, keys))) => opened.uses.restore(month, keys),
             Ok(None) => {}
-            Err(unfit) => tracing::warn!(file = FILE, %unfit, "what keys created this month is counted from zero"),
+            Err(unfit) => tracing::warn!(file = FILE.name, %unfit, "what keys created this month is counted from zero"),
         }
         Ok(Arc::new(opened))
     }
@@ -121,53 +103,28 @@ impl KeyUses {
         let (month, keys) = self.uses.saved(Month::of(self.clock.now()).number());
         let text = encode(&self.deployment, month, keys);
         if *saved != text {
-            data_dir::replace_private_file(&self.data_dir, FILE, text.as_bytes())?;
+            FILE.replace(&self.data_dir, &text)?;
             *saved = text;
         }
         Ok(())
     }
 
     fn read(&self) -> Result<Option<Saved>, Unfit> {
-        let path = self.data_dir.join(FILE);
-        // Opening a pipe would wait for its writer.
-        match std::fs::metadata(&path) {
-            Ok(about) if !about.is_file() => return Err(Unfit::Damaged),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            about => about?,
-        };
-        let mut bytes = vec![];
-        File::open(&path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(Unfit::Damaged);
-        }
-        decode(&self.deployment, std::str::from_utf8(&bytes).map_err(|_| Unfit::Damaged)?).map(Some)
+        FILE.read(&self.data_dir, &self.deployment, |month, lines| {
+            Some((month.parse().ok()?, lines.map(key_use).collect::<Option<Vec<_>>>()?))
+        })
     }
 }
 
 /// The file's text: keys in their order, so that equal counts are equal texts.
 fn encode(deployment: &str, month: u32, mut keys: Vec<(Key, Use)>) -> String {
     keys.sort_unstable_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
-    let mut rest = format!("{deployment} {month}\n");
+    let mut lines = String::new();
     for (key, Use { units, refused }) in keys {
         // Writing to a text can't fail.
-        let _ = writeln!(rest, "{} {units} {refused}", String::from_utf8_lossy(key.as_bytes()));
+        let _ = writeln!(lines, "{} {units} {refused}", String::from_utf8_lossy(key.as_bytes()));
     }
-    format!("{FORMAT} {VERSION} {:08x}\n{rest}", crc32fast::hash(rest.as_bytes()))
-}
-
-fn decode(deployment: &str, text: &str) -> Result<Saved, Unfit> {
-    let (first, rest) = text.split_once('\n').ok_or(Unfit::Damaged)?;
-    if first != format!("{FORMAT} {VERSION} {:08x}", crc32fast::hash(rest.as_bytes())) {
-        return Err(Unfit::Damaged);
-    }
-    let (about, lines) = rest.split_once('\n').ok_or(Unfit::Damaged)?;
-    let (owner, month) = about.split_once(' ').ok_or(Unfit::Damaged)?;
-    if owner != deployment {
-        return Err(Unfit::OtherDeployment);
-    }
-    let month = month.parse().map_err(|_| Unfit::Damaged)?;
-    let keys = lines.lines().map(key_use).collect::<Option<Vec<_>>>().ok_or(Unfit::Damaged)?;
-    Ok((month, keys))
+    FILE.text(deployment, &month.to_string(), &lines)
 }
 
 fn key_use(line: &str) -> Option<(Key, Use)> {
@@ -213,7 +170,7 @@ mod tests {
         }
 
         fn file(&self) -> PathBuf {
-            self.place.path().join(FILE)
+            self.place.path().join(FILE.name)
         }
     }
 
@@ -305,12 +262,12 @@ mod tests {
         let key = |text: &str| Key::of(&[text.as_bytes()]).unwrap();
         let longest = Use { units: u64::MAX, refused: u64::MAX };
         let text = encode(DEPLOYMENT, 24_322, vec![(key("zzzzzzzzzz"), longest), (key("a123456789"), Use::default())]);
-        let (month, keys) = decode(DEPLOYMENT, &text).unwrap();
-        assert_eq!(
-            (month, keys[0], keys[1]),
-            (24_322, (key("a123456789"), Use::default()), (key("zzzzzzzzzz"), longest))
-        );
-        assert!(text.lines().skip(2).all(|line| line.len() < LINE_BYTES));
+        let bench = Bench::new();
+        std::fs::write(bench.file(), &text).unwrap();
+        let (month, keys) = bench.open().read().unwrap().unwrap();
+        assert_eq!(month, 24_322);
+        assert_eq!(keys, [(key("a123456789"), Use::default()), (key("zzzzzzzzzz"), longest)]);
+        assert!(text.lines().skip(2).all(|line| line.len() < FILE.line_bytes));
         for line in ["", "a123456789 1", "a123456789 1 2 3", "short 1 2", "a123456789 -1 2", "a123456789  1 2"] {
             assert_eq!(key_use(line), None, "{line}");
         }

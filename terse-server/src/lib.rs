@@ -19,6 +19,7 @@ pub mod dead_blocks;
 pub mod events;
 pub mod exit;
 pub mod identity;
+mod kept_file;
 pub mod key_directory;
 pub mod key_uses;
 pub mod limits;

@@ -223,7 +223,8 @@ impl Stores {
             }
             if !told {
                 let (error, limit_s) = (&away[0].error, FIRST_START_WAIT.as_secs());
-                tracing::warn!(%error, limit_s, "the first shard is out of reach; waiting for it");
+                let cause = error.source.as_ref().map(ToString::to_string);
+                tracing::warn!(%error, cause, limit_s, "the first shard is out of reach; waiting for it");
                 told = true;
             }
             tokio::time::sleep(TRY_EVERY).await;
@@ -355,7 +356,7 @@ pub fn store_failure(shard: &str, error: &StoreError) -> StartError {
         StoreErrorKind::Overloaded | StoreErrorKind::UnknownOutcome => Exit::Temporary,
     };
     let told = error.to_string();
-    let cause = error.source.as_ref().map(ToString::to_string).filter(|cause| !told.ends_with(cause));
+    let cause = error.source.as_ref().map(ToString::to_string).filter(|cause| !told.contains(cause));
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     // The text of a cluster begins with its shard's name.
     let prefix = format!("shard '{shard}': ");
@@ -402,7 +403,7 @@ mod tests {
                      [[shard]]\nname='b'\nslots='2048-4095'\nstore='cql://127.0.0.1:1/nowhere'";
         let stores = Stores::open(&config(place.path(), mixed), &World::real()).unwrap();
         let [None, Some(feed)] = stores.feeds.as_slice() else { panic!("one feed, that of the second shard") };
-        let away = feed.marks(Timestamp::from_millis(0), Timestamp::from_millis(1), 1).await.unwrap_err();
+        let away = feed.marks(Timestamp::from_millis(0), Timestamp::from_millis(1), None, 1).await.unwrap_err();
         assert_eq!(away.kind, StoreErrorKind::Unavailable, "{away}");
         let on = |code| stores.shard_of(&ShortCode::parse(code).unwrap());
         assert_eq!((on("0abc"), on("zabc")), (0, 1));
@@ -443,5 +444,7 @@ mod tests {
         };
         assert_eq!(failure("reading: disk on fire"), "the store of shard 'a' failed: reading: disk on fire");
         assert_eq!(failure("shard 'a': reading"), "the store of shard 'a' failed: reading: disk on fire");
+        let advised = "the store of shard 'a' failed: reading: disk on fire; put it out";
+        assert_eq!(failure("reading: disk on fire; put it out"), advised);
     }
 }

@@ -31,7 +31,7 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_http::{Lifecycle, Phase};
 use tokio::task::spawn_blocking;
 
-use self::codes_file::{FILE, MAX_CODES, Saved, Unfit};
+use self::codes_file::{FILE, MAX_CODES, Saved};
 use crate::tasks::Tasks;
 
 /// How often the list is saved, besides the end.
@@ -218,9 +218,9 @@ impl WarmStart {
         progress.stage = Stage::Loading;
         progress.began_ms = self.clock.monotonic_ms();
         match list {
-            Ok(saved) => progress.left = aged(saved, self.clock.now().as_millis()),
-            Err(Unfit::Missing) => tracing::info!(file = FILE, "no list of warm codes; starting cold"),
-            Err(reason) => tracing::warn!(file = FILE, %reason, "the list of warm codes is ignored; starting cold"),
+            Ok(Some(saved)) => progress.left = aged(saved, self.clock.now().as_millis()),
+            Ok(None) => tracing::info!(file = FILE.name, "no list of warm codes; starting cold"),
+            Err(unfit) => tracing::warn!(file = FILE.name, %unfit, "the list of warm codes is ignored; starting cold"),
         }
         if progress.left.is_empty() {
             progress.stage = Stage::Ended;

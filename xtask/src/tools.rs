@@ -142,7 +142,7 @@ impl<'a> Tools<'a> {
         let folder = workspace.target.join("k6").join(K6_VERSION);
         match self.go_install(&format!("go.k6.io/k6@{K6_VERSION}"), &folder, "k6") {
             Ok(path) => Ok(Some(path)),
-            Err(error) => self.missing("k6", "install Go 1.25 or later", Some(&error)),
+            Err(error) => self.missing("k6", "install Go 1.25 or later, which fetches k6 once", Some(&error)),
         }
     }
 

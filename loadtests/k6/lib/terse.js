@@ -1,7 +1,7 @@
 // What all scripts have in common: sizes, thresholds, the links they ask for,
 // and what a right answer is. The scenarios are those of `loadtests/src/scenario.rs`.
 //
-//   TERSE_URL  the server, http://127.0.0.1:8080 by default
+//   TERSE_URL  the server, http://127.0.0.1:8080 by default; a path and slashes at its end may be
 //   TERSE_KEY  an API key, if the server wants one
 //   RATE, SECONDS, LINKS, USERS  other sizes: k6 run -e RATE=500 steady.js
 //   P99_MS     the latency that 99 of 100 answers must not exceed
@@ -16,7 +16,12 @@ import http from 'k6/http';
 import { Counter } from 'k6/metrics';
 
 const url = (__ENV.TERSE_URL || 'http://127.0.0.1:8080').replace(/\/+$/, '');
+if (!/^https?:\/\/[^/?#]+[^?#]*$/.test(url)) {
+    throw new Error(`TERSE_URL is no http:// or https:// address of a server: ${url}`);
+}
+const isHere = /^https?:\/\/(localhost|127\.[0-9.]+|0\.0\.0\.0|\[::1?\])([:/]|$)/.test(url);
 const linksUrl = `${url}/api/v1/links`;
+const limitedBy = 'the server limits its callers: start it with TERSE_LIMITS=off, or ask for less';
 const constant = __ENV.CONSTANT || '';
 const batchItems = 500;
 const samplesPerUser = 3;
@@ -118,6 +123,9 @@ function executor(users) {
 // Makes the links that are asked for.
 export function setup() {
     [wrong, refused, limited, made].forEach((counter) => counter.add(0));
+    if (!isHere) {
+        console.warn(`the load goes to ${url}, which is not this machine`);
+    }
     const run = Date.now().toString(16);
     const links = [];
     if (constant !== '') {
@@ -134,9 +142,13 @@ export function setup() {
         if (answer.status !== 200) {
             fail(`making links on ${url}: ${answer.status} ${answer.error} ${answer.body}`);
         }
-        answer.json('items').forEach((item, n) => {
+        const items = answer.json('items');
+        if (!Array.isArray(items) || items.length !== count) {
+            fail(`making ${count} links on ${url}: ${JSON.stringify(items)}`);
+        }
+        items.forEach((item, n) => {
             if (item.status === 429) {
-                fail('the server limits creates: start it with TERSE_LIMITS=off, or ask for fewer links');
+                fail(`no link to ${targets[n]}: ${limitedBy}`);
             }
             if (item.status !== 201) {
                 fail(`no link to ${targets[n]}: ${JSON.stringify(item)}`);
@@ -247,7 +259,7 @@ function waits(answer) {
 function judge(path, answer, wanted, right) {
     if (answer.status === 0 || ((answer.status === 429 || answer.status === 503) && waits(answer))) {
         refused.add(1);
-        tell(`${path}: ${answer.status} ${answer.error}`);
+        tell(`${path}: ${answer.status} ${answer.status === 429 ? limitedBy : answer.error}`);
         return false;
     }
     let good = false;

@@ -4,10 +4,17 @@
 //! A mark says that no version of the code below its own may be served, if the
 //! edit that it belongs to happens. It need not: so a marked code *settles*. A
 //! version at or above the mark settles it at once, and so does a look-up in
-//! the store that began when the edit could not happen any more. Then the least
+//! the store that began when the edit was not to be expected any more. Then the least
 //! version is what was found, be it less. A mark of the first version says that
 //! the code may have changed to nobody knows what: it settles by time alone, and
 //! nothing of the shared cache is taken until then.
+//!
+//! That an edit is not to be expected any more is no proof: a disk that hangs in
+//! the middle of a commit, or a node that is stopped in the middle of a round,
+//! may go on whenever it likes, and a file tells nobody of it. So what was
+//! announced and not found stays noted as *unmet*: what is older is kept in
+//! memory for a moment only ([`UNMET_FRESH_MS`](super::UNMET_FRESH_MS)), and neither taken from the shared
+//! cache nor given to it, until the code's note is forgotten.
 //!
 //! Bound: the number of codes. Beyond, the one that changed longest ago is
 //! forgotten, and if it is younger than [`REMEMBERED_MS`], the shared cache is not
@@ -24,6 +31,8 @@ use super::REMEMBERED_MS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marked {
     least: Version,
+    /// What was announced and not found when it was settled by time; below all versions = nothing.
+    unmet: Version,
     /// Changed to a version that nobody knows.
     unknown: bool,
     /// From when on a look-up in the store tells the truth; 0 = it is settled.
@@ -36,6 +45,30 @@ impl Marked {
     fn reached_by(&self, version: Version) -> bool {
         !self.unknown && version >= self.least
     }
+
+    /// What is unmet of it once `version` is certain.
+    fn unmet_at(&self, version: Version) -> Version {
+        if version < self.newest() { self.newest() } else { NOTHING }
+    }
+
+    /// The newest version that was announced or found.
+    fn newest(&self) -> Version {
+        self.least.max(self.unmet)
+    }
+}
+
+/// Less than any version.
+const NOTHING: Version = Version(0);
+
+/// Whether what a look-up in the store found may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It may be outdated any moment.
+    No,
+    /// An edit that was announced may have been given up, or be stuck.
+    Briefly,
+    /// As long as any link.
+    Yes,
 }
 
 #[derive(Default)]
@@ -66,7 +99,7 @@ impl MarkedCodes {
         let settles_at_ms = now_ms.saturating_add(self.settle_ms);
         let unknown = version <= Version::FIRST;
         self.note(code, now_ms, |known| match known {
-            None => Marked { least: version, unknown, settles_at_ms, noted_ms: now_ms },
+            None => Marked { least: version, unmet: NOTHING, unknown, settles_at_ms, noted_ms: now_ms },
             Some(known) if unknown => Marked { unknown, settles_at_ms, ..known },
             Some(known) if version > known.least => Marked { least: version, settles_at_ms, ..known },
             Some(known) if known.settles_at_ms > 0 => Marked { settles_at_ms, ..known },
@@ -79,20 +112,24 @@ impl MarkedCodes {
         self.note(code, now_ms, |known| match known {
             Some(known) if version < known.least => known,
             Some(known) if known.unknown => Marked { least: version, ..known },
-            _ => Marked { least: version, unknown: false, settles_at_ms: 0, noted_ms: now_ms },
+            known => {
+                let unmet = known.map_or(NOTHING, |known| known.unmet_at(version));
+                Marked { least: version, unmet, unknown: false, settles_at_ms: 0, noted_ms: now_ms }
+            }
         });
     }
 
     /// Whether `version` of `code`, as a look-up in the store that began at
     /// `began_ms` found it, may be kept. If so, and the code was not settled, it is now.
-    pub(crate) fn settle(&self, code: &ShortCode, version: Version, began_ms: u64) -> bool {
+    pub(crate) fn settle(&self, code: &ShortCode, version: Version, began_ms: u64) -> Keep {
         let mut notes = self.notes.lock();
-        let Some(marked) = notes.by_code.get_mut(code) else { return true };
+        let Some(marked) = notes.by_code.get_mut(code) else { return Keep::Yes };
         if !marked.reached_by(version) && began_ms < marked.settles_at_ms {
-            return false;
+            return Keep::No;
         }
-        *marked = Marked { least: version, unknown: false, settles_at_ms: 0, ..*marked };
-        true
+        let unmet = marked.unmet_at(version);
+        *marked = Marked { least: version, unmet, unknown: false, settles_at_ms: 0, ..*marked };
+        if unmet > NOTHING { Keep::Briefly } else { Keep::Yes }
     }
 
     /// Whether no change of `code` is noted that can still happen after `began_ms`.
@@ -103,14 +140,14 @@ impl MarkedCodes {
     /// The least version of `code` that may be taken from the shared cache; `None` = none may.
     pub(crate) fn least_shared(&self, code: &ShortCode) -> Option<Version> {
         match self.notes.lock().by_code.get(code) {
-            Some(marked) => (!marked.unknown).then_some(marked.least),
-            None => Some(Version(0)),
+            Some(marked) => (!marked.unknown).then_some(marked.newest()),
+            None => Some(NOTHING),
         }
     }
 
     /// The least version of `code` that may be served in need; below all versions if it didn't change.
     pub(crate) fn least(&self, code: &str) -> Version {
-        self.notes.lock().by_code.get(code).map_or(Version(0), |marked| marked.least)
+        self.notes.lock().by_code.get(code).map_or(NOTHING, |marked| marked.least)
     }
 
     /// Whether the shared cache is to be bypassed at `now_ms`.
@@ -211,12 +248,12 @@ mod tests {
     fn a_mark_is_settled_by_its_version_at_once_or_by_any_in_time() {
         let marked = codes(10);
         marked.mark(&code("abc"), Version(2), 1_000);
-        assert!(!marked.settle(&code("abc"), Version(1), 5_999));
+        assert_eq!(marked.settle(&code("abc"), Version(1), 5_999), Keep::No);
         assert_eq!(marked.least_shared(&code("abc")), Some(Version(2)));
-        assert!(marked.settle(&code("abc"), Version(1), 6_000), "the edit never happened");
-        assert_eq!(marked.least_shared(&code("abc")), Some(Version(1)));
+        assert_eq!(marked.settle(&code("abc"), Version(1), 6_000), Keep::Briefly, "as if it never happened");
+        assert_eq!(marked.least("abc"), Version(1), "so it may be served in need");
         marked.mark(&code("abc"), Version(3), 7_000);
-        assert!(marked.settle(&code("abc"), Version(4), 7_000));
+        assert_eq!(marked.settle(&code("abc"), Version(4), 7_000), Keep::Yes);
         assert_eq!((marked.least("abc"), marked.least("other")), (Version(4), Version(0)));
     }
 
@@ -238,9 +275,34 @@ mod tests {
         marked.acknowledge(&code("abc"), Version(3), 0);
         marked.mark(&code("abc"), Version::FIRST, 100);
         assert_eq!((marked.least_shared(&code("abc")), marked.least("abc")), (None, Version(3)));
-        assert!(!marked.settle(&code("abc"), Version(9), 5_099));
-        assert!(marked.settle(&code("abc"), Version(4), 5_100));
+        assert_eq!(marked.settle(&code("abc"), Version(9), 5_099), Keep::No);
+        assert_eq!(marked.settle(&code("abc"), Version(4), 5_100), Keep::Yes);
         assert_eq!(marked.least_shared(&code("abc")), Some(Version(4)));
+    }
+
+    #[test]
+    fn what_was_announced_and_not_found_stays_unmet_until_it_shows() {
+        let marked = codes(10);
+        marked.mark(&code("abc"), Version(3), 0);
+        for _ in 0..2 {
+            assert_eq!(marked.settle(&code("abc"), Version(2), 5_000), Keep::Briefly);
+            assert_eq!(marked.least_shared(&code("abc")), Some(Version(3)), "the shared cache may have it from before");
+        }
+        marked.acknowledge(&code("abc"), Version(2), 5_500);
+        assert_eq!(marked.settle(&code("abc"), Version(2), 5_500), Keep::Briefly, "a conflict proves nothing");
+        marked.mark(&code("abc"), Version(3), 6_000);
+        assert_eq!(marked.settle(&code("abc"), Version(2), 6_000), Keep::No, "it is expected again");
+        assert_eq!(marked.settle(&code("abc"), Version(3), 6_000), Keep::Yes);
+        assert_eq!(marked.settle(&code("abc"), Version(3), 60_000), Keep::Yes);
+    }
+
+    #[test]
+    fn an_acknowledged_version_meets_what_was_announced() {
+        let marked = codes(10);
+        marked.mark(&code("abc"), Version(2), 0);
+        assert_eq!(marked.settle(&code("abc"), Version(1), 5_000), Keep::Briefly);
+        marked.acknowledge(&code("abc"), Version(2), 6_000);
+        assert_eq!(marked.settle(&code("abc"), Version(2), 6_000), Keep::Yes);
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //!   on those that it has not seen yet.
 //! - The first poll reads the last half hour before, in slices of ten seconds; one
 //!   after a gap of more than [`MAX_GAP_MS`] so reads what lies between the last
-//!   window and its own. If it is interrupted, the next goes on from there.
+//!   window and its own. A slice is read page by page, however much is in it.
+//!   If it is interrupted, the next goes on from there.
 //! - A mark is noted and memory drops what it outdates at sight; then the poll
 //!   counts; the shared cache is told beside and after that.
 //! - What a mark outdates is dropped at sight and once more when the edit can't
@@ -27,13 +28,17 @@ mod marked;
 mod poller;
 mod shards;
 
-pub(crate) use marked::MarkedCodes;
+pub(crate) use marked::{Keep, MarkedCodes};
 pub use poller::MarkPoller;
 pub use shards::Shards;
 pub(crate) use shards::{NO_SHARD, ShardNumber};
 
 /// How long after the begin of a successful poll what is remembered counts as fresh.
 pub(crate) const FRESH_FOR_MS: u64 = 500;
+
+/// How long a link is fresh of which a newer version was announced that did not show in time: as
+/// long as an edit may take to show. Then it is read again, so it costs a look-up a second.
+pub(crate) const UNMET_FRESH_MS: u64 = 1_000;
 
 /// How far back and ahead of now a poll reads.
 const WINDOW_MS: i64 = 15_000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use terse_core::ports::{ChangeFeed, ChangeMark, StoreError, StoreErrorKind};
+use terse_core::ports::{ChangeFeed, ChangeMark, MarkPlace, StoreError, StoreErrorKind};
 use terse_core::{ShortCode, Timestamp, Version};
 use tokio::time::{Duration, timeout};
 
@@ -16,6 +16,9 @@ use crate::shared::EVERY_VERSION_IS_OLDER;
 /// How much time one read of what windows don't reach spans: so little that many
 /// changes fit in, and no more than a feed may add at either end.
 const SLICE_MS: i64 = 10_000;
+
+/// Marks in one read of a slice: few enough for a read's time. What is more is read in the next, however much there is.
+const PAGE_MARKS: usize = 4_096;
 
 /// How far outside of what it was asked for a feed may tell marks.
 const FEED_EXTRA_MS: i64 = 10_000;
@@ -62,9 +65,27 @@ struct State {
     /// What the shared cache is still to drop.
     shared: VecDeque<Drop>,
     /// When the last successful poll began, by the monotonic and by the wall clock.
-    last: Option<(u64, Timestamp)>,
-    /// From where on what windows don't reach has yet to be read, if it has.
-    behind_from: Option<Timestamp>,
+    last: Option<Clocks>,
+    /// Where what windows don't reach has yet to be read, if it has, and when that was found.
+    behind: Option<(Behind, Clocks)>,
+}
+
+/// A moment by the monotonic clock, in milliseconds, and by the wall clock.
+type Clocks = (u64, Timestamp);
+
+/// Where reading what windows don't reach goes on.
+#[derive(Clone, Copy)]
+struct Behind {
+    /// Where the slice begins.
+    from: Timestamp,
+    /// Where the last page of it ended that was read.
+    after: Option<MarkPlace>,
+}
+
+impl Behind {
+    fn at(from: Timestamp) -> Self {
+        Self { from, after: None }
+    }
 }
 
 impl MarkPoller {
@@ -102,31 +123,41 @@ impl MarkPoller {
 
     /// Reads and notes all that is not known yet.
     async fn read(&self, began_ms: u64, now: Timestamp) -> Result<(), StoreError> {
-        let window = now.plus_millis(-WINDOW_MS);
-        let mut behind_from = self.state.lock().behind_from(began_ms, now);
-        while let Some(from) = behind_from.filter(|from| *from < window) {
-            let until = from.plus_millis(SLICE_MS).min(window);
-            self.read_marks(from, until, now).await?;
-            behind_from = Some(until);
-            self.state.lock().caught_up_to(until);
+        let (clocks, window) = ((began_ms, now), now.plus_millis(-WINDOW_MS));
+        let mut behind = self.state.lock().begin(clocks);
+        while let Some(at) = behind.filter(|at| at.from < window) {
+            let next = self.read_page(at, window, now).await?;
+            self.state.lock().caught_up_to(next, clocks);
+            behind = Some(next);
         }
-        self.read_marks(window, now.plus_millis(WINDOW_MS), now).await?;
+        self.read_window(window, now).await?;
         let mut state = self.state.lock();
-        state.behind_from = None;
+        state.behind = None;
         state.caught_up = HashMap::new();
-        state.last = Some((began_ms, now));
-        state.seen.retain(|_, at| is_recent(*at, now));
+        state.last = Some(clocks);
         Ok(())
     }
 
-    async fn read_marks(&self, from: Timestamp, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+    /// Reads a page of the slice `at`, which ends before `window`; tells where to go on.
+    async fn read_page(&self, at: Behind, window: Timestamp, now: Timestamp) -> Result<Behind, StoreError> {
+        let until = at.from.plus_millis(SLICE_MS).min(window);
+        let limit = self.cache.max_marks().min(PAGE_MARKS);
+        let found = self.feed.marks(at.from, until, at.after, limit).await?;
+        for mark in found.marks {
+            // One that can't be remembered is acted on again if windows tell of it, and so held up there.
+            self.act_on(mark, now);
+        }
+        Ok(found.next.map_or(Behind::at(until), |next| Behind { after: Some(next), ..at }))
+    }
+
+    async fn read_window(&self, window: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         let limit = self.cache.max_marks();
-        let found = self.feed.marks(from, until, limit).await?;
+        let found = self.feed.marks(window, now.plus_millis(WINDOW_MS), None, limit).await?;
         let mut room = true;
         for mark in found.marks {
             room &= self.act_on(mark, now);
         }
-        if found.complete && room {
+        if found.next.is_none() && room {
             return Ok(());
         }
         self.cache.shards().fell_behind(self.shard);
@@ -194,37 +225,52 @@ impl MarkPoller {
 }
 
 impl State {
-    /// From where on marks are to be read that windows don't reach.
-    fn behind_from(&mut self, began_ms: u64, now: Timestamp) -> Option<Timestamp> {
+    /// Forgets what no window tells again, whatever becomes of the read that begins now: else one that fails for want
+    /// of room would leave none for the next. Tells where marks are to be read that windows don't reach.
+    fn begin(&mut self, clocks: Clocks) -> Option<Behind> {
+        let (_, now) = clocks;
+        self.seen.retain(|_, at| is_recent(*at, now));
         let all = now.plus_millis(-(REMEMBERED_MS as i64));
-        self.behind_from = match (self.behind_from, self.last) {
-            (Some(from), _) => Some(from.max(all)),
-            (None, Some(last)) => after_gap(last, began_ms, now, all),
-            (None, None) => Some(all),
+        let behind = match (self.behind, self.last) {
+            (Some((behind, found)), _) if agree(found, clocks) => Some(Behind { from: behind.from.max(all), ..behind }),
+            (None, Some(last)) => after_gap(last, clocks, all).map(Behind::at),
+            (Some(_), _) | (None, None) => Some(Behind::at(all)),
         };
-        self.behind_from
+        self.behind = behind.map(|behind| (behind, clocks));
+        behind
     }
 
-    /// Notes that all up to `until` was read; what no later slice tells again is forgotten.
-    fn caught_up_to(&mut self, until: Timestamp) {
-        self.behind_from = Some(until);
-        let told_again = until.plus_millis(-FEED_EXTRA_MS);
-        self.caught_up.retain(|_, at| *at >= told_again);
+    /// Notes that all before `next` was read; what no later slice tells again is forgotten.
+    fn caught_up_to(&mut self, next: Behind, clocks: Clocks) {
+        self.behind = Some((next, clocks));
+        if next.after.is_none() {
+            let told_again = next.from.plus_millis(-FEED_EXTRA_MS);
+            self.caught_up.retain(|_, at| *at >= told_again);
+        }
     }
 }
 
 /// From where on marks are to be read that windows don't reach, when the `last`
 /// successful poll began so long before this one. `None` = the windows overlap
-/// enough. If the two clocks don't agree on how long that is, one of them was
-/// set, and nobody knows what the last window covered: then it is `all`.
-fn after_gap(last: (u64, Timestamp), began_ms: u64, now: Timestamp, all: Timestamp) -> Option<Timestamp> {
-    let (last_ms, last) = last;
-    let (gap_ms, wall_ms) = (began_ms.saturating_sub(last_ms), now.as_millis().saturating_sub(last.as_millis()));
+/// enough. If one of the clocks was set, nobody knows what the last window covered: then it is `all`.
+fn after_gap(last: Clocks, clocks: Clocks, all: Timestamp) -> Option<Timestamp> {
+    let (gap_ms, wall_ms) = between(last, clocks);
     if gap_ms.max(wall_ms.unsigned_abs()) <= MAX_GAP_MS {
         return None;
     }
-    let agree = i64::try_from(gap_ms).is_ok_and(|gap_ms| gap_ms.abs_diff(wall_ms) <= MAX_GAP_MS);
-    Some(if agree { last.plus_millis(-WINDOW_MS).max(all) } else { all })
+    let (_, last_wall) = last;
+    Some(if agree(last, clocks) { last_wall.plus_millis(-WINDOW_MS).max(all) } else { all })
+}
+
+/// How long it is from `earlier` to `later` by each clock.
+fn between(earlier: Clocks, later: Clocks) -> (u64, i64) {
+    (later.0.saturating_sub(earlier.0), later.1.as_millis().saturating_sub(earlier.1.as_millis()))
+}
+
+/// Whether the two clocks agree on how long it is from `earlier` to `later`; else one of them was set.
+fn agree(earlier: Clocks, later: Clocks) -> bool {
+    let (gap_ms, wall_ms) = between(earlier, later);
+    i64::try_from(gap_ms).is_ok_and(|gap_ms| gap_ms.abs_diff(wall_ms) <= MAX_GAP_MS)
 }
 
 /// Whether windows may still tell of a mark that was written `at`.

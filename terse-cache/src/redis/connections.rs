@@ -5,9 +5,14 @@
 //! that stays mute is given up, for the driver would wait for it for ever, and
 //! with it go the requests that its driver still holds. What was asked on it is
 //! never asked again elsewhere, so no answer can meet another's question.
+//!
+//! One to a Redis that takes no writes is replaced by upkeep: after a failover the
+//! name leads to another one, and who is connected stays with the replica that
+//! the old one became. The new connection is there before the old one goes, so
+//! that a replica that nobody replaces is read as ever, at one connection a second.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -32,6 +37,8 @@ const MUTE_MS: u64 = 300;
 pub(super) struct Connection {
     driver: MultiplexedConnection,
     silence: Silence,
+    /// It said that it is a replica.
+    read_only: AtomicBool,
 }
 
 /// Requests without an answer since the last one with.
@@ -68,6 +75,11 @@ impl Connection {
     /// It answered, whatever the answer.
     pub(super) fn answered(&self) {
         self.silence.ended();
+    }
+
+    /// It answered that it is a replica, which takes no writes.
+    pub(super) fn refused_write(&self) {
+        self.read_only.store(true, Ordering::Relaxed);
     }
 
     /// It did not answer in time. Tells whether to give it up.
@@ -147,13 +159,16 @@ impl Connections {
                 // An error is an answer too: a new connection would get the same.
                 Ok(answer) => {
                     connection.answered();
-                    return answer.map_err(|error| error.to_string());
+                    answer.map_err(|error| error.to_string())?;
+                    if !connection.read_only.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
                 }
                 Err(why) => self.lose(&connection, &why),
             }
         }
         let driver = self.connect().await?;
-        let connection = Connection { driver, silence: Silence::default() };
+        let connection = Connection { driver, silence: Silence::default(), read_only: AtomicBool::new(false) };
         *place.lock() = Some(Arc::new(connection));
         Ok(())
     }
@@ -200,6 +215,11 @@ impl Connections {
     }
 }
 
+/// Whether a replica said that it takes no writes. Before Redis 7 a script wraps that in an error of its own.
+pub(super) fn is_replicas(error: &RedisError) -> bool {
+    error.code() == Some("READONLY") || error.detail().is_some_and(|text| text.contains("-READONLY "))
+}
+
 fn client(config: &RedisConfig) -> RedisResult<Client> {
     let mut login = RedisConnectionInfo::default().set_db(i64::from(config.db)).set_skip_set_lib_name();
     if let Some(credentials) = &config.credentials {
@@ -225,6 +245,17 @@ mod tests {
         assert_eq!(burst, 0, "many at once are one pause");
         assert!(!silence.goes_on(1_000 + MUTE_MS - 1));
         assert!(silence.goes_on(1_000 + MUTE_MS));
+    }
+
+    #[test]
+    fn a_replica_is_known_by_its_error_whether_a_script_wraps_it_or_not() {
+        use redis::{ErrorKind, ServerErrorKind};
+        let told = |kind, detail: &str| RedisError::from((ErrorKind::Server(kind), "told by Redis", detail.to_owned()));
+        assert!(is_replicas(&told(ServerErrorKind::ReadOnly, "You can't write against a read only replica.")));
+        let wrapped = "Error running script (call to f_1a): @user_script:12: -READONLY You can't write against it.";
+        assert!(is_replicas(&told(ServerErrorKind::ResponseError, wrapped)));
+        assert!(!is_replicas(&told(ServerErrorKind::BusyLoading, "Redis is loading the dataset in memory")));
+        assert!(!is_replicas(&RedisError::from((ErrorKind::Io, "a wire that broke"))));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use redis::Script;
 
-/// KEYS[1] = when the bucket is full again. ARGV: microseconds a unit, units of a full bucket, units wanted.
+/// `KEYS[1]` = when the bucket is full again. ARGV: microseconds a unit, units of a full bucket, units wanted.
 const TOKEN_BUCKET: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -28,7 +28,7 @@ if full > now then more = (full - now - 1) % period + 1 end
 return {granted, left - granted, more}
 ";
 
-/// KEYS[1] = the number of a window and what was used in it. ARGV: microseconds of a window, limit, units wanted.
+/// `KEYS[1]` = the number of a window and what was used in it. ARGV: microseconds of a window, limit, units wanted.
 const FIXED_WINDOW: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -48,7 +48,7 @@ if used > 0 then more = ends end
 return {granted, math.max(limit - used, 0), more}
 ";
 
-/// KEYS[1] = what was used, by the number of a part of a window. ARGV: microseconds of a part, limit, units wanted,
+/// `KEYS[1]` = what was used, by the number of a part of a window. ARGV: microseconds of a part, limit, units wanted,
 /// parts of a window.
 const SLIDING_WINDOW: &str = r"
 local t = redis.call('TIME')
@@ -82,7 +82,7 @@ if used > 0 then more = (oldest + parts + 1) * length - now end
 return {granted, math.max(limit - used, 0), more}
 ";
 
-/// KEYS[1] = units that were `used` in a period, and by the id of a process those that it told to have granted alone.
+/// `KEYS[1]` = units that were `used` in a period, and by the id of a process those that it told to have granted alone.
 /// ARGV: units of the period, units that the caller knows to be used without those that it granted alone, the latter,
 /// units wanted, milliseconds to keep the count, the caller's id. Tells: units granted, units used.
 const QUOTA: &str = r"

@@ -44,7 +44,7 @@ use crate::SharedCache;
 use crate::memory::spread;
 use config::millis;
 pub use config::{Credentials, MAX_SHARED_TTL, Namespace, RedisConfig};
-use connections::{Connection, Connections};
+use connections::{Connection, Connections, is_replicas};
 use limit_scripts::LimitScripts;
 use scripts::Scripts;
 use tally::{Ending, Operation, Tally};
@@ -196,6 +196,9 @@ impl RedisCache {
             permit.failure();
         } else {
             connection.answered();
+            if is_replicas(error) {
+                connection.refused_write();
+            }
             // A Redis that takes no writes, be it full or a replica, still answers look-ups.
             if std::ptr::eq(lane, &raw const self.gets) { permit.failure() } else { permit.ignore() }
         }

@@ -5,7 +5,7 @@
 
 use redis::Script;
 
-/// Keeps ARGV[1] for ARGV[2] ms unless what KEYS[1] has is newer, or as new and
+/// Keeps `ARGV[1]` for `ARGV[2]` ms unless what `KEYS[1]` has is newer, or as new and
 /// of a later format. What has no time to live, or is no string, was not
 /// written here and stands in nobody's way. Tells whether it was kept.
 const KEEP_NEWEST: &str = r"
@@ -25,7 +25,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 ";
 
-/// Removes KEYS[1] if it is older than the version ARGV[1], or has none. Tells whether it did.
+/// Removes `KEYS[1]` if it is older than the version `ARGV[1]`, or has none. Tells whether it did.
 const DROP_OLDER: &str = r"
 local old = redis.pcall('GETRANGE', KEYS[1], 0, 7)
 if type(old) == 'table' then
@@ -38,7 +38,7 @@ end
 return redis.call('DEL', KEYS[1])
 ";
 
-/// Removes KEYS[1] if it still begins with ARGV[1], which are the first ARGV[2] bytes of it, or all.
+/// Removes `KEYS[1]` if it still begins with `ARGV[1]`, which are the first `ARGV[2]` bytes of it, or all.
 const DROP_EXACTLY: &str = r"
 if redis.call('GETRANGE', KEYS[1], 0, ARGV[2] - 1) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0

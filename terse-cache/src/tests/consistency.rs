@@ -36,7 +36,7 @@ async fn creating_a_code_that_was_just_missing_makes_it_redirect_at_once() {
     assert_eq!(fixture.answer("abc").await, (0, Tier::Store));
     assert_eq!(fixture.create("abc").await, Ok(Insert::Created));
     assert_eq!(fixture.peek("abc"), Some((1, Tier::L1)));
-    assert_eq!(fixture.cache.stats().negative, 0);
+    assert_eq!(fixture.cache.memory.negative(), 0);
 }
 
 #[tokio::test]
@@ -183,6 +183,21 @@ async fn a_lost_edit_that_happens_late_is_not_hidden_by_memory() {
     fixture.clock.advance(Duration::from_secs(5));
     assert_eq!(fixture.answer("abc").await, (2, Tier::Store));
     assert_eq!(fixture.peek("abc"), Some((2, Tier::L1)), "kept again");
+}
+
+#[tokio::test]
+async fn a_lost_edit_that_a_stuck_disk_makes_long_after_it_was_given_up_shows_within_a_second() {
+    let fixture = warm().await;
+    fixture.fail(Operation::Update, StoreErrorKind::UnknownOutcome);
+    fixture.edit("abc", 1, LinkState::Deleted).await.unwrap_err();
+    fixture.clock.advance(Duration::from_secs(20));
+    assert_eq!(fixture.answer("abc").await, (1, Tier::Store));
+    assert_eq!(fixture.peek("abc"), Some((1, Tier::L1)), "many who ask meanwhile cost one look-up a second");
+    fixture.store.inner().edit(&links::code("abc"), Version(1), &change_to("abc", LinkState::Deleted));
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.answer("abc").await, (2, Tier::Store));
+    fixture.clock.advance(Duration::from_secs(60));
+    assert_eq!(fixture.peek("abc"), Some((2, Tier::L1)), "and is kept as usual");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
-use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks};
+use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks, MarkPlace};
 use terse_core::{Clock, Timestamp};
 use terse_testkit::Gate;
 
@@ -98,33 +98,45 @@ pub(super) struct TinyFeed {
     /// The ranges that were asked for.
     pub asked: Mutex<Vec<(Timestamp, Timestamp)>>,
     pub broken: AtomicBool,
+    /// Of a place after so many marks nothing is told; 0 = of all.
+    pub breaks_after: AtomicUsize,
     pub held: Mutex<Option<Arc<Gate>>>,
 }
 
 impl TinyFeed {
     pub(super) fn mark(&self, code: &str, version: u64, at: Timestamp) {
         let mut marks = self.marks.lock();
-        let id = (marks.len() as u128).to_be_bytes();
+        let id = (marks.len() as u128 + 1).to_be_bytes();
         marks.push(ChangeMark { id, code: links::code(code), version: Version(version), at });
     }
 }
 
 #[async_trait]
 impl ChangeFeed for TinyFeed {
-    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
+    async fn marks(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<MarkPlace>,
+        limit: usize,
+    ) -> Result<ChangeMarks, StoreError> {
         self.asked.lock().push((from, until));
         let held = self.held.lock().clone();
         if let Some(gate) = held {
             gate.pass().await;
         }
-        if self.broken.load(Ordering::SeqCst) {
+        let breaks_after = self.breaks_after.load(Ordering::SeqCst) as u128;
+        let is_beyond = |after: MarkPlace| breaks_after > 0 && u128::from_be_bytes(after.id) >= breaks_after;
+        if self.broken.load(Ordering::SeqCst) || after.is_some_and(is_beyond) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "the feed is broken"));
         }
-        let within = |mark: &&ChangeMark| (from..=until).contains(&mark.at);
+        // All marks are in one bucket, so their ids alone order them.
+        let is_after = |mark: &ChangeMark| after.is_none_or(|after| mark.id > after.id);
+        let within = |mark: &&ChangeMark| (from..=until).contains(&mark.at) && is_after(mark);
         let mut marks: Vec<_> = self.marks.lock().iter().filter(within).cloned().collect();
-        let complete = marks.len() <= limit;
+        let next = (marks.len() > limit).then(|| MarkPlace { bucket: 0, id: marks[limit - 1].id });
         marks.truncate(limit);
-        Ok(ChangeMarks { marks, complete })
+        Ok(ChangeMarks { marks, next })
     }
 }
 
@@ -608,10 +620,36 @@ async fn b4_an_announced_edit_that_never_happens_keeps_its_code_from_memory_for_
     nodes.pass(Duration::from_millis(250)).await;
     assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((1, Tier::Store), Some((1, Tier::L1))));
     nodes.settle_down().await;
-    assert_eq!(nodes.shared.holds("abc"), 1);
+    assert_eq!(nodes.shared.holds("abc"), 0, "for a moment, and for this node");
     let other = nodes.start_another();
     other.pass(Duration::from_secs(5)).await;
     assert_eq!(other.answer("abc").await, (1, Tier::Store), "what it saw marked it reads for itself");
+}
+
+#[tokio::test]
+async fn b4_an_announced_edit_that_a_stopped_node_makes_after_all_shows_within_a_second() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.pass(Duration::from_millis(5_500)).await;
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((1, Tier::Store), Some((1, Tier::L1))));
+    // Who announced it is dead, and leaves no mark after it.
+    nodes.happen();
+    nodes.pass(Duration::from_secs(1)).await;
+    assert_eq!((nodes.answer("abc").await, nodes.peek("abc")), ((2, Tier::Store), Some((2, Tier::L1))));
+    nodes.settle_down().await;
+    assert_eq!(nodes.shared.holds("abc"), 2);
+}
+
+#[tokio::test]
+async fn b4_what_an_announced_edit_would_outdate_is_neither_taken_from_the_shared_cache_nor_refused_in_need() {
+    let nodes = Nodes::warm().await;
+    nodes.announce(2);
+    nodes.pass(Duration::from_millis(5_500)).await;
+    nodes.shared.set("abc", 1);
+    assert_eq!(nodes.answer("abc").await, (1, Tier::Store));
+    nodes.pass(Duration::from_secs(1)).await;
+    nodes.fail(Operation::Resolve, StoreErrorKind::Unavailable);
+    assert_eq!(nodes.answer("abc").await, (1, Tier::Stale));
 }
 
 #[tokio::test]
@@ -893,19 +931,73 @@ async fn a_dense_minute_is_read_in_slices_that_have_room() {
 }
 
 #[tokio::test]
-async fn marks_of_a_slice_that_can_not_be_read_yet_are_acted_on_once() {
+async fn a_slice_with_more_marks_than_one_read_may_bring_is_read_page_by_page() {
     let nodes = Nodes::with(CacheConfig { max_marks: 10, wait: Duration::from_secs(60), ..CacheConfig::default() });
-    for n in 0..11 {
+    for n in 0..95 {
         nodes.feed.mark(&format!("code{n}"), 2, nodes.clock.now());
     }
     nodes.clock.advance(Duration::from_secs(10 * 60));
-    for _ in 0..3 {
-        nodes.poller.poll_once().await.unwrap_err();
-        assert_eq!(nodes.shared.changed.load(Ordering::SeqCst), 10);
-    }
-    nodes.feed.marks.lock().truncate(10);
     nodes.poll().await;
-    assert_eq!((nodes.shared.changed.load(Ordering::SeqCst), nodes.poller.remembered()), (10, (0, 0)));
+    assert_eq!((nodes.cache.stats().marked, nodes.cache.stats().overflows), (95, 0));
+    assert_eq!((nodes.poller.remembered(), nodes.cache.is_fresh(0)), ((0, 0), true));
+}
+
+#[tokio::test]
+async fn pages_of_a_slice_that_were_read_are_not_read_again_after_a_failure() {
+    let nodes = Nodes::with(CacheConfig { max_marks: 10, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    for n in 0..30 {
+        nodes.feed.mark(&format!("code{n}"), 2, nodes.clock.now());
+    }
+    nodes.clock.advance(Duration::from_secs(10 * 60));
+    nodes.feed.breaks_after.store(10, Ordering::SeqCst);
+    nodes.poller.poll_once().await.unwrap_err();
+    assert_eq!((nodes.cache.stats().marked, nodes.cache.is_fresh(0)), (10, false));
+    nodes.feed.breaks_after.store(20, Ordering::SeqCst);
+    nodes.poller.poll_once().await.unwrap_err();
+    assert_eq!((nodes.cache.stats().marked, nodes.cache.is_fresh(0)), (20, false), "it went on where it was");
+    nodes.feed.breaks_after.store(0, Ordering::SeqCst);
+    nodes.poll().await;
+    assert_eq!((nodes.cache.stats().marked, nodes.cache.is_fresh(0)), (30, true));
+    assert_eq!(nodes.shared.changed.load(Ordering::SeqCst), 30, "and each mark is acted on once");
+}
+
+#[tokio::test]
+async fn after_a_crowd_of_edits_the_shard_is_fresh_again_while_edits_go_on() {
+    let nodes = Nodes::with(CacheConfig { max_marks: 10, wait: Duration::from_secs(60), ..CacheConfig::default() });
+    nodes.poll().await;
+    // Far more than are remembered, within less than they are remembered for.
+    for n in 0..200 {
+        nodes.feed.mark(&format!("code{n}"), 2, nodes.clock.now());
+        nodes.clock.advance(Duration::from_millis(250));
+        let _ = nodes.poller.poll_once().await;
+    }
+    assert!(!nodes.cache.is_fresh(0) && nodes.cache.stats().overflows > 0);
+    for n in 0..100 {
+        nodes.feed.mark(&format!("later{n}"), 2, nodes.clock.now());
+        for _ in 0..20 {
+            nodes.clock.advance(Duration::from_millis(250));
+            let _ = nodes.poller.poll_once().await;
+        }
+        if nodes.cache.is_fresh(0) {
+            return;
+        }
+    }
+    panic!("not fresh {:?} after the crowd has gone", Duration::from_secs(500));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_while_marks_are_still_to_be_read_has_all_of_them_read() {
+    let nodes = Nodes::new();
+    nodes.feed.mark("abc", 2, nodes.clock.now());
+    let right = nodes.clock.now();
+    nodes.clock.set_wall(right.plus_millis(60 * 60_000));
+    nodes.feed.broken.store(true, Ordering::SeqCst);
+    nodes.poller.poll_once().await.unwrap_err();
+    nodes.clock.set_wall(right);
+    nodes.clock.advance(Duration::from_secs(60));
+    nodes.feed.broken.store(false, Ordering::SeqCst);
+    nodes.poll().await;
+    assert_eq!(nodes.cache.stats().marked, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

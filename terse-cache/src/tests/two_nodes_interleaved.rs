@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::{join_all, select};
 use proptest::prelude::*;
 use terse_core::Clock;
-use terse_core::ports::{ChangeFeed, ChangeMarks};
+use terse_core::ports::{ChangeFeed, ChangeMarks, MarkPlace};
 use terse_testkit::SeededEntropy;
 
 use super::two_nodes::TinyFeed;
@@ -119,12 +119,14 @@ impl ChangeFeed for Behind {
         &self,
         from: terse_core::Timestamp,
         until: terse_core::Timestamp,
+        after: Option<MarkPlace>,
         limit: usize,
     ) -> Result<ChangeMarks, StoreError> {
         self.0.pause().await;
         self.0.fails()?;
-        let mut found = self.0.feed.marks(from, until, limit).await?;
-        found.complete = self.0.fails().is_ok();
+        let mut found = self.0.feed.marks(from, until, after, limit).await?;
+        // Or there are more, which are those that were told.
+        found.next = self.0.fails().err().map(|_| after.unwrap_or(MarkPlace { bucket: 0, id: [0; 16] }));
         self.0.pause().await;
         Ok(found)
     }

@@ -63,7 +63,7 @@ async fn a_link_is_read_ahead_of_the_first_who_asks() {
 async fn a_code_that_is_gone_leaves_no_negative_entry() {
     let fixture = Fixture::new();
     assert_eq!(fixture.warm("gone").await, Ok(Warmed::Gone));
-    assert_eq!((fixture.cache.stats().negative, fixture.peek("gone")), (0, None));
+    assert_eq!((fixture.cache.memory.negative(), fixture.peek("gone")), (0, None));
     assert_eq!(fixture.hottest(1), Vec::<String>::new());
 }
 

@@ -1,5 +1,9 @@
 //! A Redis that answers, but with a refusal.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use terse_cache::{Credentials, RedisConfig, SharedCache};
 use terse_core::Version;
 use terse_resilience::State;
@@ -61,6 +65,67 @@ async fn a_read_only_replica_is_read_and_not_written() {
     tell(&setup, &["REPLICAOF", "NO", "ONE"]).await;
     setup.cache.put(&code("abc"), &link("abc", 2)).await;
     assert_eq!(setup.cache.get(&code("abc")).await, Some(link("abc", 2)));
+}
+
+/// A name that leads to one Redis and then to another: who is connected stays where it is.
+struct Name {
+    address: SocketAddr,
+    leads_to: Arc<Mutex<SocketAddr>>,
+}
+
+impl Name {
+    async fn leading_to(server: SocketAddr) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, leads_to) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(server)));
+        let target = Arc::clone(&leads_to);
+        // It ends with the test's runtime.
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let target = *target.lock();
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
+                    // However it ends, both are closed then.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { address, leads_to }
+    }
+}
+
+#[tokio::test]
+async fn after_a_failover_the_connections_follow_the_name_to_the_new_master() {
+    let (old, new) = (Server::start(&[]), Server::start(&[]));
+    let name = Name::leading_to(old.address).await;
+    let setup = Setup::warm(patient(name.address)).await;
+    setup.cache.put(&code("abc"), &link("abc", 1)).await;
+    tell(&setup, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    *name.leads_to.lock() = new.address;
+    for _ in 0..setup.config.connections {
+        setup.cache.put(&code("abc"), &link("abc", 2)).await;
+    }
+    assert_eq!(setup.count("put", "fault"), u64::from(setup.config.connections), "a replica takes no writes");
+    setup.cache.upkeep_once().await;
+    assert_eq!(setup.cache.connections(), setup.config.connections as usize);
+    for _ in 0..setup.config.connections {
+        setup.cache.put(&code("abc"), &link("abc", 2)).await;
+        assert_eq!(setup.cache.get(&code("abc")).await, Some(link("abc", 2)));
+    }
+    assert_eq!(setup.count("put", "kept"), 1 + u64::from(setup.config.connections));
+}
+
+#[tokio::test]
+async fn a_replica_that_stays_one_is_read_across_upkeep() {
+    let server = Server::start(&[]);
+    let setup = Setup::warm(patient(server.address)).await;
+    setup.cache.put(&code("abc"), &link("abc", 1)).await;
+    tell(&setup, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    for _ in 0..3 {
+        setup.cache.put(&code("abc"), &link("abc", 2)).await;
+        setup.cache.upkeep_once().await;
+        assert_eq!(setup.cache.connections(), setup.config.connections as usize);
+        assert_eq!(setup.cache.get(&code("abc")).await, Some(link("abc", 1)));
+    }
 }
 
 /// As a Redis does that loads its data, or a replica without its master.

@@ -15,7 +15,7 @@ pub(super) struct Agent {
     /// The browser, or the program's name.
     pub(super) browser: &'static str,
     pub(super) system: &'static str,
-    /// One of [`DEVICES`].
+    /// One of `DEVICES`.
     pub(super) device: &'static str,
     pub(super) program: Option<Program>,
 }

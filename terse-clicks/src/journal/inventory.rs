@@ -274,6 +274,11 @@ impl Inventory {
         Ok(is_short)
     }
 
+    /// Whether that is why there was no [`room`](Self::room) just now, and not the budget.
+    pub(super) fn is_short(&self) -> bool {
+        self.was_short.load(Ordering::Relaxed)
+    }
+
     /// Logs when the disk becomes nearly full, and when it has been well for a while.
     fn tell_shortage(&self, now_ms: u64) -> io::Result<()> {
         let directory = self.root.display();

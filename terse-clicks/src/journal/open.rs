@@ -99,6 +99,11 @@ impl Block {
         self.begun.is_some()
     }
 
+    /// Its last record: which block it is in, and its index there.
+    pub(super) fn last(&self) -> Option<(BlockId, u32)> {
+        self.begun.and_then(|begun| Some((begun.id, begun.records.checked_sub(1)?)))
+    }
+
     /// Makes it the block `id`.
     pub(super) fn begin(&mut self, id: BlockId, partitions: u16, now: Timestamp) {
         let bytes = Header::new(id, partitions, now).bytes();

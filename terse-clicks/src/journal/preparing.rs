@@ -113,7 +113,7 @@ impl Preparer {
         Ok(true)
     }
 
-    /// One more block. `None` = the budget is used up.
+    /// One more block. `None` = the budget is used up, or the disk nearly full.
     fn prepare_one(&mut self, full_disk: bool) -> io::Result<Option<Block>> {
         let bytes = self.zeros.len() as u64;
         let room = self.inventory.room(bytes, self.budget_bytes, full_disk)?;
@@ -174,6 +174,11 @@ impl Preparer {
                     "the disk is full, clicks are dropped: free some of it, or of the user's share",
                 ),
                 Some(error) => tracing::error!(%journal, %error, "blocks can't be prepared, clicks are dropped"),
+                None if self.inventory.is_short() => tracing::error!(
+                    %journal,
+                    "the disk is nearly full, clicks are dropped: free some of it, or move the data directory to a \
+                     larger one",
+                ),
                 None => tracing::error!(
                     %journal, budget = self.budget_bytes,
                     "the journals' budget is used up, clicks are dropped: see in /health why they are not counted, or \

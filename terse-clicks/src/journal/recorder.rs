@@ -3,6 +3,9 @@
 //! A click is copied into the block that the worker has. A full block is sealed and exchanged for a prepared one.
 //! Nothing of that allocates, locks, or calls the system: the threads that prepare and seal blocks are woken by the
 //! worker's timer, which looks how old its block is, and when it starts and ends.
+//!
+//! From here on a click is followed by its block: with `terse_clicks=debug` among what is logged, each step on its way
+//! names it.
 
 use std::sync::Arc;
 
@@ -76,7 +79,12 @@ impl ClickRecorder for Recorder {
             Err(Dropped::Fault)
         };
         match outcome {
-            Ok(()) => self.counts.recorded(),
+            Ok(()) => {
+                self.counts.recorded();
+                if let Some((block, record)) = self.open.as_ref().and_then(|open| open.block.last()) {
+                    tracing::debug!(code = click.code, %block, record, "click recorded");
+                }
+            }
             Err(reason) => self.counts.dropped(reason),
         }
         outcome

@@ -156,6 +156,7 @@ impl Projector {
             let position = (self.config.bus != Bus::Local).then(|| track.position(delivery.offset));
             self.enrichment.look_for_countries();
             let (source, rules) = (self.rows.source(part.header.block, position), self.enrichment.version());
+            let added_before = self.added_unwritten;
             for (index, record) in part.records().filter(|(index, _)| *index >= first) {
                 let Record { code, at, visitor, .. } = record;
                 let facts = &self.enrichment.facts(&record);
@@ -163,6 +164,9 @@ impl Projector {
                 self.added_unwritten += 1;
                 self.last_step.added += 1;
             }
+            let (partition, offset, block) = (delivery.partition, delivery.offset, part.header.block);
+            let clicks = self.added_unwritten - added_before;
+            tracing::debug!(%partition, offset, %block, clicks, "clicks added to their rows");
         }
         track.advance(delivery, self.clock.now());
         self.progress.takes(None);

@@ -7,6 +7,7 @@ use terse_core::stats::{Partition, Position};
 
 use super::passed::{Passed, PassedError};
 use crate::log::{Body, Delivery};
+use crate::part::Part;
 
 /// The anchor of an epoch of which nothing is included yet. No block has it.
 const NOTHING_YET: BlockId = BlockId { journal: JournalId([0; 16]), seq: u64::MAX };
@@ -39,7 +40,7 @@ pub(super) struct Track {
 /// What a delivery is to its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The next one.
+    /// The next one; or one that only a newer build can tell from others.
     Next,
     /// Included already.
     Known,
@@ -168,7 +169,11 @@ impl Track {
             return Verdict::Gap;
         }
         if delivery.offset == at {
-            self.unsure = anchor_of(&delivery.body) != self.anchor;
+            if matches!(delivery.body, Body::Newer(_)) {
+                // Which message it is can't be told here; whoever counted it can.
+                return Verdict::Next;
+            }
+            self.unsure = !is_at(self.anchor, &delivery.body);
             return if self.unsure { Verdict::Epoch } else { Verdict::Known };
         }
         // Before the checkpoint only what was passed can be, unless this is another, shorter log.
@@ -218,17 +223,26 @@ impl Track {
     }
 }
 
+/// Whether `body` is the message that `anchor` stands for. It may be a part by now that an older build couldn't decode,
+/// and put aside.
+fn is_at(anchor: BlockId, body: &Body) -> bool {
+    let is_known_by_bytes = |part: &Part| anchor.seq == NO_PART && anchor_of_bytes(&part.encode()) == anchor;
+    anchor_of(body) == anchor || matches!(body, Body::Part(part) if is_known_by_bytes(part))
+}
+
+fn anchor_of_bytes(bytes: &[u8]) -> BlockId {
+    use siphasher::sip128::{Hasher128, SipHasher13};
+    use std::hash::Hasher;
+    let mut hasher = SipHasher13::new();
+    hasher.write(bytes);
+    BlockId { journal: JournalId(hasher.finish128().as_bytes()), seq: NO_PART }
+}
+
 /// By what a message is known again.
 fn anchor_of(body: &Body) -> BlockId {
     match body {
         Body::Part(part) => part.header.block,
-        Body::Undecodable { bytes, .. } => {
-            use siphasher::sip128::{Hasher128, SipHasher13};
-            use std::hash::Hasher;
-            let mut hasher = SipHasher13::new();
-            hasher.write(bytes);
-            BlockId { journal: JournalId(hasher.finish128().as_bytes()), seq: NO_PART }
-        }
+        Body::Undecodable { bytes, .. } => anchor_of_bytes(bytes),
         Body::Newer(format) => BlockId { journal: JournalId(u128::from(*format).to_be_bytes()), seq: NO_PART },
     }
 }

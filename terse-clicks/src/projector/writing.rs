@@ -112,7 +112,7 @@ impl Projector {
             self.goes_on(partition);
             let Some(track) = self.tracks.get_mut(&partition) else { continue };
             if let Some((first, _)) = track.first_unwritten.take() {
-                tracing::debug!(%partition, %first, last = %track.last_block(), rows, "counted");
+                tracing::debug!(%partition, at = track.at, %first, last = %track.last_block(), rows, "counted");
             }
             self.progress.newest_applied(track.until, now);
             track.dirty = false;

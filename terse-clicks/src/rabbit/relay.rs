@@ -215,12 +215,12 @@ impl Relay {
         self.connect().await?;
         self.split().await?;
         self.publish().await?;
-        self.wait(wait_ms).await?;
+        let nothing_waits = self.wait(wait_ms).await?;
         self.split().await?;
         self.publish().await?;
         self.journals.note_passed(&mut self.log).await;
         let nothing_in_flight = self.session.as_ref().is_none_or(Session::is_idle);
-        self.last_step.idle = self.last_step.taken == 0 && nothing_in_flight && self.outbox.is_empty();
+        self.last_step.idle = nothing_waits && nothing_in_flight && self.outbox.is_empty();
         Ok(())
     }
 
@@ -238,6 +238,10 @@ impl Relay {
             self.progress.connected();
         }
         let Some(session) = &mut self.session else { return Ok(()) };
+        if session.link.is_blocked() {
+            // It reads nothing from who publishes, and so answers nothing either.
+            return Ok(());
+        }
         session.declare_again(&self.config.broker).await?;
         self.guard.look(&session.link, &self.config.broker, self.clock.monotonic_ms()).await
     }
@@ -293,12 +297,12 @@ impl Relay {
         outbox + self.session.as_ref().map_or(0, Session::bytes)
     }
 
-    /// Waits for a block or a confirm, and takes what there is of both.
-    async fn wait(&mut self, wait_ms: u64) -> Result<(), Fault> {
+    /// Waits for a block or a confirm, and takes what there is of both. Whether the journals were asked and have none.
+    async fn wait(&mut self, wait_ms: u64) -> Result<bool, Fault> {
         let room = self.config.window_bytes.saturating_sub(self.held_bytes());
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else { return Ok(false) };
         let wait_ms = if self.outbox.is_empty() { wait_ms } else { wait_ms.min(HELD_MS) };
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut nothing_waits) = (Vec::new(), false);
         if room == 0 || !self.outbox.is_empty() {
             let some = tokio::time::timeout(Duration::from_millis(wait_ms), session.concluded()).await;
             outcomes.extend(some.into_iter().flatten());
@@ -307,6 +311,7 @@ impl Relay {
             match select(blocks, std::pin::pin!(session.concluded())).await {
                 Either::Left((taken, _)) => {
                     let taken = taken?;
+                    nothing_waits = taken.is_empty();
                     self.last_step.taken = taken.len();
                     self.taken.extend(taken);
                 }
@@ -319,7 +324,8 @@ impl Relay {
         for outcome in outcomes {
             broken = self.conclude(outcome).or(broken);
         }
-        broken.map_or_else(|| self.check_patience(), |error| Err(error.into()))
+        broken.map_or_else(|| self.check_patience(), |error| Err(error.into()))?;
+        Ok(nothing_waits)
     }
 
     /// Does what follows from an outcome. Returns why the connection is no good any more, if so.
@@ -422,7 +428,8 @@ impl Relay {
         let in_flight = self.session.as_ref().map_or(0, Session::in_flight);
         let blocked = self.session.as_ref().is_some_and(|session| session.link.is_blocked());
         let connected = self.session.as_ref().is_some_and(Session::is_up);
-        let held = self.guard.holds(self.clock.monotonic_ms());
+        // While the broker asks to be spared, nobody looks how far clicks are counted.
+        let held = !blocked && self.guard.holds(self.clock.monotonic_ms());
         self.progress.stands(self.outbox.len() + in_flight, connected, blocked, held, self.journals.stopped());
     }
 }

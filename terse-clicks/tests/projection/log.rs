@@ -70,6 +70,13 @@ impl MemoryLog {
         messages.insert(place, Delivery { partition, offset, body: Body::Part(part) });
     }
 
+    /// What another build than the one before takes the message at this offset for.
+    pub(crate) fn take_for(&self, partition: Partition, offset: u64, body: Body) {
+        let mut state = self.state.lock();
+        let messages = state.partitions.get_mut(&partition).unwrap();
+        messages.iter_mut().find(|message| message.offset == offset).unwrap().body = body;
+    }
+
     /// Removes a partition with all its messages.
     pub(crate) fn delete(&self, partition: Partition) {
         self.state.lock().partitions.remove(&partition);

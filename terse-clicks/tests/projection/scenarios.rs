@@ -198,6 +198,40 @@ fn a5_a_log_that_begins_behind_the_checkpoint_stops_the_partition_with_an_alarm(
 }
 
 #[test]
+fn a5_a_message_at_the_checkpoint_that_only_a_newer_build_can_read_is_no_other_log() {
+    let mut world = World::of_streams(1);
+    let last = block(journal(1), 2, &clicks("abc", 1));
+    for part in [&block(journal(1), 0, &clicks("abc", 1)), &block(journal(1), 1, &clicks("abc", 1)), &last] {
+        world.publish(part);
+    }
+    world.drain_anew();
+    // Back to the build before, which doesn't know the format of the last one.
+    world.log.take_for(STREAM, 2, Body::Newer(9));
+    let projector = world.drain_anew();
+    assert_eq!((report(&projector).epochs, report(&projector).stopped), (0, 1), "it waits");
+    world.log.take_for(STREAM, 2, Body::Part(last));
+    world.publish(&block(journal(1), 3, &clicks("abc", 1)));
+    let projector = world.drain_anew();
+    assert_eq!((world.counted("abc"), report(&projector).epochs), (4, 0));
+}
+
+#[test]
+fn a5_a_message_at_the_checkpoint_that_was_put_aside_and_can_be_read_now_is_no_other_log() {
+    let mut world = World::of_streams(1);
+    world.publish(&block(journal(1), 0, &clicks("abc", 1)));
+    let part = block(journal(1), 1, &clicks("abc", 1));
+    world.log.push(STREAM, Body::Undecodable { bytes: part.encode(), reason: "flags of tomorrow".into() });
+    world.drain_anew();
+    world.log.take_for(STREAM, 1, Body::Part(part.clone()));
+    let projector = world.drain_anew();
+    assert_eq!((world.counted("abc"), report(&projector).epochs), (1, 0));
+    // An operator has it counted after all.
+    world.publish(&part);
+    let projector = world.drain_anew();
+    assert_eq!((world.counted("abc"), report(&projector).epochs), (2, 0));
+}
+
+#[test]
 fn a6_what_is_delivered_before_the_checkpoint_is_dropped() {
     let mut world = World::of_streams(1);
     for seq in 0..6 {

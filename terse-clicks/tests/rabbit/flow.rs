@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeleteOptions;
-use terse_clicks::rabbit::BrokerConfig;
+use terse_clicks::rabbit::{BrokerConfig, RelayConfig};
 use terse_core::stats::Partition;
 
 use crate::deployment::{Deployment, FixedNeeds, PARTITIONS, PATIENCE, address, channel, recorder};
@@ -44,6 +44,25 @@ async fn a_journal_that_ends_is_published_to_its_end_and_retired() {
         assert!(deployment.store.retired_of(partition, journal.id()).is_some(), "{partition}");
     }
     assert!(relay.finish(Duration::from_secs(5)).await);
+    deployment.clean().await;
+}
+
+#[tokio::test]
+async fn a_relay_is_not_done_before_it_has_published_what_did_not_fit_in_its_window() {
+    let mut deployment = Deployment::new();
+    let journal = deployment.journal();
+    let mut worker = recorder(&journal);
+    for _ in 0..4 {
+        deployment.click(&mut *worker, 8, 5);
+        // Blocks are prepared in the background.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(worker);
+    journal.end().unwrap();
+    let config = RelayConfig { window_bytes: 1, ..deployment.relay_config() };
+    let relay = deployment.relay_with(config, Some(&journal), Arc::new(FixedNeeds(Ok(None))));
+    assert!(relay.finish(PATIENCE).await);
+    assert_eq!(deployment.passed(journal.id()), 5, "four blocks and the last one");
     deployment.clean().await;
 }
 

@@ -166,6 +166,17 @@ async fn nothing_is_published_beyond_half_of_what_streams_keep() {
     assert!((8..50).contains(&passed) && report.held, "{passed}: {report:?}");
     blind.run_once(1_100).await;
     assert_eq!(blind.progress().report(), report, "it stays so while no projector comes");
+    // Those that come after it have published nothing, and know how much stands there all the same.
+    for _ in 0..3 {
+        let needs = Arc::new(FixedNeeds(Ok(None)));
+        blind = deployment.relay_with(deployment.relay_config(), Some(&journal), needs);
+        for _ in 0..20 {
+            blind.run_once(20).await;
+        }
+        assert!(blind.progress().report().held, "{:?}", blind.progress().report());
+    }
+    let more = deployment.passed(journal.id()) - passed;
+    assert!(more <= passed / 4, "{more} more blocks than the {passed} that half of a stream has room for");
     // With a projector that catches up all of it goes through.
     let (mut relay, mut projector) = (deployment.relay(Some(&journal)), deployment.projector());
     drop(blind);

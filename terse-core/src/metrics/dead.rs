@@ -17,6 +17,9 @@ pub enum StoppedAt {
 }
 
 impl StoppedAt {
+    /// All places, in the order in which a click passes them.
+    const ALL: [Self; 3] = [Self::Gap, Self::Relay, Self::Projector];
+
     /// The label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -38,12 +41,15 @@ pub(super) struct DeadGauges {
 
 impl DeadGauges {
     pub(super) fn new(registry: &Registry) -> Self {
-        Self {
+        let gauges = Self {
             blocks: registered(registry, IntGauge::with_opts(opts(CLICK_BLOCKS_ASIDE))),
             bytes: registered(registry, IntGauge::with_opts(opts(CLICK_BYTES_ASIDE))),
             discarded: registered(registry, IntCounter::with_opts(opts(CLICK_BLOCKS_DISCARDED))),
             stopped: registered(registry, IntGaugeVec::new(opts(CLICKS_STOPPED), &["at"])),
-        }
+        };
+        // Where nothing is relayed nothing stands still, and that is told, too.
+        StoppedAt::ALL.iter().for_each(|at| gauges.stopped.with_label_values(&[at.as_str()]).set(0));
+        gauges
     }
 }
 
@@ -65,6 +71,14 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_places_are_there_with_zero_before_anything_stands_still() {
+        let text = Metrics::new().encode().unwrap();
+        for at in ["gap", "relay", "projector"] {
+            assert!(text.contains(&format!("{CLICKS_STOPPED}{{at=\"{at}\"}} 0\n")), "{at}: {text}");
+        }
+    }
 
     #[test]
     fn what_is_aside_is_a_gauge_and_what_was_discarded_adds_up() {

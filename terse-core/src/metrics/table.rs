@@ -160,12 +160,13 @@ const CACHE_RESULT: Label = label(
     ],
     "the last five are faults; `open`: not asked, for its breaker is",
 );
-const LIMIT: Label = label("limit", &["create", "api", "redirect", "not_found", "quota"], "of those that are on");
+pub(super) const LIMIT: Label =
+    label("limit", &["create", "api", "redirect", "not_found", "quota"], "0 of those that are off");
 const SHED_KIND: Label = label("kind", &["stats", "create", "redirect"], "the first goes first");
 const REASON: Label = label(
     "reason",
     &["budget", "no_block", "fault"],
-    "the journal has used up its disk; no prepared block was there in time; the disk failed",
+    "journal_bytes or the disk is used up; no prepared block was there in time; the disk failed",
 );
 const STOPPED_AT: Label =
     label("at", &["gap", "projector", "relay"], "blocks are gone; it can't be counted; it can't be published");
@@ -203,7 +204,7 @@ const STORES: &[Described] = &[
 
 const CACHES: &[Described] = &[
     gauge(CACHE_LINKS, &[], "links", "links in memory, fresh or not"),
-    gauge(CACHE_BYTES, &[], "bytes", "memory that they take, by estimate"),
+    gauge(CACHE_BYTES, &[], "bytes", "memory that cached links take, by estimate"),
     gauge(CACHE_MARKED_CODES, &[], "codes", "codes changed lately whose least version is remembered"),
     counter(CACHE_OVERFLOWS, &[], "polls", "polls of change marks that found more than can be worked off one by one"),
     gauge(MARKS_FRESH, &[SHARD], "0, 1", "whether what is remembered of a shard is in step with its change marks")
@@ -231,7 +232,7 @@ const LIMITS: &[Described] = &[
     ),
     counter(SHED, &[SHED_KIND], "calls", "calls refused because more are under way than a store can do in time"),
     gauge(CONCURRENCY_LIMIT, &[GATE], "calls", "calls that may be under way at once; it follows how long they take"),
-    gauge(CONCURRENCY_IN_FLIGHT, &[GATE], "calls", "calls that are"),
+    gauge(CONCURRENCY_IN_FLIGHT, &[GATE], "calls", "calls under way, of those that terse_concurrency_limit bounds"),
 ];
 
 const CLICKS: &[Described] = &[
@@ -247,7 +248,7 @@ const CLICKS: &[Described] = &[
         CLICK_BLOCKS_PENDING,
         &[],
         "blocks",
-        "sealed blocks of 256 KiB on this server's disk that wait for being relayed or counted",
+        "sealed blocks of up to 512 KiB on this server's disk that wait for being relayed or counted",
     ),
     gauge(
         CLICK_LAG_SECONDS,
@@ -262,7 +263,7 @@ const CLICKS: &[Described] = &[
         "journals and streams whose clicks this server can't count or publish until somebody looks",
     ),
     gauge(CLICK_BLOCKS_ASIDE, &[], "blocks", "blocks put aside because nobody can decode them"),
-    gauge(CLICK_BYTES_ASIDE, &[], "bytes", "disk that they take"),
+    gauge(CLICK_BYTES_ASIDE, &[], "bytes", "disk that blocks put aside take"),
     counter(
         CLICK_BLOCKS_DISCARDED,
         &[],

@@ -341,7 +341,7 @@ fn what_a_report_is_as_of_is_read_before_its_rows() {
 
 #[test]
 fn a_report_fails_whole_whatever_part_of_it_can_not_be_read() {
-    let link = link("2026-01-01T12:00:00Z");
+    let link = link("2025-12-20T12:00:00Z");
     let question = asked(None, None, Interval::Hour);
     let rows = some_clicks();
     rows.report(&link, &question, NOW).unwrap();
@@ -429,7 +429,7 @@ fn a_report_that_takes_too_long_is_given_up() {
     let mut rows = Rows { call_ms: 10, ..Rows::default() };
     rows.report(&link, &range, NOW).unwrap();
     let calls = rows.ranges().len() as u64;
-    assert!(calls > 50, "{calls} calls are enough to take long");
+    assert!(calls > 10, "{calls} calls are enough to take long");
     // It may take as long as its steps do.
     rows.call_ms = 1_000;
     let error = rows.report(&link, &range, NOW).unwrap_err();

@@ -169,6 +169,27 @@ fn a_book_that_is_not_there_is_not_found_until_it_is() {
 }
 
 #[test]
+fn the_start_page_leads_to_the_book_while_it_is_there() {
+    let place = place();
+    let server = server(&place.path().join("later"));
+    let pages = || {
+        let post = |form: &str| server.ask("POST", "/").header("Sec-Fetch-Site", "same-origin").form(form).send();
+        [(200, server.get("/")), (201, post("url=https%3A%2F%2Fexample.com%2F")), (422, post("url="))]
+    };
+    let lead = |wanted: bool| {
+        for (status, page) in pages() {
+            let link = "<a href=\"/docs/\">Book</a>";
+            assert_eq!((page.status, page.body.contains(link)), (status, wanted), "{}", page.body);
+        }
+    };
+    lead(false);
+    fs::rename(place.path().join("book"), place.path().join("later")).unwrap();
+    lead(true);
+    fs::remove_file(place.path().join("later/index.html")).unwrap();
+    lead(false);
+}
+
+#[test]
 fn an_open_server_shows_its_book_to_its_own_hosts_only() {
     let place = place();
     let server = server(&place.path().join("book"));

@@ -11,6 +11,7 @@
 //!
 //! Bounds: [`LOCK_LIMIT`] for the turn, [`RESTART_LIMIT`] for `up`, [`SERVE_LIMIT`] for a node to answer.
 
+mod apart;
 mod cql;
 mod keyspace;
 mod services;
@@ -25,6 +26,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{await_some, await_true};
 
+pub use apart::Apart;
 pub use cql::{Consistency, CqlConnection, CqlError, Row};
 pub use keyspace::Keyspace;
 use services::Services;
@@ -154,6 +156,15 @@ impl Cluster {
             self.ask(number, "SELECT key FROM system.local", Consistency::One).is_ok()
         });
         began.elapsed()
+    }
+
+    /// Gives the nodes a core to themselves, and the rest to `server` and to this process.
+    ///
+    /// # Panics
+    /// When there is but one.
+    pub fn apart(&self, server: u32) -> Apart {
+        let nodes = (0..self.len()).map(|number| self.services.pid(number).unsigned_abs()).collect();
+        Apart::put(nodes, vec![server, std::process::id()])
     }
 
     /// SIGSTOPs a node: it keeps its connections and says nothing.

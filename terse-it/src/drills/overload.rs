@@ -4,7 +4,8 @@
 //! The store is the cluster behind wires that hold every answer back by
 //! [`STORE_TAKES`]. What it can do at best is measured first, with as many
 //! callers as the server promises never to refuse; then ten times as many ask
-//! for three times that, whatever they are told.
+//! for three times that, whatever they are told. In the full form the nodes have a
+//! core of their own: what is measured is the server, not how long it waits for the CPU behind its store.
 //!
 //! Bounds: [`THREADS`] here and the connections of [`MANY`], one request on each.
 
@@ -93,6 +94,7 @@ pub(super) fn overload(stage: &mut Stage<'_>) {
     let client = server.client();
     let links = seed(&client, "cold", stage.form.pick(600, 4_000));
     let hot = seed(&client, "hot", HOT);
+    let _apart = (stage.form == Form::Full).then(|| stage.cluster().apart(server.pid()));
     wires.set(Mode::Delay(STORE_TAKES));
     let second = Duration::from_secs(1);
     let warm = stage.form.pick(second / 2, 10 * second);

@@ -12,7 +12,7 @@ const HEAD: &str = "# Drills\n\n\
     was promised for that case. `cargo xtask drill NAME` runs one, `cargo xtask drill all` all of them; with `--quick` a\n\
     drill takes seconds, checks every answer and only reports latencies. A run prints hypothesis, observation and\n\
     verdict, `held` or `broken`, and leaves a chart with the fault marked under `target/drills/`. Those that need the\n\
-    cluster find the one that `cargo xtask up cassandra` started.\n\n\
+    cluster use the one that `cargo xtask up cassandra` started, or else start one and end it.\n\n\
     What is measured is in [Measurements](measurements/README.md).\n";
 
 /// The drills as `drill list` prints them.

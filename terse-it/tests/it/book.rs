@@ -39,6 +39,18 @@ fn pages_that_are_as_they_should_be_have_no_slips() {
 }
 
 #[test]
+fn what_is_unfit_for_paper_is_found() {
+    let fit = "<p>dark</p><pre class=mermaid><svg width=90 height=90></svg></pre><script>\
+               document.documentElement.dataset.diagrams = 'light'; window.print()</script>";
+    assert_eq!(slips(book(&[("print.html", fit)]).path()), (1, vec![]));
+    let unfit = "<p style='color:#ccc'>pale</p><pre style='width:90px;overflow-x:auto'>this-is-cut-off-on-paper</pre>";
+    let (_, told) = slips(book(&[("print.html", unfit)]).path());
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].ends_with("are to be light when it prints itself: \"it never does\""), "{told:?}");
+    assert!(told[1].contains("px of pre are cut off: this-is-cut") && told[2].ends_with("too light, such as: pale"));
+}
+
+#[test]
 fn each_kind_of_slip_is_found_on_its_page() {
     let place = book(&[
         ("wide.html", "<div style='width:700px'>too wide for a phone</div>"),

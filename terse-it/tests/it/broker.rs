@@ -11,6 +11,8 @@ use terse_it::broker::Broker;
 use terse_it::metrics::{CLICK_BLOCKS_PENDING, Scrape};
 use terse_it::{Client, Request, Server, Setup, Stop, await_some, await_true, code_path, heavy_turn};
 
+use crate::counting::assert_followed;
+
 /// How long a test waits for what has no promised time; a killed projector has its leases for 10 s more.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// An idle server ends within this time, with a broker or without.
@@ -80,11 +82,12 @@ pub(crate) fn verify(setup: &Setup, into: &str) -> String {
 #[test]
 fn one_process_publishes_and_counts() {
     let _turn = heavy_turn();
-    let mut server = with_broker(&shared_broker()).start();
+    let mut server = with_broker(&shared_broker()).env("TERSE_LOG", "info,terse_clicks=debug").start();
     let client = server.client();
     let code = client.shorten("https://example.com/");
     click(&client, &code, 30);
     await_total(&client, &code, 30);
+    assert_followed(&server, &code, &["block sealed", "block confirmed by the broker"]);
     for name in ["clicks", "bus", "bus:held", "bus:blocked", "bus:stopped"] {
         assert_eq!(check(&client, name)["status"], "ok", "{name}");
     }

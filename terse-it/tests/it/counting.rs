@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use terse_it::{API_LINKS, Client, Request, Response, Server, Setup, Stop, await_true, code_path, heavy_turn, run};
+use terse_it::{
+    API_LINKS, Client, Request, Response, Server, Setup, Stop, await_some, await_true, code_path, heavy_turn, run,
+};
 
 /// Within this time a click shows in the statistics.
 const SHOWN_WITHIN: Duration = Duration::from_secs(2);
@@ -75,6 +77,34 @@ fn a_click_shows_in_the_statistics_within_two_seconds() {
     assert_eq!(newest.len(), 3);
     assert_eq!((&newest[0]["referrer"], &newest[0]["bot"]), (&json!("example.org"), &json!(false)));
     assert!(!client.get(&format!("{}/clicks", code_path(&code))).text().contains("query"), "only hosts are kept");
+}
+
+/// Follows the last click of `code` by what `server` logs of its block, which is to pass these steps.
+#[track_caller]
+pub(crate) fn assert_followed(server: &Server, code: &str, steps: &[&str]) {
+    let find = |message: &str, fits: &dyn Fn(&Value) -> bool| {
+        await_some(message, PATIENCE, || {
+            let output = server.output();
+            let mut logged = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            logged.rfind(|entry| entry["message"] == message && fits(entry))
+        })
+    };
+    let recorded = find("click recorded", &|entry| entry["code"] == code);
+    for step in steps {
+        find(step, &|entry| entry["block"] == recorded["block"]);
+    }
+    let added = find("clicks added to their rows", &|entry| entry["block"] == recorded["block"]);
+    let counted = |entry: &Value| entry["at"].as_u64() >= added["offset"].as_u64();
+    find("counted", &|entry| entry["partition"] == added["partition"] && counted(entry));
+}
+
+#[test]
+fn a_click_is_followed_by_its_block_from_the_redirect_to_its_rows() {
+    let server = Setup::new().env("TERSE_LOG", "info,terse_clicks=debug").start();
+    let client = server.client();
+    let code = client.shorten("https://example.com/");
+    follow(&client, click(&code));
+    assert_followed(&server, &code, &["block sealed"]);
 }
 
 #[test]
@@ -349,7 +379,7 @@ fn health_tells_how_far_counting_is() {
 }
 
 #[test]
-fn dropped_clicks_degrade_health_and_harm_no_redirect() {
+fn dropped_clicks_degrade_health_and_harm_nobody() {
     let server = Setup::new().flag("--role=redirect").flag("--role=api").env("TERSE_JOURNAL_BYTES", "16MiB").start();
     let client = server.client();
     let code = client.shorten("https://example.com/");
@@ -375,6 +405,7 @@ fn dropped_clicks_degrade_health_and_harm_no_redirect() {
     let health = health();
     assert_eq!(health["status"], "degraded", "{health}");
     follow(&client, click(&code));
+    follow(&client, click(&client.shorten("https://example.com/meanwhile")));
 }
 
 #[test]

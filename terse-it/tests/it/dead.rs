@@ -230,6 +230,8 @@ fn messages_that_nobody_can_decode_are_told_requeued_and_discarded_at_the_broker
 #[test]
 fn what_makes_no_sense_is_refused() {
     let setup = Setup::new();
+    ended_with(setup.run(&["dead", "list"]), 64, "no data directory");
+    assert_eq!(setup.run(&["migrate"]).code, Some(0));
     assert!(listed(&setup).is_empty());
     for arguments in [
         &["dead", "requeue"][..],

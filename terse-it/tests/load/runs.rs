@@ -69,6 +69,39 @@ fn a_limited_server_limits_both_generators() {
     }
 }
 
+/// The server that the command of process `parent` runs.
+fn server_of(parent: u32) -> Pid {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    // Processes that end meanwhile can't be read.
+    let stats = processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    let servers = stats.filter_map(|stat| {
+        let (pid, rest) = stat.split_once(" (terse) ")?;
+        (rest.split(' ').nth(1)? == parent.to_string()).then(|| pid.parse().unwrap())
+    });
+    let servers: Vec<i32> = servers.collect();
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    Pid::from_raw(servers[0]).unwrap()
+}
+
+#[test]
+fn a_server_that_dies_under_load_fails_the_run_and_is_reported() {
+    let _turn = heavy_turn();
+    let mut run = Run::on_own_server("smoke", "goose", &["--rate", "50", "--seconds", "3"]);
+    let mut child = run.command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.starts_with("    0 s ")));
+    assert!(first.is_some(), "it ended by itself");
+    kill_process(server_of(child.id()), Signal::KILL).unwrap();
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(!child.wait().unwrap().success(), "{rest:?}");
+    let report = run.report();
+    assert_eq!((&report["verdict"], count(&report, "requests")), (&Value::from("failed"), 150), "{rest:?}");
+    assert!(count(&report, "refused") > 0 && count(&report, "wrong") == 0, "{}", report["result"]);
+    let warnings = report["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|warning| warning == "the server ended with signal: 9 (SIGKILL)"), "{warnings:?}");
+    assert!(run.page().is_file());
+}
+
 #[test]
 fn an_interrupted_run_ends_with_good_answers_and_a_report() {
     let _turn = heavy_turn();

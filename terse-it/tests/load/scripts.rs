@@ -132,7 +132,8 @@ fn the_smoke_test_of_each_tool_needs_nothing_but_a_url_and_a_key() {
         } else {
             command.arg("smoke")
         };
-        command.env("TERSE_URL", format!("http://{}", server.address())).env("TERSE_KEY", key);
+        // As people copy addresses: with a slash at the end.
+        command.env("TERSE_URL", format!("http://{}/", server.address())).env("TERSE_KEY", key);
         thread::spawn(move || command.output().unwrap())
     });
     for thread in threads {

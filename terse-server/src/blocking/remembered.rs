@@ -12,9 +12,6 @@
 //! Bounds: [`MAX_SHARED`] hosts; a longer file is none of ours. One that can't be used is told of and counts as none.
 //! One write at a time: behind a disk that hangs nobody queues up.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,16 +22,11 @@ use tokio::task::spawn_blocking;
 
 use super::chain::Hosts;
 use super::{MAX_SHARED, failed};
-use crate::data_dir;
+use crate::kept_file::{KeptFile, Unfit};
 
-/// The file in the data directory.
-pub(super) const FILE: &str = "blocked-hosts";
-const FORMAT: &str = "terse-blocked-hosts";
-const VERSION: &str = "1";
-/// The longest line of a host: a name of DNS, a dot and the line's end.
-const LINE_BYTES: usize = 253 + 2;
-/// Most bytes that are read, the two first lines included.
-const MAX_BYTES: u64 = (MAX_SHARED * LINE_BYTES + 256) as u64;
+/// The list's file. Its longest line is a name of DNS, a dot and the line's end.
+pub(super) const FILE: KeptFile =
+    KeptFile { name: "blocked-hosts", format: "terse-blocked-hosts", most_lines: MAX_SHARED, line_bytes: 253 + 2 };
 
 /// The file that remembers the shared list.
 pub(super) struct Remembered {
@@ -42,17 +34,6 @@ pub(super) struct Remembered {
     deployment: String,
     /// What the file has, as far as this process knows; taken by who writes it.
     kept: Mutex<Option<Arc<Hosts>>>,
-}
-
-/// Why nothing is remembered.
-#[derive(Debug, thiserror::Error)]
-enum Unfit {
-    #[error("it can't be read: {0}")]
-    Unreadable(#[from] std::io::Error),
-    #[error("it is damaged, or something else")]
-    Damaged,
-    #[error("it is another deployment's")]
-    OtherDeployment,
 }
 
 impl Remembered {
@@ -71,7 +52,7 @@ impl Remembered {
             }
             Ok(None) => Arc::default(),
             Err(unfit) => {
-                tracing::warn!(file = FILE, %unfit, "what admins blocked in the last run is not remembered");
+                tracing::warn!(file = FILE.name, %unfit, "what admins blocked in the last run is not remembered");
                 Arc::default()
             }
         }
@@ -96,50 +77,22 @@ impl Remembered {
         if hosts.len() > MAX_SHARED {
             return Err(std::io::Error::other(format!("there are more than {MAX_SHARED}")));
         }
-        data_dir::replace_private_file(&self.data_dir, FILE, encode(&self.deployment, &hosts).as_bytes())?;
+        let lines: String = hosts.iter().flat_map(|host| [host.as_str(), "\n"]).collect();
+        FILE.replace(&self.data_dir, &FILE.text(&self.deployment, "", &lines))?;
         *kept = Some(hosts);
         Ok(())
     }
 
     fn read(&self) -> Result<Option<Hosts>, Unfit> {
-        let path = self.data_dir.join(FILE);
-        // Opening a pipe would wait for its writer.
-        match std::fs::metadata(&path) {
-            Ok(about) if !about.is_file() => return Err(Unfit::Damaged),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            about => about?,
-        };
-        let mut bytes = vec![];
-        File::open(&path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(Unfit::Damaged);
-        }
-        decode(&self.deployment, std::str::from_utf8(&bytes).map_err(|_| Unfit::Damaged)?).map(Some)
+        FILE.read(&self.data_dir, &self.deployment, |about, lines| {
+            let hosts = lines.map(BlockedHost::parse).collect::<Result<Hosts, _>>();
+            hosts.ok().filter(|_| about.is_empty())
+        })
     }
-}
-
-fn encode(deployment: &str, hosts: &Hosts) -> String {
-    let lines = std::iter::once(deployment).chain(hosts.iter().map(BlockedHost::as_str));
-    let rest: String = lines.flat_map(|line| [line, "\n"]).collect();
-    format!("{FORMAT} {VERSION} {:08x}\n{rest}", crc32fast::hash(rest.as_bytes()))
-}
-
-fn decode(deployment: &str, text: &str) -> Result<Hosts, Unfit> {
-    let (first, rest) = text.split_once('\n').ok_or(Unfit::Damaged)?;
-    if first != format!("{FORMAT} {VERSION} {:08x}", crc32fast::hash(rest.as_bytes())) {
-        return Err(Unfit::Damaged);
-    }
-    let (owner, lines) = rest.split_once('\n').ok_or(Unfit::Damaged)?;
-    if owner != deployment {
-        return Err(Unfit::OtherDeployment);
-    }
-    let hosts = lines.lines().map(BlockedHost::parse).collect::<Result<BTreeSet<_>, _>>();
-    hosts.ok().filter(|hosts| hosts.len() <= MAX_SHARED).ok_or(Unfit::Damaged)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     use super::*;
@@ -154,10 +107,10 @@ mod tests {
         Remembered::new(place.to_owned(), deployment.to_owned())
     }
 
-    /// What a server recalls of a file of these bytes.
-    fn recalled(bytes: &[u8]) -> Result<Option<Hosts>, Unfit> {
+    /// What a server recalls of a file with this text.
+    fn recalled(text: &str) -> Result<Option<Hosts>, Unfit> {
         let place = tempfile::tempdir().unwrap();
-        std::fs::write(place.path().join(FILE), bytes).unwrap();
+        FILE.replace(place.path(), text).unwrap();
         at(place.path(), DEPLOYMENT).read()
     }
 
@@ -172,8 +125,6 @@ mod tests {
             assert!(matches!(at(place.path(), &other).read(), Err(Unfit::OtherDeployment)));
             assert_eq!(at(place.path(), &other).recall(), hosts(&[]));
         }
-        let mode = std::fs::metadata(place.path().join(FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[tokio::test]
@@ -181,13 +132,13 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let kept = at(place.path(), DEPLOYMENT);
         kept.keep(hosts(&["a.example"])).await.unwrap();
-        std::fs::remove_file(place.path().join(FILE)).unwrap();
+        std::fs::remove_file(place.path().join(FILE.name)).unwrap();
         kept.keep(hosts(&["a.example"])).await.unwrap();
         assert!(matches!(kept.read(), Ok(None)));
         kept.keep(hosts(&["b.example"])).await.unwrap();
         let next = at(place.path(), DEPLOYMENT);
         assert_eq!(next.recall(), hosts(&["b.example"]));
-        std::fs::remove_file(place.path().join(FILE)).unwrap();
+        std::fs::remove_file(place.path().join(FILE.name)).unwrap();
         next.keep(hosts(&["b.example"])).await.unwrap();
         assert!(matches!(next.read(), Ok(None)), "what was recalled is there already");
     }
@@ -208,26 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_any_byte_flipped_or_cut_off_is_refused() {
-        let whole = encode(DEPLOYMENT, &hosts(&["a.example", "b.example"])).into_bytes();
-        assert_eq!(recalled(&whole).unwrap().as_ref(), Some(&*hosts(&["a.example", "b.example"])));
-        for at in 0..whole.len() {
-            let mut flipped = whole.clone();
-            flipped[at] ^= 0x10;
-            recalled(&flipped).unwrap_err();
-            recalled(&whole[..at]).unwrap_err();
+    fn what_is_no_host_or_too_long_a_list_is_refused() {
+        let of = |about: &str, lines: &str| FILE.text(DEPLOYMENT, about, lines);
+        assert_eq!(recalled(&of("", "a.example\n")).unwrap().as_ref(), Some(&*hosts(&["a.example"])));
+        for text in [of("7", "a.example\n"), of("", "a.example\n\n"), of("", "https://a.example/\n")] {
+            assert!(matches!(recalled(&text), Err(Unfit::Damaged)), "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_no_list_or_too_long_a_one_is_refused_without_waiting() {
         let many: Hosts = (0..=MAX_SHARED).map(|n| BlockedHost::parse(&format!("h{n}.example")).unwrap()).collect();
-        assert!(matches!(recalled(encode(DEPLOYMENT, &many).as_bytes()), Err(Unfit::Damaged)));
-        assert!(matches!(recalled(&vec![b'x'; MAX_BYTES as usize + 1]), Err(Unfit::Damaged)));
+        let lines: String = many.iter().flat_map(|host| [host.as_str(), "\n"]).collect();
+        assert!(matches!(recalled(&of("", &lines)), Err(Unfit::TooLong)));
         let place = tempfile::tempdir().unwrap();
         assert!(at(place.path(), DEPLOYMENT).write(Arc::new(many)).is_err());
-        let pipe = std::process::Command::new("mkfifo").arg(place.path().join(FILE)).status().unwrap();
-        assert!(pipe.success());
-        assert!(matches!(at(place.path(), DEPLOYMENT).read(), Err(Unfit::Damaged)));
     }
 }

@@ -243,7 +243,7 @@ async fn a_list_that_can_not_be_understood_leaves_what_is_remembered() {
 #[tokio::test]
 async fn a_disk_that_fails_keeps_nobody_from_blocking() {
     let node = Node::on(&home());
-    std::fs::create_dir(node.place.path().join(remembered::FILE)).unwrap();
+    std::fs::create_dir(node.place.path().join(remembered::FILE.name)).unwrap();
     assert_eq!(node.change("evil.example", true).await, Changed);
     let told = node.blocking.poll_once().await.unwrap_err();
     assert!(told.message.contains("next start"), "{told}");

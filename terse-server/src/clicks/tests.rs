@@ -142,3 +142,12 @@ async fn workers_that_have_not_ended_go_on_recording_and_their_journal_is_left_t
         assert_eq!(recorder.record(&click()), recorded, "{workers:?}");
     }
 }
+
+#[test]
+fn operators_are_warned_when_blocks_may_take_half_of_the_journals_disk() {
+    const ALERTS: &str = include_str!("../../../deploy/prometheus/alerts.yml");
+    let mut said = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("expr: terse_click_blocks_pending > "));
+    let blocks: u64 = said.next().unwrap().parse().unwrap();
+    let usual = JournalConfig::new(PathBuf::new());
+    assert_eq!(blocks * usual.block_bytes as u64, usual.budget_bytes / 2);
+}

@@ -18,6 +18,7 @@ use super::{note, say, table};
 use crate::cli::{DeadAction, DeadOrder};
 use crate::config::Config;
 use crate::config::clicks::BusConfig;
+use crate::data_dir;
 use crate::exit::{Exit, StartError};
 use crate::system::SystemClock;
 
@@ -97,6 +98,9 @@ impl Desk for Both<'_> {
 
 /// Does what was asked for.
 pub(super) fn dead(config: &Config, action: &DeadAction) -> Result<(), StartError> {
+    if config.clicks.bus == BusConfig::Local {
+        data_dir::refuse_absent(&config.data_dir)?;
+    }
     let journals = journals::Journals::new(config);
     let letters = letters::Letters::new(config);
     let both = Both { journals: &journals, letters: &letters };

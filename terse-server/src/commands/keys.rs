@@ -8,6 +8,7 @@ use terse_core::{ApiKey, Clock, KeyId, Owner, Role, Timestamp};
 
 use super::{in_runtime, note, say};
 use crate::cli::{KeyOrder, KeyRole, KeysAction};
+use crate::config::shards::ShardBackend;
 use crate::config::{AuthMode, Config, values};
 use crate::data_dir;
 use crate::exit::{Exit, StartError};
@@ -24,17 +25,33 @@ pub(super) fn keys(config: &Config, action: KeysAction) -> Result<(), StartError
     match action {
         KeysAction::Create(order) => {
             let request = request(order, now)?;
+            if is_on_disk(config) && !config.data_dir.is_dir() {
+                data_dir::create(&config.data_dir)?;
+                let made = config.data_dir.display();
+                note(&format!("note: the data directory {made} is new; that of a server is named by --data-dir"));
+            }
             with_home(config, |store| create(config, store, request, now))
         }
         KeysAction::List => {
+            refuse_absent(config)?;
             let all = with_home(config, |store| async move { store.keys().await.map_err(Failure::Store) })?;
             say(&table(&all, now))
         }
         KeysAction::Revoke { id } => {
             let id = KeyId::parse(&id).map_err(StartError::config)?;
+            refuse_absent(config)?;
             with_home(config, |store| revoke(store, id, now))
         }
     }
+}
+
+/// Whether keys are in a file of the data directory.
+fn is_on_disk(config: &Config) -> bool {
+    matches!(config.store.shards[0].backend, ShardBackend::Sqlite { .. })
+}
+
+fn refuse_absent(config: &Config) -> Result<(), StartError> {
+    if is_on_disk(config) { data_dir::refuse_absent(&config.data_dir) } else { Ok(()) }
 }
 
 /// Why a command failed: the store, or itself.
@@ -55,7 +72,6 @@ where
     W: FnOnce(Arc<dyn HomeStore>) -> R,
     R: Future<Output = Result<T, Failure>>,
 {
-    data_dir::create(&config.data_dir)?;
     let outcome = in_runtime(async {
         let home = Home::open(config).await?;
         let outcome = work(Arc::clone(&home.store)).await;
@@ -129,7 +145,7 @@ async fn create(
         note(&format!("note: no other key has the owner '{}'", owner.as_str()));
     }
     if config.http.auth == AuthMode::Open {
-        note("note: with this configuration access is open, and servers ask for no key");
+        note("note: a server with the settings of this command asks for no key: access is open");
     }
     say(secret.reveal()).map_err(Failure::Own)
 }

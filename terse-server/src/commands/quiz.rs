@@ -67,7 +67,7 @@ fn graded(question: &Drawn<'_>, input: &mut impl BufRead, output: &mut dyn Write
             return Ok(None);
         }
         match question.grade(String::from_utf8_lossy(&line).trim()) {
-            Grade::Unreadable => writeln!(output, "please answer with a letter of the list, or a number")?,
+            Grade::Unreadable => writeln!(output, "please answer with a letter of the list, or a number; Ctrl-D ends")?,
             grade => return Ok(Some(grade)),
         }
     }

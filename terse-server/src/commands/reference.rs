@@ -4,6 +4,7 @@
 mod configuration;
 
 use std::fmt::Write as _;
+use std::iter;
 
 use terse_core::metrics::table::{BUCKET_BOUNDS, Described, GROUPS, Label};
 use terse_http::reference::{DescribedProblem, FAULTS, problems};
@@ -50,12 +51,13 @@ fn metrics() -> String {
     let bounds: Vec<String> = BUCKET_BOUNDS.iter().map(f64::to_string).collect();
     let _ = writeln!(text, "Histograms have buckets up to `{}` seconds.", bounds.join("`, `"));
     for (title, group) in GROUPS {
+        // Two columns, because names are long: beside more of them a text has room for a word or two.
         let rows = group.iter().map(|metric| {
-            let labels: Vec<String> = metric.labels.iter().map(label).collect();
-            let kind = metric.kind.as_str().to_owned();
-            [code(metric.name), kind, labels.join("<br>"), metric.unit.to_owned(), meaning(metric)]
+            let kind = format!("{}<br>{}: {}", code(metric.name), metric.kind.as_str(), metric.unit);
+            let told: Vec<String> = iter::once(meaning(metric)).chain(metric.labels.iter().map(label)).collect();
+            [kind, told.join("<br>")]
         });
-        let _ = write!(text, "\n## {title}\n\n{}", table(["metric", "type", "labels", "unit", "meaning"], rows));
+        let _ = write!(text, "\n## {title}\n\n{}", table(["metric, type, unit", "meaning, labels"], rows));
     }
     text
 }

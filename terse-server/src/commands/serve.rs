@@ -10,7 +10,7 @@ use super::{in_runtime, say};
 use crate::application::Application;
 use crate::cli::RoleName;
 use crate::clicks;
-use crate::config::{AuthMode, Config};
+use crate::config::{AuthMode, Config, keys};
 use crate::exit::StartError;
 use crate::telemetry;
 
@@ -93,6 +93,10 @@ fn keys_create(config: &Config, program: &str) -> String {
         command.push_str(&format!(" --config {}", quoted(&absolute(file).to_string_lossy())));
     }
     command.push_str(&format!(" --data-dir {}", quoted(&absolute(&config.data_dir).to_string_lossy())));
+    // Whoever runs it need not have this process's variables. Without the password it fails; it makes no key elsewhere.
+    if let Some(store) = config.given(&keys::STORE) {
+        command.push_str(&format!(" --store {}", quoted(store)));
+    }
     command
 }
 
@@ -119,7 +123,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::{AUTH, DATA_DIR, LISTEN};
+    use crate::config::keys::{AUTH, DATA_DIR, LISTEN, STORE};
     use crate::config::raw::Inputs;
 
     fn config(listen: &str, auth: &str) -> Config {
@@ -140,6 +144,20 @@ mod tests {
         assert!(keys.contains("Access needs a key") && keys.contains("http://127.0.0.1:80/api"), "{keys}");
         assert!(keys.contains("KEY=$(./terse keys create --data-dir '/tmp/a b' --name first --role admin)"), "{keys}");
         assert!(greets("[::]:80", "open").contains("to everybody"));
+    }
+
+    #[test]
+    fn the_command_that_makes_a_key_reaches_the_store_of_this_server() {
+        let made = |flags: &[(&'static keys::Key, &str)], environment: &[(&str, &str)]| {
+            let flags = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+            let environment = environment.iter().map(|(name, text)| (name.into(), text.into())).collect();
+            let inputs = Inputs { flags, environment, working_dir: "/".into(), ..Inputs::default() };
+            keys_create(&Config::load(inputs).unwrap(), "terse")
+        };
+        assert!(!made(&[], &[]).contains("--store"));
+        assert!(made(&[(&STORE, "cql://h/links")], &[]).ends_with(" --store cql://h/links"));
+        let secret = made(&[], &[("TERSE_STORE", "cql://me:s3cret@h,i/links")]);
+        assert!(secret.ends_with(" --store 'cql://***@h,i/links'") && !secret.contains("s3cret"), "{secret}");
     }
 
     #[test]

@@ -138,7 +138,8 @@ impl RawConfig {
         let text = read_bounded(&path)?;
         let table: toml::Table = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            StartError::config(format_args!("{} line {line}: {}", path.display(), error.message()))
+            let hint = if is_bare(text.lines().nth(line - 1).unwrap_or_default()) { QUOTES } else { "" };
+            StartError::config(format_args!("{} line {line}: {}{hint}", path.display(), error.message()))
         })?;
         for (name, value) in table {
             if name == "shard" {
@@ -226,6 +227,15 @@ fn variable_key(name: &str) -> Result<(&'static Key, bool), StartError> {
     }
     let close = suggestion(stem, KEYS.iter().map(|key| key.variable));
     Err(StartError::config(format_args!("unknown environment variable {name}{close}")))
+}
+
+/// What most often is wrong with a line that is no TOML.
+const QUOTES: &str = " (texts stand in quotes: NAME = \"TEXT\")";
+
+/// Whether a line of the file gives a value without quotes or brackets.
+fn is_bare(line: &str) -> bool {
+    let value = line.split_once('=').map(|(_, value)| value.trim_start());
+    value.is_some_and(|value| !value.starts_with(['"', '\'', '[', '{']))
 }
 
 fn read_bounded(path: &Path) -> Result<String, StartError> {
@@ -341,6 +351,19 @@ mod tests {
         );
         assert!(refused("[abuse]\nblock_list = 7").contains("'block_list' must be a text"));
         assert!(refused("abuse = 'x'").contains("unknown key 'abuse'"));
+    }
+
+    #[test]
+    fn a_text_without_quotes_is_told_as_that() {
+        for file in ["listen = 127.0.0.1:8080", "workers = 2\npublic_url = https://trs.example", "log ="] {
+            let refused = read_file(file).err().unwrap().message;
+            assert!(
+                refused.contains(&format!("line {}: ", file.lines().count())) && refused.ends_with(QUOTES),
+                "{refused}"
+            );
+        }
+        assert!(!read_file("listen = '127.0.0.1").err().unwrap().message.contains(QUOTES));
+        assert!(!read_file("[listen").err().unwrap().message.contains(QUOTES));
     }
 
     #[test]

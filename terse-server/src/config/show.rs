@@ -1,11 +1,12 @@
 //! The configuration as `check-config` prints it, and what is worth a warning.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use super::clicks::BusConfig;
 use super::raw::Source;
 use super::shards::ShardBackend;
-use super::{AuthMode, Config, keys};
+use super::{AuthMode, Config, HttpConfig, keys};
 
 impl Config {
     /// The effective configuration: each key with its value, secrets left out,
@@ -57,6 +58,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let http = &config.http;
     if http.auth == AuthMode::Open && !http.listen.ip().is_loopback() {
         warnings.push(format!("access is open on {}: everybody who reaches it is an admin", http.listen));
+    } else if http.auth == AuthMode::Open && is_proxied(http) {
+        let whom = "whoever a proxy lets through is an admin";
+        warnings.push(format!("access is open on {}: {whom}; auth = \"keys\" asks for keys", http.listen));
     }
     // The default leads to who tries it out on one machine. Another port, keys or proxies tell of something else.
     let loopback = http.listen.ip().is_loopback() && http.listen.port() == 8080;
@@ -72,6 +76,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push("drain_delay is longer than grace_period and will be cut short".to_owned());
     }
     warnings
+}
+
+/// Whether others than programs on this machine are expected, though it listens on loopback.
+fn is_proxied(http: &HttpConfig) -> bool {
+    let host = http.public_url.host.as_str();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_own = host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|ip| ip.is_loopback());
+    !is_own || !http.trusted_proxies.is_empty()
 }
 
 #[cfg(test)]
@@ -130,13 +142,23 @@ mod tests {
         warned(&[(&keys::LISTEN, "10.0.0.1:9")], told);
         warned(&[(&keys::LISTEN, "0.0.0.0:8080")], told);
         warned(&[(&keys::AUTH, "keys")], told);
-        warned(&[(&keys::TRUSTED_PROXIES, "127.0.0.1/32")], told);
+        let proxy = (&keys::TRUSTED_PROXIES, "127.0.0.1/32");
+        warned(&[proxy, (&keys::AUTH, "keys")], told);
+        let open = config(&[proxy]).warnings;
+        assert!(
+            open.len() == 2 && open[0].contains("whoever a proxy lets through") && open[1].contains(told),
+            "{open:?}"
+        );
         warned(&[(&keys::LISTEN, "127.0.0.1:9")], told);
         warned(&[(&keys::STORE, "cql://h/links")], "other servers' don't add up");
         warned(&[(&keys::DRAIN_DELAY, "30s")], "drain_delay is longer than grace_period");
         let url = (&keys::PUBLIC_URL, "https://trs.example");
         warned(&[(&keys::LISTEN, "0.0.0.0:8080"), (&keys::AUTH, "open"), url], "everybody who reaches it is an admin");
-        let set = [(&keys::LISTEN, "127.0.0.1:9"), (&keys::PUBLIC_URL, "https://trs.example")];
-        assert!(config(&set).warnings.is_empty());
+        warned(&[url], "whoever a proxy lets through is an admin; auth = \"keys\"");
+        assert!(config(&[url, (&keys::AUTH, "keys")]).warnings.is_empty());
+        for own in ["http://localhost:9", "http://trs.localhost", "http://127.0.0.1:9", "http://[::1]:9"] {
+            let set = [(&keys::LISTEN, "127.0.0.1:9"), (&keys::PUBLIC_URL, own)];
+            assert_eq!(config(&set).warnings, Vec::<String>::new(), "{own}");
+        }
     }
 }

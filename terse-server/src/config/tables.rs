@@ -1,5 +1,5 @@
 //! The keys of the tables of `terse.toml`. They are in the file alone: no flag and no variable sets them. What reads
-//! them is [`raw`](super::raw) and [`limits`](super::limits); tests hold this against what those take.
+//! them is [`raw`](super::raw) and [`limits`](mod@super::limits); tests hold this against what those take.
 
 use terse_resilience::limit::MAX_KEYS;
 

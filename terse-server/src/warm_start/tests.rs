@@ -59,7 +59,7 @@ impl Place {
     }
 
     fn saved(&self) -> Vec<(String, u32)> {
-        let saved = codes_file::read(self.directory.path(), DEPLOYMENT).unwrap();
+        let saved = codes_file::read(self.directory.path(), DEPLOYMENT).unwrap().unwrap();
         saved.codes.into_iter().map(|hot| (hot.code.to_string(), hot.heat)).collect()
     }
 
@@ -193,7 +193,7 @@ async fn codes_that_are_gone_are_skipped_and_not_saved_again() {
     let run = place.start();
     run.warm.load_once().await.unwrap();
     assert_eq!((run.counted(), run.left()), ((1, 1), 0));
-    assert_eq!(run.cache.stats().negative, 0);
+    assert!(run.cache.peek("gone").is_none(), "it may come back any time");
     run.warm.save_once().await.unwrap();
     assert_eq!(place.saved(), [("code0".into(), 5)]);
 }
@@ -304,7 +304,7 @@ async fn nothing_is_loaded_while_many_look_ups_of_others_are_running() {
 #[tokio::test]
 async fn a_damaged_list_is_ignored_and_replaced_by_the_next() {
     let place = Place::with_links(codes(1)).await;
-    std::fs::write(place.directory.path().join(FILE), "nonsense").unwrap();
+    std::fs::write(place.directory.path().join(FILE.name), "nonsense").unwrap();
     let run = place.start();
     run.warm.load_once().await.unwrap();
     assert_eq!((run.warm.stage(), place.reads()), (Stage::Ended, 0));
@@ -321,7 +321,7 @@ async fn a_memory_of_nothing_writes_no_file_and_a_write_that_fails_is_told() {
     run.warm.save_once().await.unwrap();
     assert_eq!(std::fs::read_dir(place.directory.path()).unwrap().count(), 0);
     run.ask("code0", 0).await;
-    std::fs::create_dir(place.directory.path().join(FILE)).unwrap();
+    std::fs::create_dir(place.directory.path().join(FILE.name)).unwrap();
     let error = run.warm.save_once().await.unwrap_err();
     assert!(error.source.is_some(), "{error}");
 }

@@ -145,8 +145,27 @@ fn an_estimate_and_a_quiz_need_no_store_and_no_configuration() {
 
 #[test]
 fn where_all_clicks_could_be_counted_nothing_is_listed_as_dead() {
-    let listed = Place::new().run(&["dead", "list"]);
+    let place = Place::new();
+    place.run(&["migrate"]).success();
+    let listed = place.run(&["dead", "list"]);
     assert_eq!((listed.success(), listed.err.as_str()), ("", "there is nothing that could not be counted\n"));
+}
+
+#[test]
+fn where_no_server_was_nothing_is_told_of_its_data() {
+    let place = Place::new();
+    for arguments in [
+        &["dead", "list"][..],
+        &["dead", "requeue", "--all"],
+        &["dead", "discard", "--all", "--yes"],
+        &["replay", "--into", "fresh.sqlite"],
+        &["keys", "list"],
+        &["keys", "revoke", "0000000000"],
+    ] {
+        let ended = place.run(arguments);
+        assert!(ended.refusal(64).contains("no data directory ./data"), "{arguments:?}: {}", ended.err);
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was made");
 }
 
 #[test]

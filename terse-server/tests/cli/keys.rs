@@ -105,7 +105,16 @@ fn a_key_never_appears_in_the_log() {
 #[test]
 fn keys_are_made_listed_and_revoked_without_a_server() {
     let place = Place::new();
+    place.run(&["migrate"]).success();
     assert_eq!(place.run(&["keys", "list"]).success().lines().count(), 1);
+    let made = || place.run(&["keys", "create", "--name", "x", "--role", "reader", "--data-dir", "elsewhere"]);
+    let first = made();
+    assert!(
+        first.success().starts_with("trs_") && first.err.contains("the data directory elsewhere is new"),
+        "{}",
+        first.err
+    );
+    assert!(!made().err.contains("is new"));
     let key = create(&place, &["--role", "reader", "--data-dir", "elsewhere"]);
     assert_eq!(place.run(&["keys", "list"]).success().lines().count(), 1);
     let listed = place.run(&["keys", "list", "--data-dir", "elsewhere"]);

@@ -3,7 +3,8 @@
 //! A mark stands in a bucket of ten seconds by the store's clock as its writer
 //! knows it ([`super::store_clock`]); whoever reads marks looks for them by that
 //! clock too. A poll reads a bucket or three, each one small partition. Marks go
-//! by themselves after an hour (the table's TTL).
+//! by themselves after an hour (the table's TTL). Within a bucket they are ordered
+//! by their random ids, so a bucket that is too full for one read is read in pages.
 //!
 //! No breaker refuses a poll, and none hears of it: a poll is one read at a
 //! quorum, bounded by a short timeout, and as soon as there is a quorum again
@@ -14,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use scylla::DeserializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
-use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks, StoreError, StoreErrorKind};
+use terse_core::ports::{ChangeFeed, ChangeMark, ChangeMarks, MarkPlace, StoreError, StoreErrorKind};
 use terse_core::time::random_bytes;
 use terse_core::{Clock, Entropy, ShortCode, Timestamp, Version};
 
@@ -38,7 +39,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) async fn prepare(preparer: &Preparer<'_>) -> Result<Self, StoreError> {
         let write = "INSERT INTO {keyspace}.changes (bucket, id, code, version, at) VALUES (?, ?, ?, ?, ?)";
-        let read = "SELECT id, code, version, at FROM {keyspace}.changes WHERE bucket = ? LIMIT ?";
+        let read = "SELECT id, code, version, at FROM {keyspace}.changes WHERE bucket = ? AND id > ? LIMIT ?";
         Ok(Self {
             write: preparer.statement(Use::Write, write).await?,
             read: preparer.statement(Use::MarkRead, read).await?,
@@ -100,38 +101,55 @@ impl Live {
         answer.map(drop).map_err(|error| fault::write("marking a change", error))
     }
 
-    async fn bucket(&self, bucket: i64, limit: i32) -> Result<Vec<ChangeMark>, StoreError> {
-        let found = levels::rows(self, "reading marks", &self.marks.read, (bucket, limit)).await?;
-        rows::all(&found, |row: MarkRow<'_>| row.mark())
+    /// Up to `limit` marks of `bucket`, those that come after the id `after`, and the places of them.
+    async fn bucket(
+        &self,
+        bucket: i64,
+        after: Option<[u8; 16]>,
+        limit: i32,
+    ) -> Result<Vec<(MarkPlace, ChangeMark)>, StoreError> {
+        // Every id comes after the empty one.
+        let after = after.as_ref().map_or(&[][..], |id| &id[..]);
+        let found = levels::rows(self, "reading marks", &self.marks.read, (bucket, after, limit)).await?;
+        rows::all(&found, |row: MarkRow<'_>| {
+            let mark = row.mark()?;
+            Ok((MarkPlace { bucket, id: mark.id }, mark))
+        })
     }
 }
 
 #[async_trait]
 impl ChangeFeed for CqlStore {
-    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
+    async fn marks(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<MarkPlace>,
+        limit: usize,
+    ) -> Result<ChangeMarks, StoreError> {
         let live = self.live()?;
         // The range is told by this server's clock, and marks stand by the store's.
         let now = live.clock.now(&*self.clock);
         let behind_ms = now.as_millis().saturating_sub(self.clock.now().as_millis());
         let from = bucket_of(from.plus_millis(behind_ms).max(now.plus_millis(-MARK_LIFE_MS)));
         let until = bucket_of(until.plus_millis(behind_ms).min(now.plus_millis(MARK_LIFE_MS)));
+        let (from, limit) = (after.map_or(from, |after| from.max(after.bucket)), limit.max(1));
+        let after = |bucket| after.filter(|after| after.bucket == bucket).map(|after| after.id);
         // One more than asked for tells whether there are more.
         let enough = limit.saturating_add(1);
         let at_most = i32::try_from(enough).unwrap_or(i32::MAX);
-        let mut buckets =
-            stream::iter(from..=until).map(|bucket| live.bucket(bucket, at_most)).buffered(BUCKETS_AT_ONCE);
-        let mut marks = Vec::new();
-        while marks.len() < enough {
-            let Some(found) = buckets.try_next().await? else { break };
-            marks.extend(found);
+        let reads = stream::iter(from..=until).map(|bucket| live.bucket(bucket, after(bucket), at_most));
+        let mut buckets = reads.buffered(BUCKETS_AT_ONCE);
+        let mut found = Vec::new();
+        while found.len() < enough {
+            let Some(more) = buckets.try_next().await? else { break };
+            found.extend(more);
         }
-        let complete = marks.len() <= limit;
-        marks.truncate(limit);
+        let next = if found.len() > limit { found.get(limit - 1).map(|(place, _)| *place) } else { None };
+        found.truncate(limit);
         // Told by this server's clock as the range is.
-        for mark in &mut marks {
-            mark.at = mark.at.plus_millis(-behind_ms);
-        }
-        Ok(ChangeMarks { marks, complete })
+        let told = |(_, mark): (_, ChangeMark)| ChangeMark { at: mark.at.plus_millis(-behind_ms), ..mark };
+        Ok(ChangeMarks { marks: found.into_iter().map(told).collect(), next })
     }
 }
 

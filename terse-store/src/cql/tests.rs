@@ -42,7 +42,7 @@ async fn a_store_without_a_cluster_answers_unavailable_at_once() {
     store.admit();
     let resolved = store.resolve(&code("abc")).await.map(drop);
     let inserted = store.insert_if_absent(&link("abc"), AttemptId([1; 16])).await.map(drop);
-    let marks = store.marks(Timestamp::from_millis(0), Timestamp::from_millis(1), 1).await.map(drop);
+    let marks = store.marks(Timestamp::from_millis(0), Timestamp::from_millis(1), None, 1).await.map(drop);
     for answer in [resolved, inserted, marks] {
         let error = answer.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Unavailable);

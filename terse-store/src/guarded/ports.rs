@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use terse_core::cursor::Cursor;
 use terse_core::ports::{
     AttemptId, ChangeFeed, ChangeMarks, IdempotencyRecord, IdempotencyStore, Insert, KeyStore, Lease, LeaseStore,
-    LinkCatalog, LinkChange, LinkReader, LinkWriter, Lookup, SettingsStore, StoreError, StoreErrorKind, StoreHealth,
-    Update,
+    LinkCatalog, LinkChange, LinkReader, LinkWriter, Lookup, MarkPlace, SettingsStore, StoreError, StoreErrorKind,
+    StoreHealth, Update,
 };
 use terse_core::{ApiKey, KeyId, Link, Owner, ShortCode, Timestamp, Version};
 use terse_resilience::State;
@@ -132,8 +132,14 @@ impl<S: KeyStore + ?Sized> KeyStore for Guarded<S> {
 
 #[async_trait]
 impl<S: ChangeFeed + ?Sized> ChangeFeed for Guarded<S> {
-    async fn marks(&self, from: Timestamp, until: Timestamp, limit: usize) -> Result<ChangeMarks, StoreError> {
-        self.poll(|| self.inner.marks(from, until, limit)).await
+    async fn marks(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<MarkPlace>,
+        limit: usize,
+    ) -> Result<ChangeMarks, StoreError> {
+        self.poll(|| self.inner.marks(from, until, after, limit)).await
     }
 }
 

@@ -1,4 +1,7 @@
 //! Tells of a breaker's transitions: a line in the log, a count, the state.
+//!
+//! An outage is a line when it begins and one when it is over. Probes that fail in between are lines for `debug` alone:
+//! there are two every few seconds for as long as it lasts.
 
 use std::sync::Arc;
 
@@ -6,7 +9,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
 use terse_core::metrics::Metrics;
 use terse_resilience::{
-    Breaker, BreakerSettings, Forced, MonotonicClock, SettingsError, State, Transition, TransitionObserver,
+    Breaker, BreakerSettings, Cause, Forced, MonotonicClock, SettingsError, State, Transition, TransitionObserver,
 };
 
 /// A breaker that logs its transitions and shows them as the metrics of `name`.
@@ -61,15 +64,23 @@ impl TransitionObserver for Watch {
             Forced::Open => "open",
         });
         match to {
+            _ if is_probing(transition.cause) => {
+                tracing::debug!(breaker, from, to = to.as_str(), cause, forced, open_ms, "breaker probes");
+            }
             State::Open => tracing::warn!(breaker, from, to = to.as_str(), cause, forced, open_ms, "breaker opened"),
             _ => tracing::info!(breaker, from, to = to.as_str(), cause, forced, "breaker changed"),
         }
     }
 }
 
+/// Whether the breaker has found out nothing but that what is behind it is still away.
+fn is_probing(cause: Cause) -> bool {
+    matches!(cause, Cause::OpenTimeOver | Cause::ProbeFailed | Cause::ProbeOverdue)
+}
+
 #[cfg(test)]
 mod tests {
-    use terse_resilience::Cause;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 
@@ -112,6 +123,32 @@ mod tests {
         told(State::Closed, State::Open, 1);
         assert_eq!(metrics.breaker_state("main/read").get(), 1);
         assert_eq!(metrics.breaker_transitions("main/read", "open").get(), 1, "it happened all the same");
+    }
+
+    #[test]
+    fn an_outage_is_told_when_it_begins_and_when_it_is_over() {
+        struct Seen(Arc<Mutex<Vec<Cause>>>);
+        impl TransitionObserver for Seen {
+            fn on_transition(&self, transition: &Transition) {
+                self.0.lock().push(transition.cause);
+            }
+        }
+        let seen: Arc<Mutex<Vec<Cause>>> = Arc::default();
+        let now = Arc::new(AtomicU64::new(0));
+        let (clock, settings) = (Arc::clone(&now), BreakerSettings::default());
+        let breaker = Breaker::new(settings, Arc::new(move || clock.load(Ordering::Relaxed)), 1).unwrap();
+        let breaker = breaker.observed_by(Arc::new(Seen(Arc::clone(&seen))));
+        (0..5).for_each(|_| breaker.try_acquire().unwrap().failure());
+        for _ in 0..10 {
+            now.fetch_add(60_000, Ordering::Relaxed);
+            breaker.try_acquire().unwrap().failure();
+        }
+        now.fetch_add(60_000, Ordering::Relaxed);
+        (0..settings.probe_successes).for_each(|_| breaker.try_acquire().unwrap().success());
+        let seen = seen.lock();
+        let told: Vec<Cause> = seen.iter().copied().filter(|cause| !is_probing(*cause)).collect();
+        assert_eq!(told, [Cause::ConsecutiveFailures, Cause::ProbesSucceeded], "of {seen:?}");
+        assert_eq!(seen.len(), 23);
     }
 
     #[test]

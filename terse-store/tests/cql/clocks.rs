@@ -48,8 +48,8 @@ async fn server(keyspace: &Keyspace, ms: i64) -> (Arc<CqlStore>, Arc<Skewed>) {
 
 /// The marks of `code` of the last 15 s, as a server in step polls them.
 async fn marks_of(reader: &CqlStore, code: &ShortCode) -> Vec<ChangeMark> {
-    let found = reader.marks(now().plus_millis(-15_000), now(), 1_000).await.unwrap();
-    assert!(found.complete);
+    let found = reader.marks(now().plus_millis(-15_000), now(), None, 1_000).await.unwrap();
+    assert_eq!(found.next, None);
     found.marks.into_iter().filter(|mark| mark.code == *code).collect()
 }
 
@@ -125,7 +125,7 @@ async fn a_server_whose_clock_is_hours_off_still_finds_the_marks_of_others() {
         writer.insert_if_absent(&link("found"), attempt(1)).await.unwrap();
         assert!(matches!(disable(&*writer, "found", 1).await, Ok(Update::Updated(_))));
         let until = clock.now();
-        let found = reader.marks(until.plus_millis(-15_000), until, 100).await.unwrap();
+        let found = reader.marks(until.plus_millis(-15_000), until, None, 100).await.unwrap();
         assert_eq!(found.marks.len(), 2, "{found:?}");
     })
     .await;

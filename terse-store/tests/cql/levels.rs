@@ -69,7 +69,7 @@ async fn without_a_quorum_links_still_resolve_and_nothing_is_missing() {
         let change = LinkChange { state: LinkState::Disabled, ..LinkChange::of(&first) };
         let refused = store.update(&first.code, Version::FIRST, &change).await.unwrap_err();
         assert_eq!(refused.kind, StoreErrorKind::Unavailable, "{refused}");
-        assert!(store.marks(now().plus_millis(-10_000), now(), 10).await.is_err());
+        assert!(store.marks(now().plus_millis(-10_000), now(), None, 10).await.is_err());
         keyspace.set_replicas(3, true).await;
         let deadline = Instant::now() + Duration::from_secs(20);
         while store.resolve(&code("new")).await.map(|lookup| lookup.tier).ok() != Some(Tier::Store) {

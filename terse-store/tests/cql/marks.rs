@@ -12,8 +12,8 @@ use crate::cluster::{connected, now, with_keyspace, with_shared_keyspace};
 
 /// The versions of the marks of `text`, in no order of their own, sorted.
 async fn marked(store: &CqlStore, text: &str) -> Vec<u64> {
-    let found = store.marks(now().plus_millis(-60_000), now().plus_millis(10_000), 1_000).await.unwrap();
-    assert!(found.complete);
+    let found = store.marks(now().plus_millis(-60_000), now().plus_millis(10_000), None, 1_000).await.unwrap();
+    assert_eq!(found.next, None);
     let mut ids: Vec<_> = found.marks.iter().map(|mark| mark.id).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -138,13 +138,25 @@ async fn marks_are_told_up_to_a_limit_and_that_there_are_more() {
             store.update(&first.code, Version(version), &LinkChange::of(&first)).await.unwrap();
         }
         let range = (now().plus_millis(-60_000), now().plus_millis(10_000));
-        for (limit, complete) in [(0, false), (7, false), (8, true), (100, true)] {
-            let found = store.marks(range.0, range.1, limit).await.unwrap();
-            assert_eq!((found.marks.len(), found.complete), (limit.min(8), complete), "{limit}");
+        for (limit, complete) in [(7, false), (8, true), (100, true)] {
+            let found = store.marks(range.0, range.1, None, limit).await.unwrap();
+            assert_eq!((found.marks.len(), found.next.is_none()), (limit.min(8), complete), "{limit}");
         }
-        let later = store.marks(now().plus_millis(20_000), now().plus_millis(30_000), 10).await.unwrap();
-        assert_eq!((later.marks.len(), later.complete), (0, true));
-        let ever = store.marks(terse_core::Timestamp::from_millis(0), now(), 100).await.unwrap();
+        let (mut told, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let page = store.marks(range.0, range.1, after, 3).await.unwrap();
+            told.extend(page.marks.iter().map(|mark| mark.id));
+            pages += 1;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let ids: std::collections::HashSet<_> = told.iter().collect();
+        assert_eq!((pages, told.len(), ids.len()), (3, 8, 8), "each page goes on where the one before ended");
+        let later = store.marks(now().plus_millis(20_000), now().plus_millis(30_000), None, 10).await.unwrap();
+        assert_eq!((later.marks.len(), later.next), (0, None));
+        let ever = store.marks(terse_core::Timestamp::from_millis(0), now(), None, 100).await.unwrap();
         assert_eq!(ever.marks.len(), 8, "a range of years is as long as a mark's life");
     })
     .await;

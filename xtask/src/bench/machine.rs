@@ -46,11 +46,15 @@ fn load_average(line: &str, which: usize) -> f64 {
     line.split(' ').nth(which).and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// What measurements write, as git is told to leave it out: the one before changes nothing of what this one measures.
+const WRITTEN: [&str; 3] = [":!docs/measurements", ":!docs/drills.md", ":!docs/peers.md"];
+
 /// The versions of all that took part.
 #[must_use]
 pub fn versions(root: &Path) -> Value {
     let commit = said(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root));
-    let changed = said(Command::new("git").args(["status", "--porcelain", "--untracked-files=no"]).current_dir(root));
+    let status = ["status", "--porcelain", "--untracked-files=no", "--", "."];
+    let changed = said(Command::new("git").args(status).args(WRITTEN).current_dir(root));
     json!({
         "terse": env!("CARGO_PKG_VERSION"),
         "commit": commit,

@@ -113,7 +113,7 @@ impl Servers<'_> {
     pub fn terse_limited(&self, program: &Path, data: &Path, config: &Path) -> Result<Server> {
         let (mut command, address) = self.terse_command(program, data)?;
         command.env("TERSE_LIMITS", "on").arg("--config").arg(config);
-        self.start("terse", &command, address, ("/readyz", 200), START_LIMIT)
+        self.start("terse", &command, address, ("/readyz", 200), FIRST_START_LIMIT)
     }
 
     fn terse_command(&self, program: &Path, data: &Path) -> Result<(Command, SocketAddr)> {

@@ -73,9 +73,11 @@ fn word<'a>(yaml: &'a Yaml<'_>, key: &str) -> Result<&'a str> {
 pub fn metrics(page: &str) -> BTreeMap<String, Metric> {
     let rows = page.lines().filter(|line| line.starts_with("| `terse_"));
     let read = |row: &str| {
-        let mut cells = row.trim_matches(['|', ' ']).split(" | ");
-        let (name, kind, labels) = (cells.next()?, cells.next()?, cells.next()?);
-        let labels = labels.split("<br>").filter_map(|label| {
+        let (metric, told) = row.trim_matches(['|', ' ']).split_once(" | ")?;
+        let (name, kind) = metric.split_once("<br>")?;
+        let (kind, _unit) = kind.split_once(": ")?;
+        // What stands first is what it means.
+        let labels = told.split("<br>").skip(1).filter_map(|label| {
             let mut words = spans(label.split(" (").next()?);
             Some((words.next()?.to_owned(), words.map(str::to_owned).collect()))
         });
@@ -290,10 +292,10 @@ impl<'e> Walk<'e> {
 mod tests {
     use super::*;
 
-    const PAGE: &str = "| metric | type | labels | unit | meaning |\n|---|---|---|---|---|\n\
-        | `terse_a_total` | counter | `to`: `open`, `closed` (the `x`)<br>`name` (any) | times | grows |\n\
-        | `terse_b` | gauge |  | links | moves |\n\
-        | `terse_c_seconds` | histogram | `shard` (its name) | seconds | takes |\n";
+    const PAGE: &str = "| metric, type, unit | meaning, labels |\n|---|---|\n\
+        | `terse_a_total`<br>counter: times | grows with `y`<br>`to`: `open`, `closed` (the `x`)<br>`name` (any) |\n\
+        | `terse_b`<br>gauge: 0, 1 | moves |\n\
+        | `terse_c_seconds`<br>histogram: seconds | takes<br>`shard` (its name) |\n";
 
     fn told(expr: &str) -> Vec<String> {
         problems(expr, &metrics(PAGE))

@@ -18,6 +18,7 @@
 pub mod alerts;
 pub mod bars;
 pub mod charts;
+pub mod commands;
 pub mod diagrams;
 pub mod linked;
 pub mod look;
@@ -51,7 +52,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Arguments of `cargo xtask book`.
 #[derive(clap::Subcommand)]
 pub enum Options {
-    /// Check the pages: names of claims, bare numbers, links, paths
+    /// Check the pages: names of claims, bare numbers, links, paths, commands
     Check,
     /// Check the pages and make `target/book`
     Build,
@@ -73,7 +74,7 @@ pub enum Options {
 /// When a page is not as it must be, or mdBook can't be had or fails.
 pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
     match options {
-        Options::Check => check(workspace),
+        Options::Check => check(workspace, supervisor),
         Options::Build => build(workspace, supervisor),
         Options::Reference => reference::write(workspace, supervisor),
         Options::Look => look::look(workspace, supervisor),
@@ -91,7 +92,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
     }
 }
 
-fn check(workspace: &Workspace) -> Result<()> {
+fn check(workspace: &Workspace, supervisor: &Supervisor) -> Result<()> {
     let claims = Claims::read(workspace)?;
     let pages = pages::read(workspace)?;
     let mut problems = slips::problems(workspace, &pages, &claims, &Charts::read(workspace)?);
@@ -99,6 +100,7 @@ fn check(workspace: &Workspace) -> Result<()> {
     problems.extend(reference::problems(&workspace.root)?);
     problems.extend(runbook::problems(&workspace.root)?);
     problems.extend(diagrams::problems(workspace, &pages));
+    problems.extend(commands::problems(&workspace.root, supervisor, &pages)?);
     for problem in &problems {
         println!("FAIL  book: {problem}");
     }
@@ -110,7 +112,7 @@ fn check(workspace: &Workspace) -> Result<()> {
 }
 
 fn build(workspace: &Workspace, supervisor: &Supervisor) -> Result<()> {
-    check(workspace)?;
+    check(workspace, supervisor)?;
     // What mdBook calls needs terse; built here, it is not part of mdBook's time.
     Values::work_out(workspace, supervisor, &Claims::read(workspace)?)?;
     let program = mdbook(workspace, supervisor)?;

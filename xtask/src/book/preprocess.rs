@@ -91,11 +91,11 @@ impl Sources<'_> {
 
 /// All claims with values and sources.
 fn table(claims: &Claims, values: &Values) -> Result<String> {
-    let mut text = String::from("| name | what | value | kind | from |\n|---|---|---|---|---|\n");
+    let mut text = String::from("| name, what it is | value | kind, where it is from |\n|---|---|---|\n");
     for claim in claims.all() {
         let shown = claim.shown(values.of(&claim.id)?);
         let (id, kind, what) = (&claim.id, claim.kind.name(), &claim.text);
-        writeln!(text, "| <a id=\"{id}\"></a>{id} | {what} | {shown} | {kind} | {} |", origin(claim))?;
+        writeln!(text, "| <a id=\"{id}\"></a>*{id}*<br>{what} | {shown} | {kind}<br>{} |", origin(claim))?;
     }
     Ok(text)
 }
@@ -105,10 +105,11 @@ fn origin(claim: &Claim) -> String {
     let command = claim.command.as_deref().map(|command| format!("`{command}`"));
     let file = claim.file.as_deref().map(|file| format!("[{file}](measurements/{file})"));
     let source = claim.source.as_deref().map(|source| match source.strip_prefix("https://") {
-        Some(address) => format!("[{address}]({source})"),
+        // Its host is enough to tell it: an address has no place to break.
+        Some(address) => format!("[{}]({source})", address.split('/').next().unwrap_or_default()),
         None => format!("`{source}`"),
     });
-    [file, command, source].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    [file, command, source].into_iter().flatten().collect::<Vec<_>>().join("<br>")
 }
 
 /// A page of a decision.

@@ -1,5 +1,6 @@
 //! `docs/runbook.md` beside `deploy/prometheus/alerts.yml`: every alert has its heading and every heading its alert,
-//! each says what there is to say, and what both name exists: metrics, labels, drills, anchors.
+//! each says what there is to say, and what both name exists: metrics, labels, anchors. That the drills and tests of the
+//! page exist is checked with those of the whole book.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,15 +16,7 @@ const ALERTS: &str = "deploy/prometheus/alerts.yml";
 /// What to do when they are raised.
 const RUNBOOK: &str = "docs/runbook.md";
 /// Where the metrics are that rules may name.
-const METRICS: &str = "docs/reference/metrics.md";
-/// Where the drills are.
-const DRILLS: &str = "terse-it/src/drills";
-/// What stands before the name of a drill.
-const DRILL: &str = "cargo xtask drill ";
-/// What stands before the name of a test.
-const TEST: &str = "the test `";
-/// What the names of the packages of terse begin with.
-const CRATES: &str = "terse-";
+pub(super) const METRICS: &str = "docs/reference/metrics.md";
 /// What stands before the name of a heading that is an alert's.
 const HEADING: &str = "### ";
 /// How a rule leads to its heading: below the address of a server that serves the book.
@@ -45,15 +38,7 @@ pub fn problems(root: &Path) -> Result<Vec<String>> {
     let (alerts, metrics) = (alerts::parse(&read(ALERTS)?)?, alerts::metrics(&read(METRICS)?));
     let page = read(RUNBOOK)?;
     let mut problems: Vec<String> = alerts.iter().flat_map(|alert| of_rule(alert, &metrics)).collect();
-    problems.extend(of_page(&page, &alerts, &sources(&root.join(DRILLS))?));
-    let mut tests = String::new();
-    for folder in fs::read_dir(root).with_context(|| root.display().to_string())? {
-        let folder = folder?;
-        if folder.file_name().to_string_lossy().starts_with(CRATES) {
-            tests.push_str(&sources(&folder.path())?);
-        }
-    }
-    problems.extend(unknown_tests(&page, &tests));
+    problems.extend(of_page(&page, &alerts));
     Ok(problems)
 }
 
@@ -79,7 +64,7 @@ fn of_rule(alert: &Alert, metrics: &BTreeMap<String, Metric>) -> Vec<String> {
 }
 
 /// What is wrong with the page.
-fn of_page(page: &str, alerts: &[Alert], drills: &str) -> Vec<String> {
+fn of_page(page: &str, alerts: &[Alert]) -> Vec<String> {
     let sections: Vec<(&str, &str)> = page.split(&format!("\n{HEADING}")).skip(1).map(titled).collect();
     let titles: BTreeSet<&str> = sections.iter().map(|(title, _)| *title).collect();
     let names: BTreeSet<&str> = alerts.iter().map(|alert| alert.name.as_str()).collect();
@@ -94,12 +79,6 @@ fn of_page(page: &str, alerts: &[Alert], drills: &str) -> Vec<String> {
     for (title, text) in sections {
         problems.extend(of_section(text).into_iter().map(|problem| format!("{title}: {problem}")));
     }
-    let named = page.split(DRILL).skip(1).map(|rest| {
-        let is_part = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-        &rest[..rest.find(|letter| !is_part(letter)).unwrap_or(rest.len())]
-    });
-    let unknown = named.filter(|name| !drills.contains(&format!("\"{name}\"")));
-    problems.extend(unknown.map(|name| format!("there is no drill '{name}'")));
     problems.into_iter().map(|problem| format!("{RUNBOOK}: {problem}")).collect()
 }
 
@@ -120,27 +99,6 @@ fn of_section(text: &str) -> Vec<String> {
         }
     }
     problems
-}
-
-/// The page's tests that are none of the functions in `sources`.
-fn unknown_tests(page: &str, sources: &str) -> Vec<String> {
-    let named = page.split(TEST).skip(1).map(|rest| rest.split('`').next().unwrap_or_default());
-    let unknown = named.filter(|name| !sources.contains(&format!("fn {name}(")));
-    unknown.map(|name| format!("{RUNBOOK}: there is no test {name}")).collect()
-}
-
-/// All Rust beneath a folder, one file behind the other.
-fn sources(folder: &Path) -> Result<String> {
-    let mut all = String::new();
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            all.push_str(&sources(&path)?);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            all.push_str(&fs::read_to_string(&path).with_context(|| path.display().to_string())?);
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]
@@ -164,7 +122,7 @@ mod tests {
     }
 
     fn told(page: &str) -> Vec<String> {
-        of_page(page, &[alert("One"), alert("Two")], "static ALL: [&str; 1] = [\"scan\"];")
+        of_page(page, &[alert("One"), alert("Two")])
     }
 
     #[test]
@@ -190,19 +148,6 @@ mod tests {
         let swapped = ["Means", "Look first", "Users see", "Causes", "Do", "Never", "Drill"];
         let swapped = section("One", &swapped) + &section("Two", &PARTS);
         assert_eq!(told(&swapped), ["docs/runbook.md: One: no '**Look first.**' in its place"]);
-    }
-
-    #[test]
-    fn a_drill_that_nobody_has_is_told() {
-        let page = section("One", &PARTS) + &section("Two", &PARTS) + "\n`cargo xtask drill scam`\n";
-        assert_eq!(told(&page), ["docs/runbook.md: there is no drill 'scam'"]);
-    }
-
-    #[test]
-    fn a_test_that_nobody_has_is_told() {
-        let unknown = |name: &str| unknown_tests(&format!("see the test `{name}` for it"), "#[test]\nfn it_holds() {}");
-        assert_eq!(unknown("it_holds"), [""; 0]);
-        assert_eq!(unknown("it_held"), ["docs/runbook.md: there is no test it_held"]);
     }
 
     #[test]

@@ -160,7 +160,9 @@ fn mdbooks_message_comes_back_with_values_and_decisions() {
     let preprocess = |message: &str| preprocess::preprocess(&workspace, message, &sources);
     let book: Value = serde_json::from_str(&preprocess(&message).unwrap()).unwrap();
     let first = &book["items"][1]["Chapter"];
-    assert!(first["content"].as_str().unwrap().contains("| <a id=\"rate\"></a>rate | links a second | 38.6/s | cited"));
+    let row =
+        "| <a id=\"rate\"></a>*rate*<br>links a second | 38.6/s | cited<br>[example.com](https://example.com/) |\n";
+    assert!(first["content"].as_str().unwrap().contains(row), "{first}");
     let deep = first["sub_items"][0]["Chapter"]["content"].as_str().unwrap();
     assert!(deep.starts_with("x 38.6/s<sup><a href=\"../claims.html#rate\" title=\"cited\">C</a></sup>\n"), "{deep}");
     assert!(deep.contains(">38.6/s</text>") && deep.contains("<pre class=\"mermaid\">a --&gt; b</pre>"), "{deep}");

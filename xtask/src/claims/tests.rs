@@ -121,7 +121,7 @@ fn the_books_own_claims_make_sense_and_are_many() {
 }
 
 #[test]
-fn every_measured_claim_finds_its_value_and_is_true() {
+fn every_measured_claim_finds_its_value() {
     let workspace = Workspace::find().unwrap();
     let claims = Claims::read(&workspace).unwrap();
     for claim in claims.all().filter(|claim| claim.kind == Kind::Measured) {

@@ -1,4 +1,4 @@
-//! `cargo xtask drill`: breaks one thing of the running cluster, of Redis or of
+//! `cargo xtask drill`: breaks one thing of the cluster, of Redis or of
 //! RabbitMQ, or asks for too much at once, and checks what was promised for that case. The drills are in
 //! `terse-it/src/drills`, where the catalogue says of each what it breaks and what is expected; this builds what they
 //! need, runs them and draws what they met. Redis and RabbitMQ are the drills' own.
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use self::catalogue::Entry;
@@ -27,8 +27,8 @@ use self::lanes::Lane;
 use crate::bench::machine;
 use crate::bench::store::program::lines_of;
 use crate::process::Supervisor;
-use crate::services::cassandra;
 use crate::services::record::State;
+use crate::services::{Compiler, Kind, Session, cassandra};
 use crate::workspace::{Workspace, cargo};
 
 /// How long all drills together may take.
@@ -59,10 +59,11 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
-/// Runs drills, on the cluster that `cargo xtask up cassandra` has started if they need one.
+/// Runs drills. The cluster that some need is the one that `cargo xtask up cassandra` has started; where none is up,
+/// one is started for them and ended after them.
 ///
 /// # Errors
-/// When there is no cluster, a build fails, or something that must hold does not.
+/// When the cluster can't be had, a build fails, or something that must hold does not.
 pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) -> Result<()> {
     let program = workspace.build(supervisor, &["--package", "terse-it", "--bin", "drill"], "drill")?;
     match options.drills[0].as_str() {
@@ -74,18 +75,30 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
 
 fn drill(workspace: &Workspace, supervisor: &Supervisor, options: &Options, program: &Path) -> Result<()> {
     let entries = catalogue::read(supervisor, program, &options.drills)?;
-    let needs_cluster = entries.iter().any(|entry| entry.needs.cluster);
-    if needs_cluster && !is_up(&workspace.target.join("services.env")) {
-        bail!("no cluster is up: run `cargo xtask up cassandra` first");
+    if !entries.iter().any(|entry| entry.needs.cluster) {
+        return run_all(workspace, supervisor, options, program, &entries);
     }
+    let session = Session::start(workspace, supervisor, &[Kind::Cassandra], Compiler::Full)?;
+    let ran = run_all(workspace, supervisor, options, program, &entries);
+    let ended = session.end();
+    ran.and(ended)
+}
+
+fn run_all(
+    workspace: &Workspace,
+    supervisor: &Supervisor,
+    options: &Options,
+    program: &Path,
+    entries: &[Entry],
+) -> Result<()> {
     let server = workspace.build(supervisor, options.server(), "terse")?;
     let folder = workspace.target.join("drills");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let lanes = lanes::of(&entries, options.quick);
+    let lanes = lanes::of(entries, options.quick);
     let measured: Vec<PathBuf> = lanes.iter().map(|lane| folder.join(format!("{}.json", lane.name))).collect();
     measured.iter().try_for_each(|path| remove(path))?;
     entries.iter().try_for_each(|entry| remove(&folder.join(format!("{}.svg", entry.name))))?;
-    println!("{}", catalogue::told(&entries, options.quick, lanes.len()));
+    println!("{}", catalogue::told(entries, options.quick, lanes.len()));
     let command = |lane: &Lane, measured: &Path| {
         let mut command = options.command(program, lane, &workspace.program, measured);
         command.env("TERSE_BIN", &server);
@@ -102,7 +115,7 @@ fn drill(workspace: &Workspace, supervisor: &Supervisor, options: &Options, prog
         if shows { write_page(workspace, supervisor, program) } else { Ok(()) }
     });
     ended.and(kept)?;
-    if options.compares_guards(&entries) {
+    if options.compares_guards(entries) {
         println!("\nthe same with the stores alone, a guard for each shard and one guard for all:");
         supervisor.run_ok(&mut guard_comparison(workspace), DRILLS_LIMIT)?;
     }
@@ -152,12 +165,6 @@ fn about(workspace: &Workspace) -> Value {
         "machine": machine::unpinned(),
         "versions": machine::versions(&workspace.root),
     })
-}
-
-/// Whether something is up that a store is on.
-fn is_up(environment: &Path) -> bool {
-    // Where there is none, nothing is up.
-    fs::read_to_string(environment).is_ok_and(|text| text.contains("TERSE_STORE="))
 }
 
 /// Whoever is ended in the middle of a drill may have stopped nodes: they go on. Those that he killed come back with

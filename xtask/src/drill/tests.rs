@@ -38,17 +38,6 @@ fn the_guards_are_compared_with_the_drill_that_cuts_a_shard_in_full() {
 }
 
 #[test]
-fn without_a_store_nothing_is_up() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("services.env");
-    assert!(!is_up(&path));
-    fs::write(&path, "").unwrap();
-    assert!(!is_up(&path), "everything was taken down");
-    fs::write(&path, "TERSE_STORE=cql://127.0.0.1:9042/terse\n").unwrap();
-    assert!(is_up(&path));
-}
-
-#[test]
 fn what_was_measured_is_kept_with_its_charts_machine_date_and_commit() {
     let workspace = Workspace::find().unwrap();
     let place = tempfile::tempdir().unwrap();

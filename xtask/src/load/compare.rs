@@ -27,6 +27,15 @@ const COMPARED: &[(&str, &str)] = &[
     ("generator's ceiling a second", "/ceiling/per_second"),
 ];
 
+/// What must be the same, or the ratios are of different things: what it is called, and where it stands.
+const ALIKE: &[(&str, &str)] = &[
+    ("scenario", "/scenario"),
+    ("tool", "/tool"),
+    ("size", "/asked"),
+    ("build", "/quick"),
+    ("processor", "/machine/cpu"),
+];
+
 /// Reads a report's JSON.
 ///
 /// # Errors
@@ -58,8 +67,10 @@ pub fn table(a: &Value, b: &Value) -> String {
         };
         let _ = writeln!(text, "{name:<30}{:>12}{:>12}{ratio:>9}", shown(a), shown(b));
     }
-    if a["scenario"] != b["scenario"] || a["tool"] != b["tool"] {
-        text.push_str("\nnot the same scenario and tool: the ratios say little\n");
+    let differ: Vec<&str> =
+        ALIKE.iter().filter(|(_, place)| a.pointer(place) != b.pointer(place)).map(|(what, _)| *what).collect();
+    if !differ.is_empty() {
+        let _ = writeln!(text, "\nnot the same {}: the ratios say little", differ.join(", "));
     }
     text
 }
@@ -87,7 +98,15 @@ mod tests {
     fn different_scenarios_are_said_to_be() {
         let mut other = report(1.0, 0);
         other["scenario"] = "steady".into();
-        assert!(table(&report(1.0, 0), &other).contains("not the same scenario"));
+        assert!(table(&report(1.0, 0), &other).contains("not the same scenario: the ratios"));
+    }
+
+    #[test]
+    fn runs_of_another_size_or_machine_are_said_to_be() {
+        let mut other = report(1.0, 0);
+        other["asked"] = json!({ "rate": "5" });
+        other["machine"] = json!({ "cpu": "x" });
+        assert!(table(&report(1.0, 0), &other).ends_with("\nnot the same size, processor: the ratios say little\n"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! end one HTML file with charts and the same numbers as JSON. Before the load the generator's own ceiling is measured
 //! against a server that always says the same ([`crate::bench::floor`]), so that nobody takes its limits for terse's.
 //!
-//! Ctrl-C ends the load; the server outlives it, so that its last answers are right, and the report is written.
+//! Ctrl-C ends the load; the server outlives it, so that its last answers are right, and the report is written. It is
+//! written, too, when the server died: the verdict is then that the run failed.
 //!
 //! `all` runs every scenario, each on a server of its own; what `--file` names gets the numbers that are kept.
 
@@ -13,6 +14,8 @@ pub mod compare;
 pub mod filed;
 pub mod k6;
 pub mod page;
+#[path = "../../../loadtests/src/progress.rs"]
+pub mod progress;
 pub mod sampler;
 pub mod scrape;
 pub mod sheet;
@@ -21,7 +24,7 @@ pub mod tool;
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +62,8 @@ const SOAK: &str = "soak";
 const STOPPED: &str = "stopped before its end";
 /// The keyspace of a run on Cassandra; it is gone afterwards.
 const KEYSPACE: &str = "load";
+/// How long a server that runs already may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the cluster may take to drop it.
 const DROP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -134,9 +139,7 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         return Ok(());
     }
     let chosen = chosen(names, scenario)?;
-    if chosen.len() > 1 && options.report.is_some() {
-        bail!("--report is for one scenario; the reports of all are in target/load");
-    }
+    options.check(chosen.len())?;
     let (_lock, folder) = claim(&workspace.target.join("bench"))?;
     let run = Run { workspace, supervisor, options, cores: Cores::choose()?, folder };
     let ready = run.prepare()?;
@@ -155,6 +158,23 @@ pub fn run(workspace: &Workspace, supervisor: &Supervisor, options: &Options) ->
         }
     }
     if bad.is_empty() { Ok(()) } else { bail!("load {}", bad.join(", ")) }
+}
+
+impl Options {
+    /// Fails for what can't be run, before anything is built for it.
+    fn check(&self, scenarios: usize) -> Result<()> {
+        if scenarios > 1 && self.report.is_some() {
+            bail!("--report is for one scenario; the reports of all are in target/load");
+        }
+        if self.report.as_ref().is_some_and(|path| path.extension().is_some_and(|extension| extension == "json")) {
+            bail!("--report names the page; its JSON is written beside it");
+        }
+        if let Some(url) = &self.url {
+            let connected = TcpStream::connect_timeout(&address_of(url)?, CONNECT_LIMIT);
+            connected.with_context(|| format!("{url}: no server there"))?;
+        }
+        Ok(())
+    }
 }
 
 /// Which of the scenarios `names` are run; the soak last.
@@ -206,6 +226,15 @@ struct Ready {
     busy: Option<String>,
 }
 
+/// What came of a load.
+struct Loaded {
+    driven: Driven,
+    samples: Vec<Value>,
+    command: String,
+    /// Why the server, if it was ours, did not end as it should.
+    lost: Option<String>,
+}
+
 /// What is loaded.
 struct Target {
     url: String,
@@ -250,7 +279,7 @@ impl Run<'_> {
         let loaded = self.target(ready, scenario).and_then(|target| self.load(&ready.generator, target, &job));
         // Whatever became of it, nothing is left on a cluster that others use.
         let ended = cluster.map_or(Ok(()), |session| drop_keyspace().and_then(|()| session.end()));
-        let (driven, samples, command) = loaded?;
+        let Loaded { driven, samples, command, lost } = loaded?;
         ended?;
         let mut report = json!({
             "scenario": scenario,
@@ -265,7 +294,7 @@ impl Run<'_> {
             "versions": machine::versions(&self.workspace.root),
             "ceiling": ready.ceiling,
         });
-        summary::add(&mut report, driven, samples, ready.busy.clone());
+        summary::add(&mut report, driven, samples, ready.busy.iter().cloned().chain(lost).collect());
         Ok(report)
     }
 
@@ -374,7 +403,7 @@ impl Run<'_> {
     }
 
     /// Loads `target` and ends it, if it is ours.
-    fn load(&self, generator: &Generator, target: Target, job: &Job) -> Result<(Driven, Vec<Value>, String)> {
+    fn load(&self, generator: &Generator, target: Target, job: &Job) -> Result<Loaded> {
         let job = Job { url: target.url.clone(), ..job.clone() };
         let command = format!("{:?}", generator.command(&job));
         let limit = Duration::from_secs(job.seconds.unwrap_or(LONGEST).into()) + EXTRA;
@@ -383,7 +412,7 @@ impl Run<'_> {
             sampler = Some(Sampler::start(Watched { server: target.pid, address: target.address, generator })?);
             Ok(())
         };
-        let mut on_second = |second: &Value| progress(second);
+        let mut on_second = |second: &Value| show(second);
         let core = self.cores.generator;
         let driven = generator.drive(self.supervisor, core, &job, limit, &mut on_start, &mut on_second);
         if std::io::stdout().is_terminal() {
@@ -391,9 +420,11 @@ impl Run<'_> {
         }
         let samples = sampler.map_or(Ok(Vec::new()), Sampler::stop);
         let stopped = target.server.map_or(Ok(()), Server::stop);
-        let (driven, samples) = (driven?, samples?);
-        stopped?;
-        Ok((driven, samples, command))
+        let (mut driven, samples) = (driven?, samples?);
+        // A server that died is what the report is about, no reason to have none.
+        let lost = stopped.err().map(|error| format!("{error:#}"));
+        driven.passed &= lost.is_none();
+        Ok(Loaded { driven, samples, command, lost })
     }
 
     /// Writes the page and the JSON, and tells where.
@@ -411,18 +442,8 @@ impl Run<'_> {
 }
 
 /// One line a second; on a terminal it stays one.
-fn progress(second: &Value) {
-    let number = |name: &str| second[name].as_f64().unwrap_or_default();
-    let line = format!(
-        "{:>5} s  {:>7} answers  {:>5} refused  {:>5} wrong  {:>5} late  p50 {:>8.2} ms  p99 {:>8.2} ms",
-        number("second"),
-        number("requests"),
-        number("refused"),
-        number("wrong"),
-        number("late"),
-        number("p50_ms"),
-        number("p99_ms")
-    );
+fn show(second: &Value) {
+    let line = progress::line(second);
     let mut output = std::io::stdout().lock();
     // Who closed the output wants no progress.
     let _ = if output.is_terminal() { write!(output, "\r{line}") } else { writeln!(output, "{line}") };

@@ -15,13 +15,12 @@ const LATE_PER_MILLE: f64 = 10.0;
 /// … are not the doing of a server whose core is used less than this.
 const IDLE_PERCENT: f64 = 70.0;
 
-/// Adds to `report` what was driven and seen, and what follows from it.
-pub fn add(report: &mut Value, driven: Driven, samples: Vec<Value>, busy: Option<String>) {
+/// Adds to `report` what was driven and seen, and what follows from it; `warnings` are those of before.
+pub fn add(report: &mut Value, driven: Driven, samples: Vec<Value>, mut warnings: Vec<String>) {
     let Driven { seconds, result, passed } = driven;
     let began = result["began_unix_ms"].as_f64();
     let samples: Vec<Value> = samples.into_iter().filter_map(|sample| during(sample, began?, seconds.len())).collect();
     report["usage"] = usage(&seconds, &result, &samples);
-    let mut warnings: Vec<String> = busy.into_iter().collect();
     if report["quick"] == true {
         warnings.push("a quick run of an unoptimised build: answers were checked, the numbers say nothing".to_owned());
     }
@@ -143,7 +142,7 @@ mod tests {
             sample(3_000, 40.0, 90.0),
             sample(9_000, 99.0, 0.0),
         ];
-        add(&mut report, driven(passed), samples, None);
+        add(&mut report, driven(passed), samples, vec![]);
         report
     }
 

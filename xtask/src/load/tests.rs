@@ -61,6 +61,19 @@ fn the_address_of_a_server_is_found() {
 }
 
 #[test]
+fn what_cannot_be_run_is_told_before_anything_is_built() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = |words: &[&str]| {
+        let (workspace, supervisor) = (Workspace::find().unwrap(), Supervisor::unwatched());
+        run(&workspace, &supervisor, &options(words).unwrap()).unwrap_err().to_string()
+    };
+    let url = format!("http://{nobody}/");
+    assert_eq!(refused(&["smoke", "--url", &url]), format!("{url}: no server there"));
+    assert!(refused(&["smoke", "--url", "127.0.0.1:8080"]).contains("only http://"));
+    assert!(refused(&["smoke", "--report", "a.json"]).starts_with("--report names the page"));
+}
+
+#[test]
 fn an_unknown_scenario_is_refused_with_the_known_ones() {
     let asked = options(&["smok"]).unwrap();
     let error = run(&Workspace::find().unwrap(), &Supervisor::unwatched(), &asked).unwrap_err().to_string();

@@ -25,6 +25,8 @@ const LINES: usize = 4_096;
 const SAMPLES: usize = 10;
 /// How many letters of what a failed generator said are shown.
 const TOLD_LETTERS: usize = 2_000;
+/// What to do where k6 can't be built.
+const WITHOUT_K6: &str = "without k6 there is no load by k6; --generator takes one that is on this machine";
 /// How long a generator may take to end once it has told everything.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
@@ -129,7 +131,7 @@ impl Generator {
             Tool::Goose => {
                 workspace.build(supervisor, &["--profile", "bench", "--package", "loadtests"], "loadtests")?
             }
-            Tool::K6 => Tools::new(supervisor).k6(workspace)?.context("without k6 there is no load by k6")?,
+            Tool::K6 => Tools::new(supervisor).k6(workspace)?.context(WITHOUT_K6)?,
         };
         Ok(Self::new(workspace, tool, &program, folder))
     }
@@ -183,6 +185,10 @@ impl Generator {
         on_second: &mut dyn FnMut(&Value),
     ) -> Result<Driven> {
         let log = self.folder.join(format!("{}.log", self.tool.name()));
+        // What an earlier run left there would be told as this one's.
+        if self.summary().exists() {
+            fs::remove_file(self.summary()).with_context(|| self.summary().display().to_string())?;
+        }
         let mut command = self.command(job);
         command.stdout(Stdio::piped()).stderr(File::create(&log).with_context(|| log.display().to_string())?);
         let mut group = on_core(core, || supervisor.spawn(&mut command))?;
@@ -198,7 +204,8 @@ impl Generator {
         }
         if self.tool == Tool::K6 {
             driven.result["samples"] = k6::samples(&said(), SAMPLES).into();
-            let summary = fs::read_to_string(self.summary()).context("k6 left no summary")?;
+            let summary = fs::read_to_string(self.summary());
+            let summary = summary.with_context(|| format!("k6 left no summary, it says: {}", tail(&said())))?;
             driven.result["thresholds"] = k6::thresholds(&serde_json::from_str(&summary)?).into();
         }
         Ok(driven)
@@ -325,6 +332,15 @@ mod tests {
         let generator = scripted(Tool::Goose, folder.path(), "echo no such server >&2; exit 1");
         let error = driven(&generator, END_LIMIT).0.unwrap_err().to_string();
         assert_eq!(error, "goose told no result, it says: no such server");
+    }
+
+    #[test]
+    fn the_summary_of_an_earlier_run_is_not_taken_for_that_of_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let generator = scripted(Tool::K6, folder.path(), "echo lost >&2; exit 1");
+        fs::write(generator.summary(), "{\"metrics\": {}}").unwrap();
+        let error = driven(&generator, END_LIMIT).0.unwrap_err().to_string();
+        assert_eq!(error, "k6 left no summary, it says: lost");
     }
 
     #[test]

@@ -282,9 +282,11 @@ fn the_last_of_the_disk_is_left_to_others() {
         inventory.sealed(seq, 0, bytes);
     }
     let room = |full_disk| inventory.room(bytes, u64::MAX, full_disk).unwrap();
-    assert!(matches!(room(false), inventory::Room::Free));
+    assert!(matches!(room(false), inventory::Room::Free) && !inventory.is_short());
+    assert!(matches!(inventory.room(bytes, 0, false).unwrap(), inventory::Room::None) && !inventory.is_short());
     free.fetch_sub(1, Ordering::SeqCst);
     assert!(matches!(room(false), inventory::Room::None), "what was not passed stays");
+    assert!(inventory.is_short(), "and it is not the budget");
     assert_eq!(directory.blocks().unwrap().len(), 3);
     directory.set_passed(2).unwrap();
     assert!(matches!(room(false), inventory::Room::None), "nothing that was passed is used again");

@@ -11,7 +11,7 @@ impl Slot {
         Self { span, cell: None, included: None, touched: None, dirty: false, used }
     }
 
-    /// What it takes besides [`ROW_BYTES`].
+    /// What it takes besides [`ROW_BYTES`](super::ROW_BYTES).
     pub(super) fn weight(&self) -> usize {
         self.cell.as_ref().map_or(0, |cell| cell.bytes().len() + CELL_BYTES)
     }

@@ -245,6 +245,7 @@ impl Journals {
         left.remove(partition);
         if *left == Parts::NONE {
             relayed.waiting.remove(&block.seq);
+            tracing::debug!(%block, "block confirmed by the broker");
         }
         if relayed.waiting.len() == 1
             && let Some(end) = relayed.end.take()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::Timestamp;
 use crate::click::Dropped;
-use crate::metrics::{CacheReading, Metrics, Outcome, PartsCounted, Shed, StoppedAt};
+use crate::metrics::{CacheReading, Metrics, Outcome, PartsCounted, Shed};
 use crate::ports::Tier;
 
 /// The label values that were seen of a metric, by label.
@@ -26,11 +26,7 @@ fn told() -> Metrics {
     for operation in CACHE_OPERATION.values {
         CACHE_RESULT.values.iter().for_each(|result| metrics.cache_requests(operation, result).inc());
     }
-    LIMIT.values.iter().for_each(|limit| metrics.limit_counts(limit).decided_alone());
     metrics.click_counts().dropped(Dropped::Budget);
-    for at in [StoppedAt::Gap, StoppedAt::Projector, StoppedAt::Relay] {
-        metrics.clicks_stopped(at, 0);
-    }
     EVENT_OUTCOME.values.iter().for_each(|outcome| metrics.link_events(outcome).inc());
     metrics.shed(Shed::Stats).inc();
     metrics.concurrency("main/read").0.set(1);

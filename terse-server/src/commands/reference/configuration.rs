@@ -31,7 +31,7 @@ pub(super) fn page() -> String {
     );
     text.push_str(&table(["form", "what it is"], FORMS.map(|(form, about)| [code(form), about.to_owned()])));
     text.push_str("\n## Keys\n\n");
-    text.push_str(&table(["key, flag, variable", "values", "default", "what it is for"], KEYS.map(row)));
+    text.push_str(&table(["key, flag, variable", "what it is for, values, default"], KEYS.map(row)));
     for group in &TABLES {
         let _ = write!(text, "\n## Table {}\n\n{}\n\n", code(&group.header.replace(", ", "`, `")), group.about);
         text.push_str(&table(["key", "values", "default", "what it is for"], group.keys.iter().map(row_of_table)));
@@ -46,12 +46,13 @@ pub(super) fn page() -> String {
     text
 }
 
-fn row(key: &Key) -> [String; 4] {
+/// Two columns, because names are long: beside more of them what a key is for would be out of sight.
+fn row(key: &Key) -> [String; 2] {
     let names = format!("`{}`<br>`--{}`<br>`{}`", key.name, key.flag, key.variable);
     // A default that follows from others is words, not a value.
     let default = if key.default.is_some() { code(key.default_text) } else { key.default_text.to_owned() };
     let secret = if key.secret { "; a password in it is never shown" } else { "" };
-    [names, values(key.value, key.range), default, format!("{}{secret}", key.help)]
+    [names, format!("{}{secret}<br>{}; default: {default}", key.help, values(key.value, key.range))]
 }
 
 fn row_of_table(key: &TableKey) -> [String; 4] {
@@ -78,8 +79,8 @@ mod tests {
             let line = page.lines().find(|line| line.starts_with(&names)).unwrap_or_else(|| panic!("{}", key.name));
             assert!(line.contains(key.default_text) && line.contains(&key.help.replace('|', "\\|")), "{line}");
         }
-        assert!(page.contains("| `N`, `1` to `256` | one per core |"), "{page}");
-        assert!(page.contains("| `TIME`, `10ms` to `10m` | `5s` |"), "{page}");
+        assert!(page.contains("<br>`N`, `1` to `256`; default: one per core |"), "{page}");
+        assert!(page.contains("<br>`TIME`, `10ms` to `10m`; default: `5s` |"), "{page}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::until::Until;
 use super::{check_bus, projector, run, say, unreadable, verdict};
 use crate::clicks;
 use crate::config::Config;
+use crate::data_dir;
 use crate::exit::{Exit, StartError};
 
 /// Retired journals that are read at once.
@@ -29,6 +30,7 @@ const RETIRED_PAGE: usize = 256;
 
 /// Builds a read model of all that is kept.
 pub(super) async fn build(config: &Config, into: &Target) -> Result<(), StartError> {
+    data_dir::refuse_absent(&config.data_dir)?;
     let ends = all_that_is_kept(config).await?;
     let (fresh, journals) = (into.open().await?, ends.len());
     let clicks = project(config, &fresh, ends).await?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use terse_core::Timestamp;
-use terse_core::ports::{ChangeFeed, ChangeMarks};
+use terse_core::ports::{ChangeFeed, ChangeMarks, MarkPlace};
 
 use super::*;
 
@@ -30,10 +30,16 @@ impl LinkReader for Busy {
 
 #[async_trait]
 impl ChangeFeed for Busy {
-    async fn marks(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<ChangeMarks, StoreError> {
+    async fn marks(
+        &self,
+        _: Timestamp,
+        _: Timestamp,
+        _: Option<MarkPlace>,
+        _: usize,
+    ) -> Result<ChangeMarks, StoreError> {
         self.polls.fetch_add(1, Ordering::Relaxed);
         match self.feed {
-            Feed::Answers => Ok(ChangeMarks { marks: vec![], complete: true }),
+            Feed::Answers => Ok(ChangeMarks::default()),
             Feed::Fails => Err(StoreError::new(StoreErrorKind::Unavailable, "no quorum")),
             Feed::Hangs => std::future::pending().await,
         }
@@ -48,7 +54,7 @@ fn busy(feed: Feed, settings: &GuardSettings, metrics: &Metrics) -> Guarded<Busy
 
 async fn poll(store: &Guarded<Busy>, span_ms: i64) -> Result<ChangeMarks, StoreError> {
     let now = Timestamp::from_millis(1_767_323_045_000);
-    store.marks(now.plus_millis(-span_ms), now, 10).await
+    store.marks(now.plus_millis(-span_ms), now, None, 10).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +69,7 @@ async fn marks_are_polled_while_redirects_fill_their_guard() {
     });
     tokio::task::yield_now().await;
     assert_eq!(kind(store.resolve(&code("abc")).await), StoreErrorKind::Overloaded);
-    assert!(poll(&store, 15_000).await.unwrap().complete);
+    assert_eq!(poll(&store, 15_000).await.unwrap().next, None);
     assert_eq!(metrics.store_requests("main", "marks").get_sample_count(), 1);
     redirects.iter().for_each(tokio::task::JoinHandle::abort);
 }
