@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use terse_clicks::rabbit::{Needs, StreamLog};
+use terse_clicks::rabbit::{Needs, RelayConfig, StreamLog};
 use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_testkit::{Mode, SeededEntropy};
 
@@ -146,7 +146,9 @@ async fn nothing_is_published_beyond_half_of_what_streams_keep() {
     let journal = deployment.journal();
     let mut worker = recorder(&journal);
     let needs: Arc<dyn Needs> = Arc::new(FixedNeeds(Ok(None)));
-    let mut blind = deployment.relay_with(deployment.relay_config(), Some(&journal), needs);
+    // A block at a time, so that each message is a chunk: how long a stream is is known but for its last chunk.
+    let config = RelayConfig { window_bytes: 1, ..deployment.relay_config() };
+    let mut blind = deployment.relay_with(config.clone(), Some(&journal), needs);
     let mut clicked = 0;
     while clicked < 60 {
         deployment.click(&mut *worker, 4, 400);
@@ -169,7 +171,7 @@ async fn nothing_is_published_beyond_half_of_what_streams_keep() {
     // Those that come after it have published nothing, and know how much stands there all the same.
     for _ in 0..3 {
         let needs = Arc::new(FixedNeeds(Ok(None)));
-        blind = deployment.relay_with(deployment.relay_config(), Some(&journal), needs);
+        blind = deployment.relay_with(config.clone(), Some(&journal), needs);
         for _ in 0..20 {
             blind.run_once(20).await;
         }
