@@ -60,6 +60,14 @@ impl Recorder {
         if appended { Ok(()) } else { Err(Dropped::Fault) }
     }
 
+    /// Names the block that has `click`.
+    #[cold]
+    fn tell(&self, click: &Click<'_>) {
+        if let Some((block, record)) = self.open.as_ref().and_then(|open| open.block.last()) {
+            tracing::debug!(code = click.code, %block, record, "click recorded");
+        }
+    }
+
     fn seal(&mut self, now: Timestamp) {
         if let Some(Open { mut block, .. }) = self.open.take() {
             block.seal(now);
@@ -81,8 +89,8 @@ impl ClickRecorder for Recorder {
         match outcome {
             Ok(()) => {
                 self.counts.recorded();
-                if let Some((block, record)) = self.open.as_ref().and_then(|open| open.block.last()) {
-                    tracing::debug!(code = click.code, %block, record, "click recorded");
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    self.tell(click);
                 }
             }
             Err(reason) => self.counts.dropped(reason),
