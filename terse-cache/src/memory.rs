@@ -22,6 +22,10 @@ use crate::least::{Least, LeastVersions};
 use crate::marks::{FRESH_FOR_MS, Keep, MarkedCodes, NO_SHARD, ShardNumber, Shards, UNMET_FRESH_MS};
 use crate::warm::Heat;
 
+/// How long ago the changes of a link's shard may have been read last, in milliseconds, for the link to be served `stale`
+/// while its store is asked for more than it can do: twenty polls.
+const LATELY_MS: u64 = 5_000;
+
 /// Bytes of a slot of the table of links (72: an entry, its neighbours in two
 /// lists, how it was used), twice: the table grows by doubling, so up to half of
 /// its slots are not used yet, and what may be taken is a bound.
@@ -250,6 +254,15 @@ impl Memory {
         if version > Version::FIRST {
             self.marked.acknowledge(code, version, now_ms);
         }
+    }
+
+    /// Whether the link of `code` may be served, and all that it lacks to be fresh are its shard's changes since
+    /// [`LATELY_MS`] ago at most.
+    pub(crate) fn was_fresh_lately(&self, code: &str, now_ms: u64) -> bool {
+        let lately_ms = now_ms.saturating_sub(LATELY_MS);
+        let is_young =
+            |entry: Entry| now_ms < entry.age.aged_at_ms() && self.shards.fresh(entry.age.shard(), lately_ms);
+        self.links.get(code.as_bytes()).is_some_and(is_young) && self.stale(code, now_ms).is_some()
     }
 
     /// Whether no newer version of `code` than this one was acknowledged, announced or served.

@@ -301,7 +301,13 @@ impl FlightTask {
         if let Some(answer) = self.ask_shared().await {
             return Landed { answer: Ok(answer), to_share: None };
         }
-        self.land(self.cache.inner.resolve(&self.code).await)
+        // With an answer at hand that was fresh a moment ago, the store need not be pressed for another.
+        let inner = &self.cache.inner;
+        self.land(if self.cache.memory.was_fresh_lately(self.code.as_str(), self.began_ms) {
+            inner.refresh(&self.code).await
+        } else {
+            inner.resolve(&self.code).await
+        })
     }
 
     /// Asks the shared cache, if it may be trusted. What it has that is outdated goes from it.

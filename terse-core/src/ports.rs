@@ -142,6 +142,15 @@ pub trait LinkReader: Send + Sync + 'static {
     /// [`StoreError`] when no layer could answer.
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError>;
 
+    /// The same for who has an answer already that may have changed since. That one is better than a long wait: a
+    /// layer that is asked for much refuses this sooner than [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    /// [`StoreError`] when no layer could answer, or one had too much to do.
+    async fn refresh(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        self.resolve(code).await
+    }
+
     /// What can be said about `code` without asking a store: from memory and
     /// from the cache that nodes share. For who may not have the store asked.
     /// `None` = a store would have to be asked.

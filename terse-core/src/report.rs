@@ -7,8 +7,9 @@
 //! refused. All time is never refused: of a link that is older than the longest
 //! series, the series has the newest part, and the totals are still of all time.
 //!
-//! Rows are read `SPANS_AT_ONCE` at a time, so that a report takes little
-//! memory however long its range is, and other requests get their turn. A
+//! Rows are read in steps of `SPANS_AT_ONCE`, of which `STEPS_AT_ONCE` are
+//! under way, so that a report takes little memory however long its range is,
+//! and other requests get their turn. A
 //! report that takes longer than [`MAX_REPORT_MS`] is given up: who asked gets
 //! an answer, and a slow read model is not asked for more.
 
@@ -16,6 +17,8 @@
 mod tests;
 
 use std::ops::Range;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::ports::clicks::ClickStats;
 use crate::ports::{StoreError, StoreErrorKind};
@@ -33,9 +36,11 @@ pub const MAX_DAYS: u32 = 3_660 + 2;
 /// whoever guards the read model.
 pub const MAX_REPORT_MS: u64 = 3_000;
 
-/// Most rows that are asked of the read model in one step. A year of days takes three: on a cluster each is a wait for a
-/// quorum, which costs more than the rows. A row of many visitors has some 4 KiB, the largest there can be about 150.
-const SPANS_AT_ONCE: u32 = 128;
+/// Most rows that are asked of the read model in one step. A row of many visitors has some 4 KiB, the largest there can
+/// be about 150.
+const SPANS_AT_ONCE: u32 = 64;
+/// So many steps are under way at a time: on a cluster each waits for a quorum, longer than its rows take here.
+const STEPS_AT_ONCE: usize = 3;
 
 /// How long each point of a series is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,10 +357,15 @@ async fn each_row(
     mut act: impl FnMut(usize, &Row),
 ) -> Result<(), StoreError> {
     let Intervals { interval, numbers, .. } = asked;
-    for first in numbers.clone().step_by(SPANS_AT_ONCE as usize) {
+    let steps = numbers.clone().step_by(SPANS_AT_ONCE as usize).map(|first| async move {
         let last = first.saturating_add(SPANS_AT_ONCE).min(numbers.end) - 1;
-        for (span, row) in stats.ask()?.spans(code, interval.span(first), interval.span(last)).await? {
-            if let Some(number) = interval.number(span).filter(|number| (first..=last).contains(number)) {
+        let rows = stats.ask()?.spans(code, interval.span(first), interval.span(last)).await?;
+        Ok((first..=last, rows))
+    });
+    let mut found = stream::iter(steps).buffered(STEPS_AT_ONCE);
+    while let Some((asked, rows)) = found.try_next().await? {
+        for (span, row) in rows {
+            if let Some(number) = interval.number(span).filter(|number| asked.contains(number)) {
                 act((number - numbers.start) as usize, &row);
             }
         }

@@ -100,6 +100,10 @@ impl LinkReader for Sharded {
     {
         self.of_code(code).resolve(code)
     }
+
+    async fn refresh(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        self.of_code(code).refresh(code).await
+    }
 }
 
 #[async_trait]

@@ -44,6 +44,10 @@ impl<S: LinkReader + ?Sized> LinkReader for FaultyStore<S> {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         self.faults.apply(Operation::Resolve, self.inner.resolve(code)).await
     }
+
+    async fn refresh(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        self.faults.apply(Operation::Resolve, self.inner.refresh(code)).await
+    }
 }
 
 #[async_trait]

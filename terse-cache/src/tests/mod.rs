@@ -12,6 +12,7 @@ mod warm;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,7 @@ use crate::{CacheConfig, CachedWriter, ReadThrough};
 struct TinyStore {
     links: Mutex<HashMap<ShortCode, Link>>,
     lagging: Mutex<Option<Resolution>>,
+    refreshes: AtomicUsize,
 }
 
 impl TinyStore {
@@ -76,6 +78,11 @@ impl LinkReader for TinyStore {
         }
         let link = self.links.lock().get(code).map(|link| link.resolution());
         Ok(Lookup { link, tier: Tier::Store })
+    }
+
+    async fn refresh(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        self.refreshes.fetch_add(1, Ordering::SeqCst);
+        self.resolve(code).await
     }
 }
 

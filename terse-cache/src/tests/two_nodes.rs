@@ -536,6 +536,29 @@ async fn b3_what_is_not_fresh_is_read_by_one_flight_and_served_stale_if_there_is
 }
 
 #[tokio::test]
+async fn b3_what_was_fresh_lately_gives_way_to_what_is_not_known_at_all() {
+    let nodes = Nodes::new();
+    let refreshes = || nodes.store.inner().refreshes.load(Ordering::SeqCst);
+    nodes.poll().await;
+    assert_eq!((nodes.answer("abc").await, refreshes()), ((1, Tier::Store), 0), "it was not known");
+    nodes.settle_down().await;
+    nodes.clock.advance(Duration::from_secs(1));
+    assert_eq!((nodes.answer("abc").await, refreshes()), ((1, Tier::Store), 1));
+    nodes.settle_down().await;
+    nodes.fail(Operation::Resolve, StoreErrorKind::Overloaded);
+    nodes.clock.advance(Duration::from_secs(1));
+    assert_eq!((nodes.answer("abc").await, refreshes()), ((1, Tier::Stale), 1), "refused before it was asked");
+    nodes.store.faults.heal();
+    nodes.clock.advance(Duration::from_secs(5));
+    assert_eq!((nodes.answer("abc").await, refreshes()), ((1, Tier::Store), 1), "too long ago");
+    nodes.poll().await;
+    nodes.settle_down().await;
+    nodes.shared.be(Mood::Away);
+    nodes.pass(CacheConfig::default().fresh_for).await;
+    assert_eq!((nodes.answer("abc").await, refreshes()), ((1, Tier::Store), 1), "too old");
+}
+
+#[tokio::test]
 async fn b3_a_look_up_that_began_half_a_second_ago_is_joined_only_while_polls_tell_of_changes() {
     for polled in [true, false] {
         let nodes = Nodes::new();

@@ -158,13 +158,14 @@ impl Cluster {
         began.elapsed()
     }
 
-    /// Gives the nodes a core to themselves, and the rest to `server` and to this process.
+    /// Gives the nodes a core to themselves, and the rest to the processes `others` and to this one; what this one
+    /// starts from then on is with it.
     ///
     /// # Panics
     /// When there is but one.
-    pub fn apart(&self, server: u32) -> Apart {
+    pub fn apart(&self, others: &[u32]) -> Apart {
         let nodes = (0..self.len()).map(|number| self.services.pid(number).unsigned_abs()).collect();
-        Apart::put(nodes, vec![server, std::process::id()])
+        Apart::put(nodes, others.iter().copied().chain([std::process::id()]).collect())
     }
 
     /// SIGSTOPs a node: it keeps its connections and says nothing.

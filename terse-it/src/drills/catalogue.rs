@@ -339,7 +339,7 @@ static OTHERS: [Drill; 24] = [
         hypothesis: "It does nearly all that it can, what is too much is shed, links in memory do not notice, and all \
                      is answered again at once when it is over",
         needs: Needs::CLUSTER,
-        takes: takes(25, 110),
+        takes: takes(25, 165),
         chart: Chart::Timeline,
         run: overload::overload,
     },

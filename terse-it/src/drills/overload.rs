@@ -94,14 +94,19 @@ pub(super) fn overload(stage: &mut Stage<'_>) {
     let client = server.client();
     let links = seed(&client, "cold", stage.form.pick(600, 4_000));
     let hot = seed(&client, "hot", HOT);
-    let _apart = (stage.form == Form::Full).then(|| stage.cluster().apart(server.pid()));
     wires.set(Mode::Delay(STORE_TAKES));
     let second = Duration::from_secs(1);
-    let warm = stage.form.pick(second / 2, 10 * second);
     // They are read all the time from here on: so they stay in memory.
     let readers = Readers::start(&client, &hot, &stage.timeline);
     let press = Press { client: &client, links: &links, timeline: stage.timeline.clone() };
-    press.on(FEW, warm, None);
+    // A node that has just started compiles what it does often. Until then its best is not its best, and a core is
+    // too little for it.
+    press.on(FEW, stage.form.pick(second / 2, 45 * second), None);
+    let _apart = (stage.form == Form::Full).then(|| {
+        let apart = stage.cluster().apart(&[server.pid()]);
+        press.on(FEW, 10 * second, None);
+        apart
+    });
     let peak_time = stage.form.pick(2 * second, 15 * second);
     let peak = press.on(FEW, peak_time, None);
     let alone = readers.begin();

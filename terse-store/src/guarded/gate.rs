@@ -3,6 +3,7 @@
 //! | shed | when |
 //! |---|---|
 //! | statistics | a gate of any shard is [`STATS_GIVE_WAY`] percent full |
+//! | redirects of what memory has, whose shard's marks can't be read: it is served `stale` | its redirects fill [`REFRESHES_GIVE_WAY`] percent of their gate |
 //! | creates, edits, what the API reads of links | the shard's redirects fill [`CREATES_GIVE_WAY`] percent of their gate |
 //! | creates and edits | their own gate is full |
 //! | redirects | their own gate is full |
@@ -22,6 +23,9 @@ use super::lane::Ended;
 
 /// How full the gate of redirects is from which on creates to that shard are refused, in percent.
 pub(super) const CREATES_GIVE_WAY: u32 = 75;
+/// How full the gate of redirects is from which on those of what memory has are refused, in percent. Their answers are at
+/// hand, and while a store is asked for more than it can do a look-up takes as long as all that wait for it.
+pub(super) const REFRESHES_GIVE_WAY: u32 = 50;
 /// How full any gate is from which on statistics are refused, in percent.
 pub(super) const STATS_GIVE_WAY: u32 = 50;
 

@@ -63,7 +63,7 @@ use terse_core::ports::{StoreError, StoreErrorKind};
 use terse_resilience::{Breaker, ConcurrencyLimit, MonotonicClock, SettingsError};
 
 use crate::operation::{Operation, Timings};
-use gate::{CREATES_GIVE_WAY, Gate};
+use gate::{CREATES_GIVE_WAY, Gate, REFRESHES_GIVE_WAY};
 use lane::{Compartment, Ended, Lane, within};
 
 pub use settings::{CatalogSettings, GuardSettings, LaneSettings, MarksSettings};
@@ -146,6 +146,11 @@ impl<S: ?Sized> Guarded<S> {
         let ended = self.judged(&self.read, operation, call).await?;
         pass.judge(&ended);
         ended.answer(StoreErrorKind::Unavailable, self.read.timeout)
+    }
+
+    /// Refuses to read again what memory has, unless redirects of what it has not leave room for it.
+    fn refreshing(&self) -> Result<(), StoreError> {
+        self.redirects.give_way(&self.redirects, REFRESHES_GIVE_WAY)
     }
 
     /// Runs a write that a client waits for, while redirects leave room for it.

@@ -26,6 +26,11 @@ impl<S: LinkReader + ?Sized> LinkReader for Guarded<S> {
     async fn resolve(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
         self.redirect(Operation::Resolve, || self.inner.resolve(code)).await
     }
+
+    async fn refresh(&self, code: &ShortCode) -> Result<Lookup, StoreError> {
+        self.refreshing()?;
+        self.redirect(Operation::Resolve, || self.inner.refresh(code)).await
+    }
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{End, call, from_address, is_limited, joined, limited, told};
-use crate::drills::{Stage, is_refused};
+use crate::drills::{Form, Stage, is_refused};
 use crate::load::{REFUSED_ONE_OF, Timeline};
 use crate::metrics::Scrape;
 use crate::redis::Redis;
@@ -73,6 +73,8 @@ impl Answers {
 
 pub(in crate::drills) fn shared(stage: &mut Stage<'_>) {
     let keyspace = stage.cluster().keyspace("limits");
+    // What the limit needs is Redis and the servers. The nodes are elsewhere, as they are where it matters.
+    let _apart = (stage.form == Form::Full).then(|| stage.cluster().apart(&[]));
     let mut redis = Redis::start();
     let file = "[limits]\napi = 'off'\n[limits.create]\nby = 'address'\nalgorithm = 'token-bucket'\n\
                 burst = 200\nrefill = 100\nper = '1s'\n";

@@ -106,6 +106,27 @@ async fn statistics_go_first_then_creates_then_redirects() {
 }
 
 #[tokio::test]
+async fn what_memory_has_is_read_again_only_while_half_of_the_gate_is_free() {
+    let (fixture, _stats) = shard_for_eight();
+    let gate = fixture.hangs(Operation::Resolve);
+    let mut held = Vec::new();
+    hold(&fixture, 3, &mut held).await;
+    let again = fixture.store.clone();
+    held.push(tokio::spawn(async move { drop(again.refresh(&code("abc")).await) }));
+    hold(&fixture, 0, &mut held).await;
+    let refused = fixture.store.refresh(&code("abc")).await.unwrap_err();
+    assert_eq!((refused.kind, fixture.metrics.shed(Shed::Redirect).get()), (StoreErrorKind::Overloaded, 1));
+    // What nobody knows is looked up all the same.
+    hold(&fixture, 4, &mut held).await;
+    gate.open();
+    for call in held {
+        call.await.unwrap();
+    }
+    assert!(fixture.store.refresh(&code("abc")).await.is_ok());
+    fixture.assert_idle();
+}
+
+#[tokio::test]
 async fn creates_that_hang_take_no_place_of_a_redirect() {
     let (fixture, stats) = shard_for_eight();
     let gate = fixture.hangs(Operation::InsertIfAbsent);
