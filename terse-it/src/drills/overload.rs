@@ -7,7 +7,7 @@
 //! for three times that, whatever they are told. In the full form the nodes have a
 //! core of their own: what is measured is the server, not how long it waits for the CPU behind its store.
 //!
-//! Bounds: [`THREADS`] here and the connections of [`MANY`], one request on each.
+//! Bounds: twice [`THREADS`] here and the connections of [`MANY`], one request on each.
 
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ use crate::{API_LINKS, Client, Connection, Request, Response, Server, Setup, awa
 
 /// How much longer the store takes: this for a request and this for its answer.
 const STORE_TAKES: Duration = Duration::from_micros(2_500);
-/// Threads of the many, each with its share of the connections.
+/// Threads of each kind of request, each with its share of the connections.
 const THREADS: usize = 8;
 /// Connections that redirect, and that create: as many as are never refused, and far more.
 const FEW: [usize; 2] = [48, 16];
@@ -156,6 +156,13 @@ fn tell(
     assert!(share >= least && p99 <= latest, "{least} % of the best and {latest:?} are promised:\n{}", stage.report);
 }
 
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum What {
+    Redirects,
+    Creates,
+}
+
 /// Whom many ask for what.
 struct Press<'a> {
     client: &'a Client,
@@ -169,47 +176,56 @@ impl Press<'_> {
         let all = (connections[0] + connections[1]) as f64;
         let turn_takes = rate.map(|rate| Duration::from_secs_f64(all / rate)).unwrap_or_default();
         let _load = self.timeline.load();
-        let work = |number: usize| {
+        let work = |(number, what): (usize, What)| {
             let (mut done, began, mut turn) = (Done::default(), Instant::now(), 0);
-            let open = |all: usize| -> Vec<Connection> {
-                (0..(all + number) / THREADS).map(|_| self.client.connect()).collect()
-            };
-            let mut wires = connections.map(open);
+            let of_them = (connections[what as usize] + number) / THREADS;
+            let mut wires: Vec<_> = (0..of_them).map(|_| self.client.connect()).collect();
             while began.elapsed() < time {
                 let turn_began = Instant::now();
-                self.turn(&mut wires, number, turn, &mut done);
+                match what {
+                    What::Redirects => self.redirect(&mut wires, number, turn, &mut done),
+                    What::Creates => self.create(&mut wires, number, turn, &mut done),
+                }
                 turn += 1;
                 let left = time.saturating_sub(began.elapsed());
                 std::thread::sleep(turn_takes.saturating_sub(turn_began.elapsed()).min(left));
             }
             done
         };
-        let parts = super::rush::in_threads((0..THREADS).collect(), work);
+        // Apart, for a create takes many times as long: those who wait for one would ask for no redirects meanwhile.
+        let threads = [What::Redirects, What::Creates].into_iter();
+        let threads = threads.flat_map(|what| (0..THREADS).map(move |number| (number, what))).collect();
+        let parts = super::rush::in_threads(threads, work);
         parts.into_iter().fold(Done::default(), |mut all, part| {
             all += part;
             all
         })
     }
 
-    /// One request on each of a thread's connections, all of them sent before the first answer is read.
-    fn turn(&self, [readers, writers]: &mut [Vec<Connection>; 2], number: usize, turn: usize, done: &mut Done) {
+    /// A redirect on each of a thread's connections, all of them asked for before the first answer is read.
+    fn redirect(&self, wires: &mut [Connection], number: usize, turn: usize, done: &mut Done) {
         // Every thread has links of its own: no two look-ups are one.
-        let first = turn * (readers.len() + 1);
+        let first = turn * (wires.len() + 1);
         let link = |at: usize| &self.links[(number + THREADS * (first + at)) % self.links.len()];
         let asked = Instant::now();
-        for (at, wire) in readers.iter_mut().enumerate() {
+        for (at, wire) in wires.iter_mut().enumerate() {
             send(wire, &Request::new("GET", &format!("/{}", link(at).code)));
         }
-        for (at, wire) in writers.iter_mut().enumerate() {
-            let url = format!("https://example.com/pressed/{number}/{turn}/{at}");
-            send(wire, &Request::new("POST", API_LINKS).json(&json!({ "url": url })));
-        }
-        for (at, wire) in readers.iter_mut().enumerate() {
+        for (at, wire) in wires.iter_mut().enumerate() {
             let answer = receive(wire);
             self.timeline.note("redirect", asked, asked.elapsed(), told(302, &answer));
             done.note(302, &link(at).target, &answer);
         }
-        for wire in writers {
+    }
+
+    /// The same with creates.
+    fn create(&self, wires: &mut [Connection], number: usize, turn: usize, done: &mut Done) {
+        let asked = Instant::now();
+        for (at, wire) in wires.iter_mut().enumerate() {
+            let url = format!("https://example.com/pressed/{number}/{turn}/{at}");
+            send(wire, &Request::new("POST", API_LINKS).json(&json!({ "url": url })));
+        }
+        for wire in wires {
             let answer = receive(wire);
             self.timeline.note("create", asked, asked.elapsed(), told(201, &answer));
             done.note(201, "", &answer);
