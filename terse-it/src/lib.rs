@@ -27,6 +27,7 @@ pub use client::{API_LINKS, Client, code_of, code_path};
 pub use process::{EXIT_LIMIT, Finished, PausedServer, START_LIMIT, Server, Setup, Stop, binary, run};
 pub use wire::{ANSWER_LIMIT, Connection, Request, Response};
 
+use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -60,6 +61,19 @@ pub fn await_some<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
 /// Looks at a condition until it holds; panics after `limit`, saying what was awaited.
 pub fn await_true(what: &str, limit: Duration, mut look: impl FnMut() -> bool) {
     await_some(what, limit, || look().then_some(()));
+}
+
+/// Looks at what is left of something until nothing is; panics after `limit`, saying what is.
+pub fn await_none<T: Debug>(what: &str, limit: Duration, mut left: impl FnMut() -> Vec<T>) {
+    let began = Instant::now();
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < limit, "waited {limit:?} in vain for {what}: {} are left, {left:?}", left.len());
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Milliseconds since 1970, by the clock that the server reads too.

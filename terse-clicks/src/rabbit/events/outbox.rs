@@ -1,17 +1,18 @@
 //! The outbox of a process: a file of what it is about to do to links and of what it did, until that is published.
 //!
-//! One thread writes the file, in groups: intents are on the disk before whoever noted them goes on, so they survive a
-//! power cut like the changes themselves; what became of them is written without waiting, for it can be read back. When
-//! much of it was published the file is made anew from the rest, beside the writing. Only these two wait for the disk:
-//! a report and the end of a change never do.
+//! One thread writes the file, in groups, and another one syncs it beside the writing: intents are on the disk before
+//! whoever noted them goes on, so they survive a power cut like the changes themselves. What became of them is written
+//! without waiting, for it can be read back. When much of it was published the file is made anew from the rest. Only
+//! these three wait for the disk: a report and the end of a change never do.
 //!
 //! | bound | when it is hit |
 //! |---|---|
 //! | [`MAX_OUTBOX_BYTES`] of a process's events | the newest is dropped and counted; links are unharmed |
 //! | [`MAX_OPEN`] intents that are not settled | others wait, at most [`INTEND_MS`], and are dropped then |
-//! | [`INTEND_MS`] for the disk | the change is made without; its event is told unless the process ends before |
+//! | [`INTEND_MS`] for the disk | the change is made; its event is told unless the power is cut before the disk has it |
 
 mod anew;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,6 +32,7 @@ use terse_core::ports::events::{Intent, IntentId, LinkEvents, Settled};
 use terse_core::{Clock, Entropy, time};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use self::sync::Unsynced;
 use super::file::{EventFile, FRAME_BYTES, Frames, HEAD_BYTES, Kind, MAX_BODY_BYTES, NewFile, frame};
 use super::told::{Noted, Told};
 
@@ -66,6 +68,7 @@ pub struct Outbox {
     /// `None` = it ends.
     orders: Option<SyncSender<Order>>,
     writer: Option<JoinHandle<()>>,
+    syncer: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -81,6 +84,7 @@ struct Shared {
     places: Semaphore,
     next: AtomicU64,
     appended: Notify,
+    unsynced: Unsynced,
     dropped: AtomicU64,
     told: AtomicU64,
 }
@@ -120,12 +124,13 @@ impl Outbox {
     pub fn open(directory: &Path, clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> io::Result<Arc<Self>> {
         let (mut outbox, received) = Self::without_writer(directory, clock, entropy)?;
         let shared = Arc::clone(&outbox.shared);
-        let writer = thread::Builder::new().name("terse-events".into()).spawn(move || shared.run(&received))?;
-        outbox.writer = Some(writer);
+        outbox.syncer = Some(thread::Builder::new().name("terse-syncs".into()).spawn(move || shared.sync_until_end())?);
+        let shared = Arc::clone(&outbox.shared);
+        outbox.writer = Some(thread::Builder::new().name("terse-events".into()).spawn(move || shared.run(&received))?);
         Ok(Arc::new(outbox))
     }
 
-    /// One, and the orders to the writer that it has yet to get.
+    /// One, and the orders to the writer that it has yet to get. Nor has it a thread that syncs.
     fn without_writer(
         directory: &Path,
         clock: Arc<dyn Clock>,
@@ -145,11 +150,12 @@ impl Outbox {
             places: Semaphore::new(MAX_OPEN),
             next: AtomicU64::new(0),
             appended: Notify::new(),
+            unsynced: Unsynced::default(),
             dropped: AtomicU64::new(0),
             told: AtomicU64::new(0),
         });
         let (orders, received) = mpsc::sync_channel(ORDERS_PER_PLACE * MAX_OPEN);
-        Ok((Self { shared, orders: Some(orders), writer: None }, received))
+        Ok((Self { shared, orders: Some(orders), writer: None, syncer: None }, received))
     }
 
     /// What it tells of itself. It waits for nothing.
@@ -259,7 +265,7 @@ impl Outbox {
             Ok(Ok(true)) => Some(IntentId(number)),
             Ok(Ok(false) | Err(_)) => None,
             Err(_) => {
-                tracing::warn!("the disk is slow: a link is changed before it is noted that it will be");
+                tracing::warn!("the disk is slow: a link is changed before it is durable that it will be");
                 Some(IntentId(number))
             }
         }
@@ -311,10 +317,11 @@ impl LinkEvents for Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.orders = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the thread that writes link events has panicked");
+        let wrote = self.writer.take().is_none_or(|writer| writer.join().is_ok());
+        self.shared.unsynced.end();
+        let synced = self.syncer.take().is_none_or(|syncer| syncer.join().is_ok());
+        if !(wrote && synced) {
+            tracing::error!("a thread that writes link events has panicked");
         }
     }
 }
@@ -333,7 +340,7 @@ impl Shared {
         }
     }
 
-    /// Writes a group, and answers who waits for it.
+    /// Writes a group, and hands those who wait for its intents over to the syncing.
     fn write(&self, group: Vec<Order>) {
         let mut state = self.state.lock();
         let mut writing = Writing::default();
@@ -355,24 +362,16 @@ impl Shared {
             Err(_) => writing.undo(&mut state, self.clock.monotonic_ms()),
         }
         self.note(&state);
-        let file = Arc::clone(&state.file);
         drop(state);
-        self.answer(writing, &file);
+        self.answer(writing);
     }
 
-    fn answer(&self, writing: Writing, file: &EventFile) {
-        if !writing.intended.is_empty()
-            && let Err(error) = file.file.sync_data()
-        {
-            tracing::error!(%error, "link events can't be synced: a power cut may cost some");
-        }
+    fn answer(&self, writing: Writing) {
         self.places.add_permits(writing.settled.len() + writing.refused.len());
         self.dropped.fetch_add(writing.lost, Ordering::Relaxed);
-        for (_, noted) in writing.intended {
-            // Who waited may be gone; then it is settled all the same.
-            let _ = noted.send(true);
-        }
+        self.unsynced.add(writing.intended.into_iter().map(|(_, noted)| noted));
         for noted in writing.refused {
+            // Who waited may be gone; then it is settled all the same.
             let _ = noted.send(false);
         }
         if writing.has_events {

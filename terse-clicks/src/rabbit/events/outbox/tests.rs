@@ -59,7 +59,10 @@ fn write(outbox: &Outbox, orders: &Receiver<Order>) -> usize {
 
 /// Notes what is about to be done to `link`, with the test as the writer.
 async fn intend(outbox: &Outbox, orders: &Receiver<Order>, link: &terse_core::Link) -> IntentId {
-    let written = async { write(outbox, orders) };
+    let written = async {
+        write(outbox, orders);
+        outbox.shared.sync()
+    };
     tokio::join!(outbox.intend(Intent::Create(link)), written).0.unwrap()
 }
 
@@ -139,7 +142,8 @@ async fn a_writer_that_stands_is_told_once_what_the_store_said() {
     let links: Vec<_> = (0..32).map(|_| link()).collect();
     let noted = async {
         tokio::task::yield_now().await;
-        write(&outbox, &orders)
+        write(&outbox, &orders);
+        outbox.shared.sync()
     };
     let intents = futures_util::future::join_all(links.iter().map(|link| outbox.intend(Intent::Create(link))));
     let (ids, _) = tokio::join!(intents, noted);
@@ -160,4 +164,28 @@ async fn a_writer_that_stands_is_told_once_what_the_store_said() {
     }
     assert_eq!((write(&outbox, &orders), outbox.report().open), (32, 0));
     assert_eq!(outbox.shared.places.available_permits(), MAX_OPEN);
+}
+
+#[tokio::test]
+async fn what_was_written_is_told_though_the_disk_has_not_synced_it() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nobody syncs.
+    let (mut outbox, orders) = without_writer(directory.path());
+    let shared = Arc::clone(&outbox.shared);
+    outbox.writer = Some(thread::spawn(move || shared.run(&orders)));
+    let began = std::time::Instant::now();
+    let links = [link(), link()];
+    let intents = links.iter().map(|link| outbox.intend(Intent::Create(link)));
+    let ids = futures_util::future::join_all(intents).await;
+    assert!(ids.iter().all(Option::is_some) && began.elapsed() >= Duration::from_millis(INTEND_MS), "{ids:?}");
+    let late = outbox.try_intend(Intent::Create(&links[0])).await;
+    // Whoever reads the file next finds them all.
+    let path = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    let file = EventFile::read_only(&path).unwrap();
+    let frames = file.frames(HEAD_BYTES, file.len().unwrap(), 9).unwrap().frames;
+    let found: Vec<_> = frames.iter().map(|frame| (frame.kind, frame.number)).collect();
+    let expected = ids.into_iter().chain([late]).map(|id| (Kind::Intent, id.unwrap().0));
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    outbox.shared.unsynced.end();
+    assert!(outbox.shared.sync() && !outbox.shared.sync());
 }
