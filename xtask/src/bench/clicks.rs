@@ -226,8 +226,10 @@ fn notes() -> Vec<String> {
             .to_owned(),
         format!(
             "statistics on the cluster: by a server that serves the API alone and has its core for itself, from a \
-             keyspace of three replicas, at a quorum; the nodes and the caller share the other core; {} calls before \
-             those that are measured, for a JVM compiles what it runs often after a while",
+             keyspace of three replicas, at a quorum; the nodes and the caller share the other core; {} calls about \
+             each range come first, while the nodes have both cores, for a JVM compiles what it runs often after a \
+             while, and {} before those that are measured in each round",
+            cluster::REHEARSED_CALLS,
             cluster::WARM_UP_CALLS
         ),
     ];

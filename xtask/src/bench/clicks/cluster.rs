@@ -32,8 +32,11 @@ const MONTH: &str = "statistics, CQL 3 nodes, a month of hours";
 pub const CLICKS: u64 = 100_000;
 /// The same in a quick run.
 const QUICK_CLICKS: u64 = 5_000;
-/// Calls for statistics that come before those that are measured.
-pub const WARM_UP_CALLS: usize = 100;
+/// Calls for the statistics of each range that come before all others, while the nodes have both cores: a JVM that has just
+/// started compiles for some hundred calls what it runs often.
+pub const REHEARSED_CALLS: usize = 400;
+/// Those that come before the measured ones of each round.
+pub const WARM_UP_CALLS: usize = 50;
 /// How often is asked in a quick run, for one link.
 const QUICK_CALLS: usize = 5;
 /// Rounds at most.
@@ -114,11 +117,13 @@ fn telling(bench: &Bench<'_>, program: &Program<'_>, cluster: &Cluster) -> Resul
     let rounds = bench.run.rounds().min(ROUNDS);
     let (warm_up, calls) = if quick { (0, QUICK_CALLS) } else { (WARM_UP_CALLS, told::CALLS) };
     let telling = Telling { names: [YEAR, MONTH], rounds, warm_up, calls, links: &links, written: &written };
-    // Nodes that have just started need both cores to answer at all.
-    let confined: &[u32] = if quick { &[] } else { &cluster.pids };
-    while_confined(confined, bench.cores.generator, || {
-        telling.measure(bench, &|| start(bench, &data, cluster, links.code(0)))
-    })
+    let start = || start(bench, &data, cluster, links.code(0));
+    if quick {
+        // Nodes that have just started need both cores to answer at all.
+        return telling.measure(bench, &start);
+    }
+    telling.rehearse(bench, &start, REHEARSED_CALLS)?;
+    while_confined(&cluster.pids, bench.cores.generator, || telling.measure(bench, &start))
 }
 
 /// A server of the API, its links in `data`, that has reached the read model of `cluster` and tells of `code`.

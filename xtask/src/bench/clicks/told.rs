@@ -83,29 +83,44 @@ pub struct Telling<'a> {
 }
 
 impl Telling<'_> {
+    /// Asks a server that `start` has just started, `calls` times about each range, and measures nothing.
+    ///
+    /// # Errors
+    /// When the server fails, or tells another total than was written.
+    pub fn rehearse(&self, bench: &Bench<'_>, start: &dyn Fn() -> Result<Server>, calls: usize) -> Result<()> {
+        let server = start()?;
+        for (_, year) in self.wanted(bench) {
+            self.ask(bench, &server, year, calls)?;
+        }
+        server.stop()
+    }
+
     /// Measures both ranges on a server that `start` has just started, round after round.
     ///
     /// # Errors
     /// When the server fails, or tells another total than was written.
     pub fn measure(&self, bench: &Bench<'_>, start: &dyn Fn() -> Result<Server>) -> Result<Vec<Series>> {
-        let mut all = self.names.map(Series::new);
+        let mut all: Vec<_> = self.wanted(bench).map(|(name, year)| (Series::new(name), year)).collect();
         for round in 1..=self.rounds {
             let server = start()?;
-            for (series, year) in all.iter_mut().zip([true, false]) {
-                if !bench.run.wants(&series.name) {
-                    continue;
-                }
-                let ask = |left| {
-                    let asking = Asking::about(self.written, year, self.links, server.address)?;
-                    on_core(bench.cores.generator, || told(Asking { left, ..asking }))
-                };
-                ask(self.warm_up)?;
-                series.add(ask(self.calls)?);
+            for (series, year) in &mut all {
+                self.ask(bench, &server, *year, self.warm_up)?;
+                series.add(self.ask(bench, &server, *year, self.calls)?);
             }
             server.stop()?;
             println!("{}: round {round} of {}", self.names[0], self.rounds);
         }
-        Ok(all.into_iter().filter(|series| series.spread("p99_ms").is_some()).collect())
+        Ok(all.into_iter().map(|(series, _)| series).collect())
+    }
+
+    /// What the series of the wanted ranges are called, and whether that is the year.
+    fn wanted(&self, bench: &Bench<'_>) -> impl Iterator<Item = (&'static str, bool)> {
+        self.names.into_iter().zip([true, false]).filter(|(name, _)| bench.run.wants(name))
+    }
+
+    fn ask(&self, bench: &Bench<'_>, server: &Server, year: bool, calls: usize) -> Result<Vec<Reading>> {
+        let asking = Asking::about(self.written, year, self.links, server.address)?;
+        on_core(bench.cores.generator, || told(Asking { left: calls, ..asking }))
     }
 }
 
