@@ -122,6 +122,16 @@ mod tests {
     use super::*;
 
     #[test]
+    #[should_panic(expected = "in vain for both: 1 are left, [2]")]
+    fn what_is_still_missing_in_the_end_is_told() {
+        let mut looks = 0;
+        await_none("both", Duration::from_millis(20), || {
+            looks += 1;
+            if looks == 1 { vec![1, 2] } else { vec![2] }
+        });
+    }
+
+    #[test]
     fn a_time_is_written_as_rfc_3339() {
         assert_eq!(rfc3339(1_767_323_045_678), "2026-01-02T03:04:05.678Z");
         assert_eq!(millis("2026-01-02T03:04:05.67Z"), 1_767_323_045_670);

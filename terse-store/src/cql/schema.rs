@@ -2,9 +2,10 @@
 //!
 //! The table `schema_versions` tells which migrations ran. Each statement of a
 //! migration can be run again: it says "if not exists", or sets options of a
-//! table. Tables have fixed ids where the engine needs them, and a version is written down after its last statement: nodes
-//! that migrate at the same time make one schema, and one that dies half way
-//! is completed by the next. A keyspace of a newer release is refused.
+//! table. Tables have fixed ids where the engine needs them, and a version is
+//! written down after its last statement: nodes that migrate at the same time
+//! make one schema, and one that dies half way is completed by the next. A
+//! keyspace of a newer release is refused.
 
 use std::collections::HashSet;
 
