@@ -186,11 +186,12 @@ impl Deployment {
     fn counted(&self) -> BTreeMap<String, u64> {
         let mut wire = self.front.client().connect();
         let mut ask = |code: &str| loop {
-            let [days, hours, again] = ["day", "hour", "day"].map(|interval| total(&mut wire, code, interval));
-            // If rows were written between, the two are of different times.
-            if days == again {
-                assert_eq!(days, hours, "{code}: the total beside its days and beside its hours");
-                break days;
+            let [days, hours, again] = ["day", "hour", "day"].map(|interval| Sums::told(&mut wire, code, interval));
+            // A report reads the total first. So if that is the same in the end no row was written in between; else the
+            // numbers are of different times.
+            if days.total == again.total {
+                assert_eq!([days.total; 3], [days.points, hours.total, hours.points], "{code}: totals, days, hours");
+                break days.total;
             }
         };
         self.links.iter().map(|link| (link.code.clone(), ask(&link.code))).collect()
@@ -264,18 +265,25 @@ impl Deployment {
     }
 }
 
-/// The clicks of a link of all time, which the points of its series must add up to.
-#[track_caller]
-fn total(wire: &mut Connection, code: &str, interval: &str) -> u64 {
-    let request = Request::new("GET", &format!("{}/stats?interval={interval}", code_path(code)));
-    let answer = wire.call(&request).unwrap_or_else(|error| panic!("no statistics of {code}: {error}"));
-    let told = answer.expect(200).json();
-    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("no number in {told}"));
-    let points = told["series"].as_array().unwrap_or_else(|| panic!("no series in {told}"));
-    let of_points: u64 = points.iter().map(|point| number(&point["clicks"]) + number(&point["bots"])).sum();
-    let total = number(&told["total"]);
-    assert_eq!(total, of_points, "{code}: the total and the sum of each {interval}");
-    total
+/// What a report says of a link.
+struct Sums {
+    /// Its clicks of all time.
+    total: u64,
+    /// Those of all points of the series together.
+    points: u64,
+}
+
+impl Sums {
+    #[track_caller]
+    fn told(wire: &mut Connection, code: &str, interval: &str) -> Self {
+        let request = Request::new("GET", &format!("{}/stats?interval={interval}", code_path(code)));
+        let answer = wire.call(&request).unwrap_or_else(|error| panic!("no statistics of {code}: {error}"));
+        let told = answer.expect(200).json();
+        let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("no number in {told}"));
+        let points = told["series"].as_array().unwrap_or_else(|| panic!("no series in {told}"));
+        let points = points.iter().map(|point| number(&point["clicks"]) + number(&point["bots"])).sum();
+        Self { total: number(&told["total"]), points }
+    }
 }
 
 /// What is in a directory; nothing, if it isn't there.
