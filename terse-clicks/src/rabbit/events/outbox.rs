@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`MAX_OUTBOX_BYTES`] of a process's events | the newest is dropped and counted; links are unharmed |
 //! | [`MAX_OPEN`] intents that are not settled | others wait, at most [`INTEND_MS`], and are dropped then |
-//! | [`INTEND_MS`] for the disk | the change is made; its event is told unless the power is cut before the disk has it |
+//! | [`INTEND_MS`] for the disk | the change is made; its event is told unless the power is cut before the disk has it, or the process ends while the disk doesn't even take writes |
 
 mod anew;
 mod sync;
